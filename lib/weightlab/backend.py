@@ -1,0 +1,65 @@
+"""Where torch runs: device, threads, and a torchvision that imports without its compiled operators."""
+
+import contextlib
+from types import ModuleType
+
+import torch
+
+from weightlab.errors import UserError
+
+
+def device(name: str = "auto") -> torch.device:
+    """The torch device called `name`; `auto` is the GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r} was asked for, but this torch sees no GPU; allowed: auto, cpu")
+    return found
+
+
+@contextlib.contextmanager
+def threads(n: int | None):
+    """Run the body with `n` torch threads, then put the old number back; None leaves it alone."""
+    before = torch.get_num_threads()
+    if n is not None:
+        if n < 1:
+            raise UserError(f"threads must be at least 1, got {n}")
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def torchvision() -> ModuleType:
+    """Import torchvision, also beside a CPU-only torch.
+
+    The packaged torchvision is built for CUDA; with a CPU torch its compiled operators do not load and its import stops at two
+    missing schemas. Declaring those is enough for models, transforms and datasets; the operators themselves stay unavailable.
+    """
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        import sys
+
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]  # what the failed import left half-made
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _libraries.append(library)
+        import torchvision
+    import torchvision.datasets
+    import torchvision.models
+    import torchvision.transforms
+
+    return torchvision
+
+
+_libraries: list[torch.library.Library] = []  # a library's schemas vanish with it

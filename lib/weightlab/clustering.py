@@ -1,0 +1,210 @@
+"""Clusters of scalar weights: exact 1-D k-means for every k in one pass, and the thesis's three arms from scikit-learn."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from weightlab import floats
+from weightlab.errors import UserError, choose
+
+K_MAX = 65_536  # labels are stored in at most 16 bits
+
+
+@dataclass(frozen=True)
+class Lift:
+    """The lifted space of equation 3.1: every weight x gets a second coordinate before clustering.
+
+    y(x) = spread · (max w − min w) · tanh(focus · (x − mean w)); focus 0 or spread 0 is plain clustering.
+    """
+
+    focus: float = 0.0
+    spread: float = 2.0
+
+    def __call__(self, x: np.ndarray, mean: float) -> np.ndarray:
+        """Second coordinates, float64, of the weights x whose mean is `mean`."""
+        return self.spread * (x.max() - x.min()) * np.tanh(self.focus * (x - mean))
+
+
+PLAIN = Lift()
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """`centroids` float32 (k,), ascending, as stored; `labels` (n,), unsigned: weight i is replaced by centroids[labels[i]]."""
+
+    centroids: np.ndarray
+    labels: np.ndarray
+
+    def values(self) -> np.ndarray:
+        """The weights after sharing, float32 (n,)."""
+        return self.centroids[self.labels]
+
+    def inertia(self, weights: np.ndarray) -> float:
+        """Sum of squared distances to the stored centroids."""
+        return float(((np.ravel(weights).astype(np.float64) - self.values()) ** 2).sum())
+
+
+def cluster(
+    weights: np.ndarray, ks: int | Iterable[int], method: str = "exact", format: str = "float32", lift: Lift = PLAIN
+) -> Codebook | dict[int, Codebook]:
+    """Cluster weights (any shape, taken flat) into k groups; several k give a dictionary {k: Codebook}.
+
+    A codebook never has more entries than there are distinct weights. With `exact` all k cost about as much as the largest alone.
+    Raises `UserError` for k outside 1..65 536, an unknown method or format, no weights, or NaN or infinite weights.
+    """
+    choose("clustering method", method, METHODS)
+    rounding = floats.get(format).round
+    wanted = [ks] if isinstance(ks, int | np.integer) else list(ks)
+    for k in wanted:
+        check_k(k)
+    flat = np.ascontiguousarray(weights, dtype=np.float32).ravel()
+    if not len(flat):
+        raise UserError("there are no weights to cluster; at least one is needed")
+    if bad := np.count_nonzero(~np.isfinite(flat)):
+        raise UserError(f"{bad} of {len(flat)} weights are NaN or infinite; only finite weights can be clustered")
+    books = {
+        k: Codebook(rounding(centroids), labels.astype(np.min_scalar_type(len(centroids) - 1)))
+        for k, (centroids, labels) in METHODS[method](flat, sorted(set(map(int, wanted))), lift).items()
+    }
+    return books[int(ks)] if isinstance(ks, int | np.integer) else books
+
+
+def check_k(k) -> None:
+    """Raise `UserError` unless k is a whole number of clusters that labels can hold."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= K_MAX:
+        raise UserError(f"number of clusters k must be a whole number from 1 to {K_MAX}, got {k!r}")
+
+
+# --- exact ----------------------------------------------------------------------------------------------------------------------
+
+
+def _exact(flat: np.ndarray, ks: list[int], lift: Lift) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    x, inverse, counts = np.unique(flat, return_inverse=True, return_counts=True)
+    x = x.astype(np.float64)
+    starts = intervals(x, ks, counts, lift)
+    sums, mass = np.concatenate([[0], np.cumsum(counts * x)]), np.concatenate([[0], np.cumsum(counts)])
+    books = {}
+    for k, start in starts.items():
+        edges = np.append(start, len(x))
+        centroids = (np.diff(sums[edges]) / np.diff(mass[edges])).astype(np.float32)
+        labels = np.repeat(np.arange(len(start)), np.diff(edges))
+        books[k] = centroids, labels.astype(np.min_scalar_type(len(start) - 1))[inverse]
+    return books
+
+
+def intervals(x: np.ndarray, ks: Iterable[int], counts: np.ndarray | None = None, lift: Lift = PLAIN) -> dict[int, np.ndarray]:
+    """Optimal clusters of weighted points on a line: {k: index of the first point of each cluster, int64 (min(k, n),)}.
+
+    `x` float64 (n,), strictly ascending; `counts` how often each occurs (any positive weights; 1 by default).
+    Dynamic programming over the sorted points (Bellman 1973; monotone splits by divide and conquer), every k up to the largest in
+    one pass of O(k n log n): D_k(j) = min_i D_{k-1}(i) + cost(i, j), cost = S2 − S1²/S0. With a lift the costs
+    of both coordinates are added; the result is then optimal among partitions into intervals.
+    """
+    mass = np.ones(len(x)) if counts is None else np.asarray(counts, dtype=np.float64)
+    mean = np.cumsum(mass * x)[-1] / np.cumsum(mass)[-1]  # cumsum adds in one order on every machine, sum does not
+    y = lift(x, mean)
+    centred, lifted = x - mean, y - np.cumsum(mass * y)[-1] / np.cumsum(mass)[-1]
+    prefix = np.zeros((4, len(x) + 1))
+    prefix[:, 1:] = np.cumsum([mass, mass * centred, mass * lifted, mass * (centred**2 + lifted**2)], axis=1)
+    ks = list(ks)
+    splits = _splits(prefix, min(max(ks), len(x)))
+    return {k: _trace(splits, min(k, len(x))) for k in ks}
+
+
+def _trace(splits: np.ndarray, k: int) -> np.ndarray:
+    """Follow the back-pointers from the last point to the first: starts of the k clusters, ascending."""
+    starts, end = np.zeros(k, dtype=np.int64), splits.shape[1] - 1
+    for row in range(k - 1, 0, -1):
+        starts[row] = end = splits[row, end]
+    return starts
+
+
+@njit(cache=True)
+def _splits(prefix, k_max):
+    """prefix float64 (4, n+1) -> int32 (k_max, n+1): where the last of row + 1 clusters of the first j points starts."""
+    n = prefix.shape[1] - 1
+    mass, sum_x, sum_y, squares = prefix[0], prefix[1], prefix[2], prefix[3]
+    splits = np.zeros((k_max, n + 1), dtype=np.int32)
+    before = np.empty(n + 1)
+    before[0] = 0.0
+    for j in range(1, n + 1):
+        before[j] = squares[j] - (sum_x[j] ** 2 + sum_y[j] ** 2) / mass[j]
+    now = np.full(n + 1, np.inf)
+    for row in range(1, k_max):
+        best = splits[row]
+        first = row + 1  # row + 1 clusters need as many points
+        stride = 1
+        while stride * 2 <= n - first + 1:
+            stride *= 2
+        # The best split of j lies between those of any computed neighbours: halve the stride until every j is done.
+        while stride > 0:
+            for j in range(first - 1 + stride, n + 1, 2 * stride):
+                low = best[j - stride] if j - stride >= first else row
+                high = best[j + stride] if j + stride <= n else j - 1
+                high = min(high, j - 1)
+                least, at = np.inf, low
+                for i in range(low, high + 1):
+                    x, y = sum_x[j] - sum_x[i], sum_y[j] - sum_y[i]
+                    total = before[i] + (squares[j] - squares[i]) - (x * x + y * y) / (mass[j] - mass[i])
+                    if total < least:
+                        least, at = total, i
+                now[j], best[j] = least, at
+            stride //= 2
+        before, now = now, before
+    return splits
+
+
+# --- the thesis's arms ----------------------------------------------------------------------------------------------------------
+
+
+def _by_estimator(make: Callable, centres: Callable[[object], np.ndarray]) -> Callable:
+    """A method that fits one scikit-learn estimator per k on points (n, 1), or (n, 2) when lifted, on a single thread."""
+
+    def method(flat: np.ndarray, ks: list[int], lift: Lift) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        from threadpoolctl import threadpool_limits
+
+        plain = lift.focus == 0 or lift.spread == 0
+        x = flat.astype(np.float64)
+        points = flat[:, None] if plain else np.column_stack([x, lift(x, x.mean())]).astype(np.float32)
+        distinct = len(np.unique(flat))
+        books = {}
+        for k in ks:
+            with threadpool_limits(1), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*did not converge.*")
+                estimator = make(min(k, distinct)).fit(points)
+                labels = estimator.predict(points)
+            centroids = centres(estimator)[:, 0].astype(np.float32)
+            order = np.argsort(centroids, kind="stable")
+            books[k] = centroids[order], np.argsort(order, kind="stable")[labels]
+        return books
+
+    return method
+
+
+def _kmeans(k: int):
+    from sklearn.cluster import KMeans
+
+    return KMeans(k, init="k-means++", n_init=10, max_iter=300, random_state=42)
+
+
+def _minibatch(k: int):
+    from sklearn.cluster import MiniBatchKMeans
+
+    return MiniBatchKMeans(k, n_init=3, batch_size=1024, random_state=42)
+
+
+def _gmm(k: int):
+    from sklearn.mixture import GaussianMixture
+
+    return GaussianMixture(k, n_init=1, random_state=42)
+
+
+METHODS: dict[str, Callable] = {
+    "exact": _exact,
+    "kmeans": _by_estimator(_kmeans, lambda fitted: fitted.cluster_centers_),
+    "minibatch": _by_estimator(_minibatch, lambda fitted: fitted.cluster_centers_),
+    "gmm": _by_estimator(_gmm, lambda fitted: fitted.means_),
+}

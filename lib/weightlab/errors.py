@@ -1,0 +1,14 @@
+"""The one exception for input that a person can mend."""
+
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Wrong input: its message is one sentence that names the value and says what is allowed."""
+
+
+def choose(kind: str, value, allowed: Iterable) -> None:
+    """Raise `UserError` unless `value` is one of `allowed`; `kind` names what is being chosen."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise UserError(f"unknown {kind} {value!r}; allowed: {', '.join(map(str, allowed))}")

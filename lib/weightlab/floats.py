@@ -1,0 +1,62 @@
+"""Number formats in which centroids are stored (thesis tables 2.3 and 2.4)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from weightlab.errors import choose
+
+
+@dataclass(frozen=True)
+class Format:
+    """A storage format: its name, bits per value, and the rule that rounds float32 to its values (kept as float32)."""
+
+    name: str
+    bits: int
+    round: Callable[[np.ndarray], np.ndarray]
+
+
+def get(name: str) -> Format:
+    """The format called `name`; raises `UserError` for an unknown one."""
+    choose("format", name, FORMATS)
+    return FORMATS[name]
+
+
+def _float16(values: np.ndarray) -> np.ndarray:
+    """IEEE 754 half precision, nearest even; values beyond the largest (65 504) saturate, so that no weight becomes infinite."""
+    return np.clip(values, -65504, 65504).astype(np.float16).astype(np.float32)
+
+
+def _float8_e4m3(values: np.ndarray) -> np.ndarray:
+    """OCP 8-bit E4M3 (Micikevicius et al. 2022), nearest even, saturating at 448."""
+    return torch.from_numpy(np.clip(values, -448, 448)).to(torch.float8_e4m3fn).float().numpy()
+
+
+def _thesis_values() -> np.ndarray:
+    """The 239 values of the thesis's float8, ascending, float32 (239,): no exponent bias, nothing between 0.4375 and 1."""
+    mantissa = np.arange(8)
+    positive = [mantissa[1:] / 16] + [(1 + mantissa / 8) * 2.0 ** (exponent - 1) for exponent in range(1, 15)]
+    positive = np.concatenate(positive)
+    return np.concatenate([-positive[::-1], [0.0], positive]).astype(np.float32)
+
+
+_THESIS = _thesis_values()
+_THESIS_MIDPOINTS = (_THESIS[:-1].astype(np.float64) + _THESIS[1:]) / 2
+
+
+def _float8_thesis(values: np.ndarray) -> np.ndarray:
+    """The thesis's own 1-4-3 float: the nearest value, a tie to the smaller (more negative) one, saturating at 15 360."""
+    return _THESIS[np.searchsorted(_THESIS_MIDPOINTS, values, side="left")]
+
+
+FORMATS = {
+    format.name: format
+    for format in (
+        Format("float32", 32, lambda values: values.copy()),
+        Format("float16", 16, _float16),
+        Format("float8_e4m3", 8, _float8_e4m3),
+        Format("float8_thesis", 8, _float8_thesis),
+    )
+}

@@ -1,0 +1,51 @@
+"""Names of the repository's folders, and how a file is written there."""
+
+import os
+from pathlib import Path
+
+
+def root() -> Path:
+    """The repository: `$WEIGHTLAB_ROOT`, else the checkout this package lies in, else the working directory."""
+    if given := os.environ.get("WEIGHTLAB_ROOT"):
+        return Path(given)
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that at every moment it is either as before or complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def data() -> Path:
+    """Downloaded datasets: `$WEIGHTLAB_DATA`, else `data/` in the repository."""
+    return Path(os.environ.get("WEIGHTLAB_DATA", root() / "data"))
+
+
+def models() -> Path:
+    return root() / "models"
+
+
+def notebooks() -> Path:
+    return root() / "notebooks"
+
+
+def params() -> Path:
+    return root() / "params"
+
+
+def outputs() -> Path:
+    return root() / "outputs"
+
+
+def published() -> Path:
+    return root() / "published"

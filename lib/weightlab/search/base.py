@@ -1,0 +1,84 @@
+"""What all searches share: asking, telling, counting, the best so far, and a state that restores them exactly."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+
+from weightlab.space import IntegerSpace
+
+Fitness = Callable[[np.ndarray], np.ndarray]  # objectives (n, 2) -> fitness (n,), higher is better
+
+
+class Search:
+    """Maximises fitness over plans by asking for generations of them.
+
+    `ask()` gives plans, int64 (n, d); `tell(objectives, fitness)` takes what they achieved, float64 (n, 2), and the function that
+    scores objectives *now*. Fitness may change between generations, so bests keep their objectives and are scored anew each time.
+    Arguments are never modified; all randomness comes from `rng`.
+    """
+
+    Settings: type
+    kept: ClassVar[tuple[str, ...]] = ()  # names of the attributes that make up a subclass's state
+
+    def __init__(self, space: IntegerSpace, rng: np.random.Generator, settings):
+        self.space, self.rng, self.settings = space, rng, settings
+        self.generation = 0
+        self.evaluations = 0
+        self.best_plan: np.ndarray | None = None  # (d,)
+        self.best_objectives: np.ndarray | None = None  # (2,)
+        self._pending: np.ndarray | None = None  # positions asked for and not yet told, (n, d)
+
+    @property
+    def size(self) -> int:
+        """Number of plans the next `ask` gives."""
+        raise NotImplementedError
+
+    def ask(self) -> np.ndarray:
+        """The plans of the next generation, int64 (n, d); the same again until they are told."""
+        if self._pending is None:
+            self._pending = self._ask()
+        return self.space.decode(self._pending)
+
+    def tell(self, objectives: np.ndarray, fitness: Fitness) -> None:
+        """Take the objectives (n, 2) of the plans last asked for."""
+        objectives = np.array(objectives, dtype=float)
+        positions, self._pending = self._pending, None
+        plans = self.space.decode(positions)
+        scores = score(fitness, objectives)
+        self.generation += 1
+        self.evaluations += len(plans)
+        top = int(np.argmax(scores))
+        if self.best_plan is None or scores[top] > score(fitness, self.best_objectives[None])[0]:
+            self.best_plan, self.best_objectives = plans[top].copy(), objectives[top].copy()
+        self._tell(positions, objectives, fitness)
+
+    def state(self) -> dict:
+        """Everything that changes, generator included, as JSON-ready values; taken between `tell` and `ask`."""
+        names = ("generation", "evaluations", "best_plan", "best_objectives", *self.kept)
+        return {"rng": self.rng.bit_generator.state} | {name: _plain(getattr(self, name)) for name in names}
+
+    def restore(self, state: dict) -> None:
+        """Continue from a `state()`, bit for bit."""
+        self._pending = None
+        self.rng.bit_generator.state = state["rng"]
+        for name, value in state.items():
+            if name != "rng":
+                setattr(self, name, np.array(value) if isinstance(value, list) else value)
+
+    def _ask(self) -> np.ndarray:
+        """Positions (n, d) of the next generation."""
+        raise NotImplementedError
+
+    def _tell(self, positions: np.ndarray, objectives: np.ndarray, fitness: Fitness) -> None:
+        """Learn from positions (n, d) and their objectives (n, 2)."""
+
+
+def score(fitness: Fitness, objectives: np.ndarray) -> np.ndarray:
+    """Fitness, float64 (n,), with NaN counted as the worst possible."""
+    scores = np.asarray(fitness(objectives), dtype=float)
+    return np.where(np.isnan(scores), -np.inf, scores)
+
+
+def _plain(value):
+    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -1,0 +1,25 @@
+"""Random search: every k uniform from its list."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from weightlab.search.base import Search
+
+
+@dataclass(frozen=True)
+class Settings:
+    batch: int = 20
+
+
+class RandomSearch(Search):
+    """Independent uniform plans in batches (section 5.2)."""
+
+    Settings = Settings
+
+    @property
+    def size(self) -> int:
+        return self.settings.batch
+
+    def _ask(self) -> np.ndarray:
+        return self.space.sample(self.rng, self.size)

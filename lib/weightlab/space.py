@@ -1,0 +1,74 @@
+"""The integer search space: for each layer an ordered list of allowed k (section 3.2)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from weightlab.errors import UserError
+
+
+@dataclass(frozen=True)
+class IntegerSpace:
+    """Lists of allowed k, one per layer; an index vector picks one entry of each list."""
+
+    lists: tuple[np.ndarray, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "lists", tuple(np.asarray(each, dtype=np.int64) for each in self.lists))
+        for layer, allowed in enumerate(self.lists):
+            if not len(allowed):
+                raise UserError(f"empty search space: layer {layer} has no allowed k")
+
+    @property
+    def dimensions(self) -> int:
+        return len(self.lists)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Lengths n_l of the lists, int64 (d,)."""
+        return np.array([len(each) for each in self.lists])
+
+    def sample(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """Uniform index vectors, int64 (n, d)."""
+        return rng.integers(self.lengths, size=(n, self.dimensions))
+
+    def decode(self, positions: np.ndarray) -> np.ndarray:
+        """Plans, int64 (n, d), of indices or of positions in [0, n_l]: index min(floor(x_l), n_l − 1)."""
+        indices = np.clip(np.floor(positions).astype(np.int64), 0, self.lengths - 1)
+        return np.stack([allowed[column] for allowed, column in zip(self.lists, indices.T, strict=True)], axis=1)
+
+
+def full(dimensions: int, ks: Sequence[int]) -> IntegerSpace:
+    """Every layer may take every k."""
+    return IntegerSpace((np.asarray(ks),) * dimensions)
+
+
+def scan(accuracy: Callable[[np.ndarray], np.ndarray], layers: Sequence[str], ks: Sequence[int]) -> pd.DataFrame:
+    """Accuracy with only one layer shared, for each layer and k: a row each, columns layer, name, k, and one per split.
+
+    `accuracy` takes partial plans (n, layers), 0 = unshared, and returns fractions (n, splits): `Evaluator.accuracy`.
+    """
+    rows = [(layer, int(k)) for layer in range(len(layers)) for k in ks]
+    plans = np.zeros((len(rows), len(layers)), dtype=np.int64)
+    for row, (layer, k) in enumerate(rows):
+        plans[row, layer] = k
+    table = pd.DataFrame(rows, columns=["layer", "k"])
+    table.insert(1, "name", [layers[layer] for layer in table["layer"]])
+    return table.join(pd.DataFrame(accuracy(plans)).add_prefix("accuracy_"))
+
+
+def reduce(table: pd.DataFrame, accuracy: str, threshold: float) -> IntegerSpace:
+    """Keep every k at which column `accuracy` of a scan reaches `threshold` (a fraction).
+
+    Each k is judged by itself, so lists may have holes. Raises `UserError` naming the layers for which nothing is left.
+    """
+    kept = {layer: rows.loc[rows[accuracy] >= threshold, "k"].to_numpy() for layer, rows in table.groupby("layer")}
+    if emptied := [layer for layer, ks in kept.items() if not len(ks)]:
+        names = table.drop_duplicates("layer").set_index("layer")["name"]
+        raise UserError(
+            f"no k of {', '.join(names[layer] for layer in emptied)} reaches an accuracy of {threshold:g} when shared alone; "
+            "the search space would be empty: lower the threshold"
+        )
+    return IntegerSpace(tuple(kept[layer] for layer in sorted(kept)))
