@@ -57,7 +57,7 @@ def cluster(
     """
     choose("clustering method", method, METHODS)
     rounding = floats.get(format).round
-    wanted = [ks] if isinstance(ks, int | np.integer) else list(ks)
+    wanted = list(ks) if isinstance(ks, Iterable) and not isinstance(ks, str) else [ks]
     for k in wanted:
         check_k(k)
     flat = np.ascontiguousarray(weights, dtype=np.float32).ravel()
@@ -85,12 +85,12 @@ def _exact(flat: np.ndarray, ks: list[int], lift: Lift) -> dict[int, tuple[np.nd
     x, inverse, counts = np.unique(flat, return_inverse=True, return_counts=True)
     x = x.astype(np.float64)
     starts = intervals(x, ks, counts, lift)
-    sums, mass = np.concatenate([[0], np.cumsum(counts * x)]), np.concatenate([[0], np.cumsum(counts)])
     books = {}
     for k, start in starts.items():
         edges = np.append(start, len(x))
-        centroids = (np.diff(sums[edges]) / np.diff(mass[edges])).astype(np.float32)
         labels = np.repeat(np.arange(len(start)), np.diff(edges))
+        # Each group is summed by itself: a difference of running sums would lose a small centroid beside large weights.
+        centroids = (np.bincount(labels, counts * x) / np.bincount(labels, counts)).astype(np.float32)
         books[k] = centroids, labels.astype(np.min_scalar_type(len(start) - 1))[inverse]
     return books
 
@@ -110,8 +110,8 @@ def intervals(x: np.ndarray, ks: Iterable[int], counts: np.ndarray | None = None
     prefix = np.zeros((4, len(x) + 1))
     prefix[:, 1:] = np.cumsum([mass, mass * centred, mass * lifted, mass * (centred**2 + lifted**2)], axis=1)
     ks = list(ks)
-    splits = _splits(prefix, min(max(ks), len(x)))
-    return {k: _trace(splits, min(k, len(x))) for k in ks}
+    splits = _splits(prefix, max((k for k in ks if k < len(x)), default=1))
+    return {k: _trace(splits, k) if k < len(x) else np.arange(len(x)) for k in ks}
 
 
 def _trace(splits: np.ndarray, k: int) -> np.ndarray:
@@ -174,7 +174,7 @@ def _by_estimator(make: Callable, centres: Callable[[object], np.ndarray]) -> Ca
         for k in ks:
             with threadpool_limits(1), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*did not converge.*")
-                estimator = make(min(k, distinct)).fit(points)
+                estimator = make(min(k, distinct)).fit(points if len(points) > 1 else points.repeat(2, axis=0))
                 labels = estimator.predict(points)
             centroids = centres(estimator)[:, 0].astype(np.float32)
             order = np.argsort(centroids, kind="stable")

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -56,6 +57,15 @@ class Evaluator:
     def baseline(self) -> np.ndarray:
         """Accuracy of the original network, float64 (splits,)."""
         return self.accuracy([[0] * len(self.codebooks.names)], partial=True)[0]
+
+    def measure(self, plans: np.ndarray) -> pd.DataFrame:
+        """A row per plan: every rate, and for each split `<split>_accuracy` (fraction) and `<split>_loss_pp` (percentage points)."""
+        accuracy, baseline = self.accuracy(plans), self.baseline()
+        table = pd.DataFrame(self.codebooks.rates(self.codebooks.check(plans)))
+        for column, split in enumerate(self.splits):
+            table[f"{split.name}_accuracy"] = accuracy[:, column]
+            table[f"{split.name}_loss_pp"] = 100 * (baseline[column] - accuracy[:, column])
+        return table
 
     def _count(self, plan: tuple[int, ...]) -> tuple[int, ...]:
         if plan not in self._known:

@@ -65,7 +65,7 @@ def load(network: str, folder: Path | None = None) -> nn.Module:
     try:
         model.load_state_dict(load_file(file))
     except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"{file} does not hold the weights of {network}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{file} does not hold the weights of {network}: {' '.join(str(error).split())[:200]}") from None
     return model.eval()
 
 
@@ -76,7 +76,14 @@ def card(network: str, folder: Path | None = None) -> dict:
     for file in (folder / f"{network}.safetensors", folder / f"{network}.json"):
         if not file.exists():
             raise UserError(f"{file} is missing; `make models` trains what is not there")
-    return json.loads((folder / f"{network}.json").read_text())
+    try:
+        details = json.loads(file.read_text())
+        named, _ = details["network"], details["sha256"]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{file} is not the card of a checkpoint (JSON with network and sha256); restore it") from None
+    if named != network:
+        raise UserError(f"{file} is the card of {named}, not of {network}; restore it")
+    return details
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,8 @@ def layers(model: nn.Module, example: torch.Tensor | None = None) -> list[Layer]
         if id(weight) in seen:
             continue
         seen.add(id(weight))
+        if not isinstance(weight, nn.Parameter):
+            raise UserError(f"layer {name} computes its weight (weight norm, pruning mask …); make it a plain parameter first")
         if not torch.isfinite(weight).all():
             raise UserError(f"layer {name} holds NaN or infinite weights; only finite weights can be shared")
         found.append(Layer(name, tuple(weight.shape)))
@@ -118,12 +127,13 @@ def layers(model: nn.Module, example: torch.Tensor | None = None) -> list[Layer]
 def _call_order(model: nn.Module, modules: dict[str, nn.Module], example: torch.Tensor) -> list[str]:
     order: dict[str, None] = {}
     hooks = [m.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name)) for name, m in modules.items()]
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     try:
         with torch.inference_mode():
             model.eval()(example)
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training
         for hook in hooks:
             hook.remove()
     return list(order)

@@ -1,7 +1,10 @@
 """Names of the repository's folders, and how a file is written there."""
 
+import io
 import os
 from pathlib import Path
+
+import pandas as pd
 
 
 def root() -> Path:
@@ -26,9 +29,19 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def write_table(table: pd.DataFrame, folder: str | Path, name: str) -> Path:
+    """Write a table as `folder/name.parquet`, whole or not at all; returns the file."""
+    file = Path(folder) / f"{name}.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_whole(file, buffer.getvalue())
+    return file
+
+
 def data() -> Path:
     """Downloaded datasets: `$WEIGHTLAB_DATA`, else `data/` in the repository."""
-    return Path(os.environ.get("WEIGHTLAB_DATA", root() / "data"))
+    return Path(os.environ.get("WEIGHTLAB_DATA") or root() / "data")
 
 
 def models() -> Path:

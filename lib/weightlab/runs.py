@@ -1,7 +1,6 @@
 """Searches run to a budget, recorded, checkpointed and resumed exactly."""
 
 import hashlib
-import io
 import json
 import os
 import platform
@@ -108,7 +107,7 @@ class Runner:
                     accuracy = _in_steps(lambda plans: evaluator.accuracy(plans, partial=True), bar)
                     table = space.scan(accuracy, evaluator.codebooks.names, range(1, spec.k_max + 1))
                 columns = {f"accuracy_{i}": f"{name}_accuracy" for i, name in enumerate(RECORDED_SPLITS)}
-                paths.write_whole(file, _parquet(table.rename(columns=columns)))
+                paths.write_table(table.rename(columns=columns), self.folder, file.stem)
             return _read(file)
 
     def space(self, spec: Specification) -> IntegerSpace:
@@ -117,34 +116,32 @@ class Runner:
             return space.full(len(self.evaluator(spec).codebooks.names), range(1, spec.k_max + 1))
         return space.reduce(self.scan(spec), f"{PROTOCOLS[spec.protocol]}_accuracy", spec.threshold)
 
-    def run(self, spec: Specification) -> pd.DataFrame:
-        """The records of one search: read if it is complete, else begun or resumed."""
+    def run(self, spec: Specification, progress: Callable[[int], object] = lambda evaluations: None) -> pd.DataFrame:
+        """The records of one search: read if it is complete, else begun or resumed; `progress` is told of evaluations done."""
         folder = self.folder / spec.hash
         if (folder / "evaluations.parquet").exists():
+            progress(spec.budget)
             return _read(folder / "evaluations.parquet")
         _prepare(folder, {"specification.json": json.dumps(spec.describe(), indent=1).encode()})
         allowed = self.space(spec)
         made = search.make(spec.search, allowed, rng.derive(spec.seed, "search", spec.search), **spec.settings)
-        label = f"{spec.network} {spec.search} {spec.seed}"
-        with FileLock(folder / ".lock"), tqdm(total=spec.budget, desc=label, disable=not self.progress, leave=False) as bar:
-            return run(made, Target(spec.target), self._measure(spec), spec.budget, folder, _identity(spec), bar.update)
+        with FileLock(folder / ".lock"):
+            return run(made, Target(spec.target), self._measure(spec), spec.budget, folder, _identity(spec), progress)
 
     def run_all(self, specs: Iterable[Specification]) -> pd.DataFrame:
         """The records of many searches in one table, with a column `run` that tells them apart."""
-        specs = list(specs)
-        tables = [self.run(spec) for spec in tqdm(specs, desc="searches", disable=not self.progress)]
-        return pd.concat([table.assign(run=spec.hash) for table, spec in zip(tables, specs, strict=True)], ignore_index=True)
+        specs, tables = list(specs), []
+        with tqdm(total=sum(spec.budget for spec in specs), unit="plan", disable=not self.progress) as bar:
+            for number, spec in enumerate(specs, 1):
+                bar.set_description(f"search {number}/{len(specs)}: {spec.network} {spec.search} {spec.seed}")
+                tables.append(self.run(spec, bar.update).assign(run=spec.hash))
+        return pd.concat(tables, ignore_index=True)
 
     def _measure(self, spec: Specification) -> Callable[[np.ndarray], pd.DataFrame]:
         evaluator, chooser = self.evaluator(spec), PROTOCOLS[spec.protocol]
-        baseline = evaluator.baseline()
 
         def measure(plans: np.ndarray) -> pd.DataFrame:
-            accuracy = evaluator.accuracy(plans)
-            table = pd.DataFrame(evaluator.codebooks.rates(plans))
-            for column, name in enumerate(RECORDED_SPLITS):
-                table[f"{name}_accuracy"] = accuracy[:, column]
-                table[f"{name}_loss_pp"] = 100 * (baseline[column] - accuracy[:, column])
+            table = evaluator.measure(plans)
             table["accuracy"], table["loss_pp"] = table[f"{chooser}_accuracy"], table[f"{chooser}_loss_pp"]
             table["rate"] = table[f"{spec.objective_rate}_rate"]
             return table
@@ -199,8 +196,8 @@ def run(
     table = pd.concat(records, ignore_index=True)
     for column, value in reversed(identity.items()):
         table.insert(0, column, value)
-    paths.write_whole(folder / "times.parquet", _parquet(pd.DataFrame(times)))
-    paths.write_whole(folder / "evaluations.parquet", _parquet(table))
+    paths.write_table(pd.DataFrame(times), folder, "times")
+    paths.write_table(table, folder, "evaluations")
     for name in ("state.json", "partial.parquet"):
         (folder / name).unlink(missing_ok=True)
     return _read(folder / "evaluations.parquet")
@@ -216,7 +213,7 @@ def read(folder: str | Path) -> pd.DataFrame:
 
 def _checkpoint(search: Search, target: Target, records: list[pd.DataFrame], times: list[dict], folder: Path) -> None:
     """Records first, then the state that says how many of them count: a kill in between leaves the older state with more rows."""
-    paths.write_whole(folder / "partial.parquet", _parquet(pd.concat(records, ignore_index=True)))
+    paths.write_table(pd.concat(records, ignore_index=True), folder, "partial")
     state = {"search": search.state(), "target": target.now.tolist(), "times": times}
     paths.write_whole(folder / "state.json", json.dumps(state).encode())
 
@@ -269,12 +266,6 @@ def _prepare(folder: Path, files: Mapping[str, bytes] = MappingProxyType({})) ->
 
 def _hash(described: dict) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _parquet(table: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    return buffer.getvalue()
 
 
 def _read(file: Path) -> pd.DataFrame:

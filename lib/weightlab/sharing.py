@@ -107,8 +107,10 @@ def share(
     left after rounding), stored_bits, rate (original / stored bits), inertia, max_error.
     Raises `UserError` for a wrong plan, an unknown method, format or layer, and NaN weights.
     """
-    whole = isinstance(plan, int | np.integer)
+    whole = not isinstance(plan, Iterable) or isinstance(plan, str)
     plan = [plan] if whole else list(plan)
+    for k in plan:
+        clustering.check_k(k)
     books = Codebooks(model, method, format, ks=(), whole_net=whole, example=example)
     plan = books.check(plan)[0]
     lifts = dict(lifts or {})

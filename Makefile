@@ -1,0 +1,78 @@
+# weightlab: `make` alone lists what there is to do.
+PROFILE ?= quick
+NB ?= 02_optimizers
+
+# With PYTHON given (say, inside a conda environment: make PYTHON=python ...) nothing is installed; else .venv is made and used.
+ifdef PYTHON
+RUN := $(PYTHON)
+ENV :=
+else
+RUN := .venv/bin/python
+ENV := .venv/.complete
+endif
+
+ifeq ($(wildcard params/$(PROFILE)/*.yaml),)
+$(error unknown PROFILE '$(PROFILE)'; allowed: $(notdir $(wildcard params/*)))
+endif
+ifeq ($(wildcard notebooks/$(NB).ipynb),)
+$(error unknown notebook NB '$(NB)'; allowed: $(basename $(notdir $(wildcard notebooks/*.ipynb))))
+endif
+
+NOTEBOOKS := $(basename $(notdir $(sort $(wildcard notebooks/*.ipynb))))
+LIBRARY := $(wildcard lib/weightlab/*.py lib/weightlab/search/*.py)
+DATA := $(or $(WEIGHTLAB_DATA),data)
+MNIST := $(DATA)/mnist/.verified
+MODELS := models/lenet5_tanh.safetensors models/lenet5_relu.safetensors
+
+.DEFAULT_GOAL := help
+.PHONY: help env data models retrain experiments experiment lab test lint format clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
+
+env: $(ENV) ## make .venv with the tested versions (nothing with PYTHON=...)
+.venv/.complete: pyproject.toml constraints.txt
+	test -x .venv/bin/python || python3.11 -m venv .venv || python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+data: $(MNIST) ## download MNIST and verify its checksums
+$(MNIST): | $(ENV)
+	$(RUN) -m weightlab.data
+	touch $@
+
+models: $(ENV) ## verify the trained networks, train what is missing
+	$(RUN) -m weightlab.training
+$(MODELS): | $(ENV) $(MNIST)
+	$(RUN) -m weightlab.training $(basename $(notdir $@))
+
+retrain: $(ENV) $(MNIST) ## train the networks again (about 20 minutes each on one core)
+	$(RUN) -m weightlab.training --retrain
+
+experiments: $(NOTEBOOKS:%=outputs/$(PROFILE)/%/notebook.ipynb) ## run all notebooks (PROFILE=smoke, quick or full)
+	@$(RUN) -m weightlab.notebooks --results --profile $(PROFILE)
+
+experiment: outputs/$(PROFILE)/$(NB)/notebook.ipynb ## run one notebook: NB=02_optimizers PROFILE=smoke
+	@$(RUN) -m weightlab.notebooks --results --profile $(PROFILE)
+
+outputs/$(PROFILE)/%/notebook.ipynb: notebooks/%.ipynb params/$(PROFILE)/%.yaml $(LIBRARY) $(MODELS) | $(ENV) $(MNIST)
+	$(RUN) -m weightlab.notebooks $* --profile $(PROFILE)
+
+lab: $(ENV) $(MNIST) ## open JupyterLab on the notebooks
+	$(RUN) -m jupyterlab --notebook-dir .
+
+test: $(ENV) $(MNIST) $(MODELS) ## run the tests
+	$(RUN) -m pytest -n 2
+
+lint: $(ENV) ## check style
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(ENV) ## mend style
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean: ## remove outputs (but those of PROFILE=full), caches and the environment; data and models stay
+	find outputs -mindepth 1 -maxdepth 1 ! -name full -exec rm -rf {} + 2>/dev/null || true
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build lib/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

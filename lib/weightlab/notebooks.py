@@ -1,0 +1,172 @@
+"""Run a notebook headless with the parameters of a profile, and record what was run."""
+
+import argparse
+import ast
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+import yaml
+
+from weightlab import paths
+from weightlab.errors import UserError, choose
+
+RECORDED_PACKAGES = ("numba", "numpy", "pandas", "papermill", "scikit-learn", "torch", "torchvision", "weightlab")
+
+
+def names() -> list[str]:
+    """The notebooks of this repository, in reading order."""
+    return sorted(file.stem for file in paths.notebooks().glob("*.ipynb"))
+
+
+def profiles() -> list[str]:
+    return sorted(folder.name for folder in paths.params().iterdir() if folder.is_dir())
+
+
+def defaults(name: str) -> dict:
+    """The parameters a notebook takes and the values written in it: the literals of its cell tagged `parameters`."""
+    choose("notebook", name, names())
+    cells = nbformat.read(paths.notebooks() / f"{name}.ipynb", as_version=4).cells
+    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise UserError(f"notebook {name} needs exactly one cell tagged 'parameters', got {len(tagged)}")
+    assignments = [node for node in ast.parse(tagged[0]).body if isinstance(node, ast.Assign)]
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
+
+
+def profile_parameters(name: str, profile: str) -> dict:
+    """What `params/<profile>/<name>.yaml` sets; raises `UserError` for a key that the notebook does not have."""
+    choose("profile", profile, profiles())
+    file = paths.params() / profile / f"{name}.yaml"
+    if not file.exists():
+        raise UserError(f"{file} is missing; every notebook has one in each of the profiles {', '.join(profiles())}")
+    try:
+        given = yaml.safe_load(file.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(given, dict):
+        raise UserError(f"{file} must hold 'name: value' lines, got {type(given).__name__}")
+    for key in given:
+        choose(f"parameter of {name} in {file.name}", key, defaults(name))
+    return given
+
+
+def run(name: str, profile: str, overrides: dict | None = None) -> Path:
+    """Execute a notebook into `outputs/<profile>/<name>/` and return that folder.
+
+    The notebook works in a folder of its own, which replaces the files of an earlier run only when it has ended well. Raises
+    `UserError` with the notebook's own sentence if it was given something wrong.
+    """
+    import papermill
+
+    parameters = defaults(name) | profile_parameters(name, profile)
+    for key, value in (overrides or {}).items():
+        choose(f"parameter of {name}", key, parameters)
+        parameters[key] = value
+    final = paths.outputs() / profile / name
+    working = final.with_name(f".{name}.running")
+    parameters |= {"output_folder": str(working), "searches_folder": str(paths.outputs() / profile / "searches")}
+    parameters = {key: value for key, value in parameters.items() if key in defaults(name)}
+    try:
+        final.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(working, ignore_errors=True)
+        working.mkdir()
+    except OSError as error:
+        raise UserError(f"the outputs folder {final.parent} cannot be written: {error}") from None
+    started = time.time()
+    try:
+        papermill.execute_notebook(
+            paths.notebooks() / f"{name}.ipynb",
+            working / "notebook.ipynb",
+            parameters,
+            kernel_name="python3",
+            cwd=paths.root(),
+            progress_bar={"desc": f"{name} ({profile})"},
+            stderr_file=sys.stderr,
+        )
+    except papermill.PapermillExecutionError as error:
+        where = f"{name} stopped; the notebook as far as it came: {working / 'notebook.ipynb'}"
+        if error.ename == "UserError":
+            raise UserError(f"{error.evalue} ({where})") from None
+        raise UserError(f"{where}; {error.ename}: {error.evalue}") from error
+    record = {
+        "notebook": name, "profile": profile, "parameters": parameters, "seed": parameters.get("seed"), "commit": _commit(),
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in RECORDED_PACKAGES},
+        "device": _processor(), "cores": os.cpu_count(), "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "minutes": round((time.time() - started) / 60, 2),
+    }  # fmt: skip
+    (working / "run.json").write_text(json.dumps(record, indent=1))
+    made = sorted(working.iterdir(), key=lambda file: file.name == "notebook.ipynb")  # the notebook last: make looks at its time
+    for file in made:
+        file.replace(final / file.name)
+    for file in set(final.iterdir()) - {final / file.name for file in made}:
+        file.unlink()
+    working.rmdir()
+    return final
+
+
+def results(profile: str) -> str:
+    """Where the results of a profile are, one line per file."""
+    lines = []
+    for folder in sorted((paths.outputs() / profile).glob("[0-9]*")):
+        for file in sorted(folder.glob("*")):
+            shown = file.relative_to(paths.root()) if file.is_relative_to(paths.root()) else file
+            lines.append(f"  {shown}")
+    return "\n".join([f"Results of profile {profile}:", *lines])
+
+
+def _commit() -> str | None:
+    """The commit the repository stands at, with '+' if tracked files differ from it; None outside a repository."""
+    git = ["git", "-C", str(paths.root())]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changed else "")
+
+
+def _processor() -> str:
+    try:
+        return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):
+        return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    """`python -m weightlab.notebooks NOTEBOOK`: run one notebook, or list the results of a profile."""
+    parser = argparse.ArgumentParser(
+        prog="python -m weightlab.notebooks", description="Run a notebook headless, or list results."
+    )
+    parser.add_argument("notebook", nargs="?", help="its name, such as 02_optimizers")
+    parser.add_argument("--profile", default="quick", help="smoke, quick (default) or full: the folder of params/ to take")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters to override, values as in YAML")
+    parser.add_argument("--results", action="store_true", help="only print where the profile's results are")
+    arguments = parser.parse_args()
+    choose("profile", arguments.profile, profiles())
+    if arguments.results:
+        print(results(arguments.profile))
+        return
+    if arguments.notebook is None:
+        raise UserError(f"name a notebook; allowed: {', '.join(names())}")
+    for pair in arguments.set:
+        if "=" not in pair:
+            raise UserError(f"--set takes NAME=VALUE, got {pair!r}")
+    overrides = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in arguments.set)}
+    folder = run(arguments.notebook, arguments.profile, overrides)
+    print(f"{arguments.notebook}: {folder}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

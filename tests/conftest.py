@@ -1,0 +1,56 @@
+"""Shared by all tests: no time limit on a single generated example (machines differ), and where the published tables lie."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from filelock import FileLock
+from hypothesis import settings
+
+from weightlab import paths
+
+settings.register_profile("weightlab", deadline=None, derandomize=True)
+settings.load_profile("weightlab")
+
+
+@pytest.fixture(scope="session")
+def published():
+    """Read one of the published tables of tests/data by file name, without its ending."""
+    return lambda name: pd.read_csv(Path(__file__).parent / "data" / f"{name}.csv")
+
+
+@pytest.fixture(scope="session")
+def smoke_outputs(tmp_path_factory, worker_id):
+    """Run a notebook headless at smoke size, once for all test processes, and return its outputs folder."""
+    base = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    environment = stand_in_root(base / "repository")
+
+    def outputs(name: str) -> Path:
+        folder = base / "repository" / "outputs" / "smoke" / name
+        with FileLock(base / f"{name}.lock"):
+            if not (folder / "notebook.ipynb").exists():
+                command = [sys.executable, "-m", "weightlab.notebooks", name, "--profile", "smoke"]
+                done = subprocess.run(command, env=environment, capture_output=True, text=True)
+                assert done.returncode == 0, done.stderr[-2000:]
+        return folder
+
+    return outputs
+
+
+def stand_in_root(folder: Path) -> dict:
+    """A process environment in which the repository is `folder`: the same notebooks, models and data, its own outputs."""
+    folder.mkdir(exist_ok=True)
+    for name in ("notebooks", "params", "models", "published", "data"):
+        with contextlib.suppress(FileExistsError):
+            (folder / name).symlink_to(paths.root() / name)
+    return os.environ | {"WEIGHTLAB_ROOT": str(folder)}
+
+
+@pytest.fixture
+def own_root(tmp_path):
+    """A stand-in repository of a test's own: its folder, and the environment for processes."""
+    return tmp_path, stand_in_root(tmp_path)

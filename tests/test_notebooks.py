@@ -1,0 +1,150 @@
+"""Notebooks, found by glob: their form, and a real headless run of each at smoke size."""
+
+import ast
+import json
+import subprocess
+import sys
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+
+from weightlab import notebooks, paths
+from weightlab.errors import UserError
+
+NAMES = notebooks.names()
+PROFILES = notebooks.profiles()
+
+
+def cells(name):
+    return nbformat.read(paths.notebooks() / f"{name}.ipynb", as_version=4).cells
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestForm:
+    def test_has_a_kernel_and_no_outputs(self, name):
+        notebook = nbformat.read(paths.notebooks() / f"{name}.ipynb", as_version=4)
+        assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.kernelspec.language == "python"
+        for cell in notebook.cells:
+            assert not cell.get("outputs") and cell.get("execution_count") is None
+
+    def test_opens_with_a_question_and_minutes_per_profile(self, name):
+        first = cells(name)[0]
+        assert first.cell_type == "markdown" and first.source.splitlines()[0].endswith("?")
+        assert any(word in first.source for word in ("minute", "second"))
+
+    def test_parameters_are_literals_one_a_line(self, name):
+        """papermill counts the equal signs of the cell, comments included."""
+        tagged = [cell for cell in cells(name) if "parameters" in cell.metadata.get("tags", [])]
+        assert len(tagged) == 1
+        for line in tagged[0].source.splitlines():
+            assert line.count("=") == 1
+            ast.literal_eval(line.split("=")[1].strip())
+        assert "output_folder" in notebooks.defaults(name)
+
+    def test_is_prose_and_calls(self, name):
+        code = [line for cell in cells(name) if cell.cell_type == "code" for line in cell.source.splitlines() if line.strip()]
+        kinds = [cell.cell_type for cell in cells(name)]
+        assert len(code) <= 120 and not any(line.startswith("class ") for line in code)
+        assert kinds.count("markdown") * 3 >= kinds.count("code") * 2
+
+    @pytest.mark.parametrize("profile", PROFILES)
+    def test_every_yaml_key_is_a_parameter_and_minutes_are_stated(self, name, profile):
+        file = paths.params() / profile / f"{name}.yaml"
+        assert set(notebooks.profile_parameters(name, profile)) <= set(notebooks.defaults(name))
+        assert file.read_text().startswith("# ") and "on two cores" in file.read_text().splitlines()[0]
+
+
+def test_profiles_hold_files_for_notebooks_only():
+    for profile in PROFILES:
+        assert {file.stem for file in (paths.params() / profile).iterdir()} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_at_smoke_size(name, smoke_outputs):
+    """The executed notebook holds its figures and its answer; run.json says what was run."""
+    folder = smoke_outputs(name)
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error"]
+    images = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(images) == len(list(folder.glob("*.png"))) > 0
+    answers = executed.cells[[cell.source for cell in executed.cells].index("## Answer") + 1]
+    assert any("pp" in output.get("data", {}).get("text/markdown", "") for output in answers.outputs)
+    record = json.loads((folder / "run.json").read_text())
+    assert record["parameters"]["images"] == 200 and record["versions"]["torch"] and record["profile"] == "smoke"
+    for table in folder.glob("*.parquet"):
+        assert len(pd.read_parquet(table)) > 0
+
+
+def test_optimizers_answer_from_their_own_numbers(smoke_outputs):
+    """The sentence of the answer names the plan that the saved table holds as the fittest acceptable one."""
+    folder = smoke_outputs("02_optimizers")
+    best = pd.read_parquet(folder / "best_of_runs.parquet")
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    text = "".join(
+        output.data.get("text/markdown", "") for cell in executed.cells for output in cell.get("outputs", []) if "data" in output
+    )
+    for _, rows in best.dropna(subset="plan").groupby("network"):
+        top = rows.sort_values("fitness").iloc[-1]
+        assert str(top["plan"].tolist()) in text and f"loses {top['loss_pp']:.2f} pp on validation" in text
+    assert best["plan"].notna().any()
+
+
+def test_unknown_parameter_notebook_and_profile_are_refused_before_work(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="'budgett'.*budget"):
+        notebooks.run("02_optimizers", "smoke", {"budgett": 3})
+    with pytest.raises(UserError, match="'99_none'.*02_optimizers"):
+        notebooks.run("99_none", "smoke")
+    with pytest.raises(UserError, match="'tiny'.*quick"):
+        notebooks.run("02_optimizers", "tiny")
+    monkeypatch.setattr(paths, "params", lambda: tmp_path)
+    (tmp_path / "smoke").mkdir()
+    (tmp_path / "smoke" / "02_optimizers.yaml").write_text(yaml.safe_dump({"bugdet": 1}))
+    with pytest.raises(UserError, match="'bugdet'.*budget"):
+        notebooks.run("02_optimizers", "smoke")
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("networks=[lenet6]", "unknown network 'lenet6'; allowed: lenet5_tanh"),
+        ("format=float7", "unknown format 'float7'; allowed: float32"),
+        ("method=ward", "unknown clustering method 'ward'; allowed: exact"),
+        ("searches=[hill]", "unknown search 'hill'; allowed: random"),
+        ("threshold=1.01", "reaches an accuracy of 1.01"),
+    ],
+)
+def test_wrong_values_end_the_command_with_one_sentence(own_root, setting, sentence):
+    """A real process: non-zero exit, one error line, and the results of an earlier run untouched."""
+    root, environment = own_root
+    earlier = root / "outputs" / "smoke" / "02_optimizers" / "notebook.ipynb"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("earlier")
+    command = [
+        sys.executable,
+        "-m",
+        "weightlab.notebooks",
+        "02_optimizers",
+        "--profile",
+        "smoke",
+        "--set",
+        setting,
+        "networks=[lenet5_tanh]",
+    ]
+    if setting.startswith("networks"):
+        command.pop()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root())
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and sentence in last and "Traceback" not in done.stderr
+    assert earlier.read_text() == "earlier"
+
+
+def test_unwritable_outputs_folder_is_refused_before_work(own_root):
+    root, environment = own_root
+    (root / "outputs").write_text("a file where the folder should be")
+    command = [sys.executable, "-m", "weightlab.notebooks", "00_explore", "--profile", "smoke"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root())
+    assert done.returncode == 1 and done.stderr.startswith("error: the outputs folder") and done.stderr.count("\n") == 1

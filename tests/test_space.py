@@ -1,0 +1,121 @@
+"""The integer search space and its reduction by a range scan (section 3.2)."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weightlab import rng, space
+from weightlab.errors import UserError
+from weightlab.space import IntegerSpace
+
+HOLES = IntegerSpace(([1, 2, 5, 9], [3], [2, 4, 50]))
+
+
+def table(*accuracies):
+    """A scan of two layers, `a` and `b`, with k = 1, 2, 3 each."""
+    return pd.DataFrame({"layer": [0, 0, 0, 1, 1, 1], "name": list("aaabbb"), "k": [1, 2, 3] * 2, "accuracy": accuracies})
+
+
+# --- positions and plans --------------------------------------------------------------------------------------------------------
+
+
+def test_decode_picks_entries_by_index_across_holes():
+    assert HOLES.decode(np.array([[0, 0, 0], [3, 0, 2], [2, 0, 1]])).tolist() == [[1, 3, 2], [9, 3, 50], [5, 3, 4]]
+
+
+def test_decode_of_positions_at_the_edges():
+    below, above = np.nextafter(1, 0), np.nextafter(1, 2)
+    positions = np.array([[0.0, 0.0, 0.0], [-0.0, -0.0, -0.0], [4.0, 1.0, 3.0], [below, 0.5, below], [1.0, 1.0, above]])
+    assert HOLES.decode(positions).tolist() == [[1, 3, 2], [1, 3, 2], [9, 3, 50], [1, 3, 2], [2, 3, 4]]
+
+
+@given(st.lists(st.tuples(st.floats(0, 4), st.floats(0, 1), st.floats(0, 3)), min_size=1))
+def test_every_position_in_the_box_decodes_to_an_allowed_plan(positions):
+    plans = HOLES.decode(np.array(positions))
+    assert plans.dtype == np.int64 and plans.shape == (len(positions), 3)
+    assert all(np.isin(column, allowed).all() for column, allowed in zip(plans.T, HOLES.lists, strict=True))
+
+
+def test_decode_leaves_positions_alone_and_gives_an_array_of_its_own():
+    positions = np.array([[0.5, 0.5, 0.5]])
+    HOLES.decode(positions)[:] = -1
+    assert positions.tolist() == [[0.5, 0.5, 0.5]] and HOLES.decode(positions).tolist() == [[1, 3, 2]]
+
+
+def test_samples_reach_every_index_and_no_other():
+    sample = HOLES.sample(rng.derive(1), 500)
+    assert [sorted(set(column)) for column in sample.T.tolist()] == [[0, 1, 2, 3], [0], [0, 1, 2]]
+
+
+def test_samples_repeat_with_the_seed():
+    first, again, other = (HOLES.sample(rng.derive(seed, "sample"), 50) for seed in (1, 1, 2))
+    assert (first == again).all() and (first != other).any()
+
+
+def test_a_full_space_allows_every_k_in_every_layer():
+    whole = space.full(3, range(1, 51))
+    assert whole.dimensions == 3 and whole.lengths.tolist() == [50, 50, 50]
+    assert whole.decode(np.array([[0, 25, 49]])).tolist() == [[1, 26, 50]]
+
+
+def test_a_layer_without_any_k_is_refused_by_number():
+    with pytest.raises(UserError, match="layer 1"):
+        IntegerSpace(([1, 2], [], [3]))
+
+
+# --- range scan and reduction ---------------------------------------------------------------------------------------------------
+
+
+def test_reduce_judges_each_k_by_itself_so_lists_may_have_holes():
+    lists = space.reduce(table(0.98, 0.5, 0.99, 0.1, 0.97, 0.2), "accuracy", 0.9).lists
+    assert [each.tolist() for each in lists] == [[1, 3], [2]]
+
+
+def test_the_threshold_itself_is_enough():
+    lists = space.reduce(table(0.97, np.nextafter(0.97, 0), 0.98, 0.97, 0.9, 0.9), "accuracy", 0.97).lists
+    assert [each.tolist() for each in lists] == [[1, 3], [1]]
+
+
+def test_reduce_keeps_layers_in_forward_order_whatever_their_names():
+    scanned = table(0.1, 0.1, 0.9, 0.9, 0.9, 0.1).replace({"name": {"a": "z"}})
+    assert [each.tolist() for each in space.reduce(scanned, "accuracy", 0.5).lists] == [[3], [1, 2]]
+
+
+def test_an_unmeasured_k_is_not_kept():
+    assert space.reduce(table(np.nan, 0.9, 0.9, 0.9, 0.9, 0.9), "accuracy", 0.5).lists[0].tolist() == [2, 3]
+
+
+def test_an_emptied_layer_is_an_error_that_names_layer_and_threshold():
+    with pytest.raises(UserError) as caught:
+        space.reduce(table(0.98, 0.98, 0.98, 0.1, 0.2, 0.3), "accuracy", 0.825)
+    assert "of b reaches" in str(caught.value) and "0.825" in str(caught.value)
+
+
+def test_all_emptied_layers_are_named():
+    with pytest.raises(UserError, match="of a, b reaches an accuracy of 1.01"):
+        space.reduce(table(*[1.0] * 6), "accuracy", 1.01)
+
+
+def test_scan_shares_one_layer_at_a_time_and_records_every_split():
+    asked = []
+
+    def accuracy(plans):
+        asked.extend(plans.tolist())
+        return np.column_stack([plans.sum(axis=1) / 10, plans.argmax(axis=1) / 10])
+
+    found = space.scan(accuracy, ["conv", "linear"], [1, 3])
+    assert asked == [[1, 0], [3, 0], [0, 1], [0, 3]]
+    assert found.to_dict("list") == {
+        "layer": [0, 0, 1, 1],
+        "name": ["conv", "conv", "linear", "linear"],
+        "k": [1, 3, 1, 3],
+        "accuracy_0": [0.1, 0.3, 0.1, 0.3],
+        "accuracy_1": [0.0, 0.0, 0.1, 0.1],
+    }
+
+
+def test_a_scan_feeds_reduce():
+    found = space.scan(lambda plans: (plans.max(axis=1, keepdims=True) >= 2) * 0.98, ["conv", "linear"], [1, 2, 3])
+    assert [each.tolist() for each in space.reduce(found, "accuracy_0", 0.97).lists] == [[2, 3], [2, 3]]

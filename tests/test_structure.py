@@ -1,0 +1,142 @@
+"""The shape of the repository: layers, what git sees, what make offers."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from weightlab import paths
+
+LAYERS = [
+    {"errors", "paths", "rng", "backend"},
+    {"data", "models", "training"},
+    {"floats", "clustering"},
+    {"accounting", "sharing"},
+    {"space", "evaluation", "fitness"},
+    {"search"},
+    {"runs"},
+    {"analysis", "figures"},
+    {"notebooks"},
+]
+# Within a layer: whoever imports comes later here. Training uses data and models; sharing uses accounting; figures use analysis.
+SIDEWAYS = {
+    ("training", "data"),
+    ("training", "models"),
+    ("clustering", "floats"),
+    ("sharing", "accounting"),
+    ("figures", "analysis"),
+}
+SIDEWAYS |= {(module, "errors") for module in ("backend", "paths", "rng")}
+ROW = {module: row for row, modules in enumerate(LAYERS) for module in modules}
+LIBRARY = paths.root() / "lib" / "weightlab"
+
+
+def imports(file: Path) -> set[str]:
+    """Modules of this library that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "weightlab":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("weightlab."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("weightlab.")}
+    return found - {"UserError"}
+
+
+@pytest.mark.parametrize("file", sorted(LIBRARY.rglob("*.py")), ids=lambda file: str(file.relative_to(LIBRARY)))
+def test_a_module_imports_only_from_rows_above_it(file):
+    module = file.relative_to(LIBRARY).parts[0].removesuffix(".py")
+    if module == "__init__":
+        assert imports(file) == {"errors"}
+        return
+    upward = {other for other in imports(file) - {module} if ROW[other] >= ROW[module] and (module, other) not in SIDEWAYS}
+    assert not upward, f"{module} imports {upward}"
+
+
+def test_searches_do_not_know_torch():
+    for file in (LIBRARY / "search").glob("*.py"):
+        assert "torch" not in file.read_text()
+
+
+def test_git_sees_the_library():
+    """The stock Python .gitignore hides lib/."""
+    for file in LIBRARY.rglob("*.py"):
+        assert subprocess.run(["git", "check-ignore", "-q", file], cwd=paths.root()).returncode == 1, file
+
+
+def test_importing_the_library_sets_no_global_state():
+    code = (
+        "import torch, numpy as np; threads = torch.get_num_threads(); before = np.random.get_state()[1].tolist(), torch.random.get_rng_state()\n"
+        "from weightlab import data, models, training, clustering, sharing, evaluation, runs, figures, notebooks\n"
+        "after = np.random.get_state()[1].tolist(), torch.random.get_rng_state()\n"
+        "print(threads == torch.get_num_threads() and before[0] == after[0] and bool((before[1] == after[1]).all()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "True"
+
+
+def test_make_alone_lists_every_target():
+    listed = subprocess.run(["make", "PYTHON=python"], cwd=paths.root(), capture_output=True, text=True, check=True).stdout
+    for target in ["env", "data", "models", "retrain", "experiments", "experiment", "lab", "test", "lint", "format", "clean"]:
+        assert f"  {target} " in listed
+
+
+@pytest.mark.parametrize(("setting", "allowed"), [("PROFILE=tiny", "quick"), ("NB=99_nothing", "02_optimizers")])
+def test_make_refuses_unknown_names_in_one_sentence(setting, allowed):
+    done = subprocess.run(["make", "experiments", setting, "PYTHON=python"], cwd=paths.root(), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert setting.split("=")[1] in done.stderr and allowed in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_make_redoes_a_notebook_only_when_what_it_rests_on_changed(tmp_path):
+    """A target rests on the notebook, its YAML and the library, and on nothing that changes by itself."""
+    for name in ("notebooks", "params", "lib"):
+        shutil.copytree(paths.root() / name, tmp_path / name)
+    shutil.copy(paths.root() / "Makefile", tmp_path)
+    shutil.copytree(paths.models(), tmp_path / "models")
+    done = [tmp_path / "outputs" / "smoke" / name / "notebook.ipynb" for name in ("00_explore", "02_optimizers")]
+    for file in [tmp_path / "data" / "mnist" / ".verified", *done]:
+        file.parent.mkdir(parents=True)
+        file.touch()
+
+    def commands() -> str:
+        make = ["make", "-n", "PYTHON=python", "PROFILE=smoke", "experiments"]
+        return subprocess.run(
+            make, cwd=tmp_path, capture_output=True, text=True, check=True, env=os.environ | {"WEIGHTLAB_DATA": ""}
+        ).stdout
+
+    later = time.time() + 10
+    assert "weightlab.notebooks 01_total_vs_layerwise" in commands()
+    assert "weightlab.notebooks 02_optimizers" not in commands() and "weightlab.data" not in commands()
+    os.utime(tmp_path / "params" / "smoke" / "02_optimizers.yaml", (later, later))
+    assert "weightlab.notebooks 02_optimizers" in commands() and "weightlab.notebooks 00_explore" not in commands()
+    os.utime(tmp_path / "lib" / "weightlab" / "runs.py", (later, later))
+    assert "weightlab.notebooks 00_explore" in commands()
+
+
+def test_environment_file_has_no_second_list_of_packages():
+    environment = yaml.safe_load((paths.root() / "environment.yml").read_text())
+    pip = environment["dependencies"][-1]["pip"]
+    assert pip == ["-c constraints.txt", "-e .[test]"]
+    conda = {str(item).split("=")[0] for item in environment["dependencies"][:-1]}
+    assert conda == {"python", "pip", "make", "nodejs"}
+
+
+def test_every_dependency_has_a_tested_version():
+    project = tomllib.loads((paths.root() / "pyproject.toml").read_text())["project"]
+    names = project["dependencies"] + [name for extra in project["optional-dependencies"].values() for name in extra]
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (paths.root() / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    for name in names:
+        bare = name.split(">")[0].split("[")[0].lower().replace("_", "-")
+        assert bare in pinned, name
