@@ -2,6 +2,9 @@
 PROFILE ?= quick
 NB ?= 02_optimizers
 
+# Threads that wait do not spin: on a busy machine spinning costs a factor of eight.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 # With PYTHON given (say, inside a conda environment: make PYTHON=python ...) nothing is installed; else .venv is made and used.
 ifdef PYTHON
 RUN := $(PYTHON)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from filelock import FileLock
 from hypothesis import settings
 
@@ -15,6 +16,7 @@ from weightlab import paths
 
 settings.register_profile("weightlab", deadline=None, derandomize=True)
 settings.load_profile("weightlab")
+torch.set_num_threads(1)  # small networks gain nothing from more, and lose much where other work runs beside the tests
 
 
 @pytest.fixture(scope="session")

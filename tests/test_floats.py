@@ -1,5 +1,6 @@
 """Number formats, value by value, against independent sources: CPython's struct, ml_dtypes, and the thesis's table 2.4 spelled out."""
 
+import itertools
 import struct
 from fractions import Fraction
 
@@ -119,7 +120,17 @@ def test_thesis_float8_has_the_239_values_of_its_table():
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(0.03125, 0), (0.05, 0.0625), (0.7, 0.4375), (0.71875, 0.4375), (0.72, 1), (-0.71875, -1), (1.0625, 1), (1e6, 15_360), (-1e6, -15_360)],
+    [
+        (0.03125, 0),
+        (0.05, 0.0625),
+        (0.7, 0.4375),
+        (0.71875, 0.4375),
+        (0.72, 1),
+        (-0.71875, -1),
+        (1.0625, 1),
+        (1e6, 15_360),
+        (-1e6, -15_360),
+    ],
 )
 def test_thesis_float8_check_values(value, expected):
     assert rounded("float8_thesis", [value])[0] == expected
@@ -132,7 +143,7 @@ def test_thesis_float8_is_the_nearest_value(value):
 
 def test_thesis_float8_takes_every_tie_to_the_smaller_value():
     values = [float(value) for value in thesis_values()]
-    middle = [(low + high) / 2 for low, high in zip(values, values[1:], strict=False)]
+    middle = [(low + high) / 2 for low, high in itertools.pairwise(values)]
     np.testing.assert_array_equal(rounded("float8_thesis", middle), values[:-1])
 
 

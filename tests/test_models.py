@@ -53,7 +53,13 @@ def test_lenet5_has_the_shapes_of_table_2_1(published):
     for name, module in model.named_modules():
         module.register_forward_hook(lambda module, _, out, name=name: sizes.update({name: tuple(out.shape[1:])}))
     assert model(image).shape == (2, 10)
-    assert [sizes[f"feature_extractor.{i}"] for i in (0, 2, 3, 5, 6)] == [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120, 1, 1)]
+    assert [sizes[f"feature_extractor.{i}"] for i in (0, 2, 3, 5, 6)] == [
+        (6, 28, 28),
+        (6, 14, 14),
+        (16, 10, 10),
+        (16, 5, 5),
+        (120, 1, 1),
+    ]
     assert sizes["classifier.0"] == (84,)
 
 

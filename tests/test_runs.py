@@ -302,6 +302,10 @@ WRONG = [
 ]
 
 
+def runner_in(folder):
+    return Runner(folder, device="cpu", threads=1, progress=False)
+
+
 @pytest.fixture(scope="session")
 def trained():
     """The real thing: these tests run on the trained tanh LeNet-5 and on MNIST."""
@@ -313,7 +317,7 @@ def trained():
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_a_wrong_specification_is_refused_before_anything_is_written(tmp_path, wrong):
     with pytest.raises(UserError) as caught:
-        Runner(tmp_path / "outputs", progress=False).run(replace(SPEC, **wrong))
+        runner_in(tmp_path / "outputs").run(replace(SPEC, **wrong))
     assert not (tmp_path / "outputs").exists()
     assert "\n" not in str(caught.value)
 
@@ -386,7 +390,7 @@ def test_the_caller_keeps_its_settings(trained):
 @pytest.fixture(scope="module")
 def outcome(trained, tmp_path_factory):
     """A runner and the records of SPEC."""
-    runner = Runner(tmp_path_factory.mktemp("outputs"), progress=False)
+    runner = runner_in(tmp_path_factory.mktemp("outputs"))
     return runner, runner.run(SPEC)
 
 
@@ -449,7 +453,7 @@ def test_searches_on_the_same_ground_share_one_scan(outcome):
     runner, _ = outcome
     (scan,) = runner.folder.glob("scan-*.parquet")
     before = version(scan)
-    fresh = Runner(runner.folder, progress=False)
+    fresh = runner_in(runner.folder)
     records = fresh.run_all([replace(SPEC, search="random", settings={}, budget=20), replace(SPEC, seed=1, budget=12)])
     assert [scan] == list(runner.folder.glob("scan-*.parquet")) and version(scan) == before
     assert records.groupby("run", sort=False).size().tolist() == [20, 12]
@@ -458,7 +462,7 @@ def test_searches_on_the_same_ground_share_one_scan(outcome):
 
 def test_the_same_seed_gives_the_same_records_in_any_folder(outcome, tmp_path):
     runner, _ = outcome
-    Runner(tmp_path, progress=False).run(SPEC)
+    runner_in(tmp_path).run(SPEC)
     first, second = (folder / SPEC.hash / "evaluations.parquet" for folder in (runner.folder, tmp_path))
     assert first.read_bytes() == second.read_bytes()
 
@@ -485,16 +489,16 @@ def test_a_complete_search_is_read_and_not_run_again(outcome, tmp_path):
     runner, records = outcome
     shutil.copytree(runner.folder / SPEC.hash, tmp_path / SPEC.hash)
     records[:7].to_parquet(tmp_path / SPEC.hash / "evaluations.parquet", index=False)  # what a new search would not give
-    assert len(Runner(tmp_path, progress=False).run(SPEC)) == 7
+    assert len(runner_in(tmp_path).run(SPEC)) == 7
 
 
 def test_a_search_that_another_process_completes_meanwhile_is_not_run_again(outcome, tmp_path):
-    runner, records = outcome
+    _, records = outcome
     folder = tmp_path / SPEC.hash
     folder.mkdir()
     with ThreadPoolExecutor() as pool:
         with FileLock(folder / ".lock"):  # the other process is at work ...
-            waiting = pool.submit(Runner(tmp_path, progress=False).run, SPEC)
+            waiting = pool.submit(runner_in(tmp_path).run, SPEC)
             while not (folder / "specification.json").exists():
                 time.sleep(0.01)
             records[:7].to_parquet(folder / "evaluations.parquet", index=False)  # ... and done
@@ -507,13 +511,13 @@ def test_unreadable_records_are_refused_and_kept(outcome, tmp_path):
     _cut(file)
     before = file.read_bytes()
     with pytest.raises(UserError, match=r"evaluations\.parquet is not a readable table"):
-        Runner(tmp_path, progress=False).run(SPEC)
+        runner_in(tmp_path).run(SPEC)
     assert file.read_bytes() == before
 
 
 def test_the_published_protocol_chooses_and_reports_on_test(trained, tmp_path):
     spec = replace(SPEC, protocol="published", method="kmeans", k_max=3, threshold=None, budget=12)
-    records = Runner(tmp_path, progress=False).run(spec)
+    records = runner_in(tmp_path).run(spec)
     assert (records["accuracy"] == records["test_accuracy"]).all() and (records["loss_pp"] == records["test_loss_pp"]).all()
     assert (records["validation_accuracy"] != records["test_accuracy"]).any()
     assert not list(tmp_path.glob("scan-*"))  # no threshold, no scan
@@ -529,7 +533,7 @@ def test_a_threshold_that_empties_layers_names_them_and_leaves_no_records(outcom
 
 def test_a_folder_that_cannot_be_written_is_refused_before_work(trained, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    runner = Runner(tmp_path / "file" / "outputs", progress=False)
+    runner = runner_in(tmp_path / "file" / "outputs")
     for attempt in (runner.run, runner.scan):
         with pytest.raises(UserError, match="cannot be written"):
             attempt(SPEC)

@@ -202,7 +202,7 @@ def test_some_nan_objectives_are_survived_and_never_best(variant):
     def measure(plans):
         return np.where(chance.random((len(plans), 1)) < 0.5, np.nan, objectives_of(plans))
 
-    plans = np.concatenate(play(made, 10, moving, measure))
+    plans = np.concatenate(play(made, 10, lambda generation: lambda objectives: fixed(objectives) - 1000, measure))
     assert np.isfinite(made.best_objectives).all()
     assert (plans > 0).all()
 
@@ -490,11 +490,11 @@ def test_one_step_equals_the_equations_by_hand():
 
 
 def test_bests_change_only_for_something_strictly_better():
-    made = swarm(x=[[1.0] * 5, [2.0] * 5], own_x=[[3.0] * 5, [4.0] * 5], v=np.zeros((2, 5)), told=[[0.5, 0], [0.4, 0]], best=0)
+    made = swarm(x=[[1.0] * 5, [2.0] * 5], own_x=[[3.0] * 5, [4.0] * 5], v=np.zeros((2, 5)), told=[[0.4, 0], [0.5, 0]], best=1)
     made.ask()
     made.tell([[0.5, 0], [0.5, 0]], accuracy_alone)
-    assert made.own_x.tolist() == [[3.0] * 5, [2.0] * 5]
-    assert made.best_x.tolist() == [3.0] * 5 and made.holder == 0
+    assert made.own_x.tolist() == [[1.0] * 5, [4.0] * 5]
+    assert made.best_x.tolist() == [4.0] * 5 and made.holder == 1
 
 
 def test_personal_and_global_bests_are_scored_anew_when_the_fitness_changes():
@@ -503,8 +503,8 @@ def test_personal_and_global_bests_are_scored_anew_when_the_fitness_changes():
     moved = np.array([[11.0] * 5, [12.0] * 5, [13.0] * 5])
     made.restore(made.state() | {"x": moved.tolist()})
     made.ask()
-    made.tell([[0.1, 0.5], [0.95, 0.7], [0.1, 0.05]], rate_alone)
-    # by rate: 0.5 beats the first's 0.2 (though it was 0.9 when found), 0.7 does not beat the second's 0.8
+    made.tell([[0.1, 0.5], [0.95, 0.3], [0.1, 0.05]], rate_alone)
+    # by rate: 0.5 beats the first's 0.2 (though it was 0.9 when found), 0.3 does not beat the second's 0.8
     assert made.own_x.tolist() == [[11.0] * 5, [2.0] * 5, [3.0] * 5]
     assert made.best_x.tolist() == [2.0] * 5 and made.held_objectives.tolist() == [0.5, 0.8] and made.holder == 1
 

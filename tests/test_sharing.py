@@ -195,7 +195,9 @@ def test_a_lift_changes_its_layer_alone_and_no_rate(lenet5):
     changed = {name for name, value in plain.state_dict().items() if not torch.equal(value, lifted.state_dict()[name])}
     assert changed == {"feature_extractor.6.weight"}
     original = weights(lenet5)["feature_extractor.6"]
-    np.testing.assert_array_equal(weights(lifted)["feature_extractor.6"], clustering.cluster(original, 8, lift=Lift(5.0)).values())
+    np.testing.assert_array_equal(
+        weights(lifted)["feature_extractor.6"], clustering.cluster(original, 8, lift=Lift(5.0)).values()
+    )
     assert list(report["rate"]) == list(lifted_report["rate"])
 
 

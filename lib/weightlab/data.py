@@ -82,14 +82,18 @@ def fetch(dataset: str) -> Path:
     """The folder with a dataset's raw files, downloaded if missing, always checked; several processes may ask at once."""
     choose("dataset", dataset, DATASETS)
     folder = paths.data() / dataset
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            missing = [name for name in CHECKSUMS[dataset] if not (folder / name).exists()]
-            if missing:
-                _download(dataset, folder)
-    except OSError as error:
-        raise UserError(f"cannot write the data folder {folder}: {error}") from error
+
+    def complete() -> bool:
+        return all((folder / name).exists() for name in CHECKSUMS[dataset])
+
+    if not complete():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock"):
+                if not complete():  # another process may have been faster
+                    _download(dataset, folder)
+        except OSError as error:
+            raise UserError(f"cannot write the data folder {folder}: {error}") from error
     for name, expected in CHECKSUMS[dataset].items():
         if (found := _sha256(folder / name)) != expected:
             raise UserError(f"{folder / name} is corrupt (SHA-256 {found}, expected {expected}); delete it and run `make data`")

@@ -48,7 +48,8 @@ class Evaluator:
         """
         plans = self.codebooks.check(plans, least=0 if partial else 1)
         with backend.threads(self.threads):
-            return np.array([self._count(tuple(map(int, plan))) for plan in plans])
+            counts = [self._count(tuple(map(int, plan))) for plan in plans]
+        return np.array(counts, dtype=np.int64).reshape(len(plans), len(self.splits))
 
     def accuracy(self, plans: np.ndarray, partial: bool = False) -> np.ndarray:
         """Fractions of correctly classified images, float64 (n, splits)."""

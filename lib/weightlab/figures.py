@@ -93,7 +93,7 @@ def loss_by_rate(table: pd.DataFrame, group: str, rate: str, loss: str = "loss_p
             rows = table[(table[row] == panel) & (table[group] == name) & (table[loss] < 5)]
             ax.plot(rows[rate], rows[loss], linestyle="", markersize=4, alpha=0.4, **style)
             edge = analysis.front(rows, loss, rate)
-            ax.plot(edge[rate], edge[loss], linewidth=1.5, markersize=5, label=label(name), **style)
+            ax.plot(edge[rate], edge[loss], drawstyle="steps-pre", linewidth=1.5, markersize=5, label=label(name), **style)
         _limit(ax)
         ax.set(xlabel=label(rate), ylabel="accuracy loss [pp]", title=label(panel))
         ax.legend(fontsize=8)
@@ -171,7 +171,7 @@ def one_run(records: pd.DataFrame, rate: str, target: tuple[float, float], title
     ax.plot(bad[rate], bad["loss_pp"], "x", color=colours[3], alpha=0.6, label="loss of 1 pp or more")
     ax.plot(good[rate], good["loss_pp"], "o", color=colours[0], alpha=0.6, label="acceptable")
     edge = analysis.front(rows, "loss_pp", rate)
-    ax.plot(edge[rate], edge["loss_pp"], color="black", linewidth=1, label="front")
+    ax.plot(edge[rate], edge["loss_pp"], drawstyle="steps-pre", color="black", linewidth=1, label="front")
     ax.plot(*target, "*", color="black", markersize=13, label="target")
     _limit(ax)
     ax.set(xlabel=label(rate), ylabel="accuracy loss [pp]", title=title)

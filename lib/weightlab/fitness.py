@@ -35,6 +35,8 @@ class TargetRule:
 
     def __post_init__(self):
         choose("form of target", self.form, ("fixed", "batch", "pointwise"))
+        for name in set(self.__dataclass_fields__) - {"form"}:  # so that equal rules are written alike: 18 as 18.0
+            object.__setattr__(self, name, float(getattr(self, name)))
         if not (self.accuracy > 0 and self.rate > 0):
             raise UserError(f"a target's accuracy and rate must be positive, got {self.accuracy} and {self.rate}")
 

@@ -91,6 +91,7 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
             cwd=paths.root(),
             progress_bar={"desc": f"{name} ({profile})"},
             stderr_file=sys.stderr,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no warning about the local connection to the kernel
         )
     except papermill.PapermillExecutionError as error:
         where = f"{name} stopped; the notebook as far as it came: {working / 'notebook.ipynb'}"

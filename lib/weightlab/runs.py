@@ -61,9 +61,12 @@ class Specification:
         clustering.check_k(self.k_max)
         if self.protocol == "published" and self.method == "exact":
             raise UserError("protocol 'published' is the thesis's own, got method 'exact'; allowed: kmeans, minibatch, gmm")
-        for name, value in (("budget", self.budget), ("images", self.images)):
-            if value is not None and value < 1:
-                raise UserError(f"{name} must be at least 1, got {value}")
+        for name, least in (("budget", 1), ("images", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not (value is None and name == "images") and (not isinstance(value, int) or value < least):
+                raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if self.threshold is not None:
+            object.__setattr__(self, "threshold", float(self.threshold))  # so that 1 and 1.0 are one specification
         made = search.make(self.search, space.full(2, [1]), rng.derive(0), **self.settings)  # refuses what does not fit
         object.__setattr__(self, "settings", asdict(made.settings))
 
@@ -126,6 +129,8 @@ class Runner:
         allowed = self.space(spec)
         made = search.make(spec.search, allowed, rng.derive(spec.seed, "search", spec.search), **spec.settings)
         with FileLock(folder / ".lock"):
+            if (folder / "evaluations.parquet").exists():  # another process has completed it meanwhile
+                return self.run(spec, progress)
             return run(made, Target(spec.target), self._measure(spec), spec.budget, folder, _identity(spec), progress)
 
     def run_all(self, specs: Iterable[Specification]) -> pd.DataFrame:
@@ -228,9 +233,9 @@ def _resume(search: Search, target: Target, folder: Path) -> tuple[list[pd.DataF
         target.now = np.array(state["target"], dtype=float)
         if len(table) < search.evaluations:
             raise ValueError(f"{len(table)} records for {search.evaluations} evaluations")
+        return [table[: search.evaluations]], state["times"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the checkpoint in {folder} is damaged ({error}); delete that folder to search anew") from error
-    return [table[: search.evaluations]], state["times"]
 
 
 def _identity(spec: Specification) -> dict:

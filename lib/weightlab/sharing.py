@@ -76,7 +76,8 @@ class Codebooks:
         if plans.shape[-1] != len(self._groups):
             raise UserError(f"a plan needs {len(self._groups)} numbers ({', '.join(self.names)}), got {plans.shape[-1]}")
         if not np.issubdtype(plans.dtype, np.integer):
-            raise UserError(f"a plan holds whole numbers of clusters, got {plans.dtype} values such as {plans.flat[0]!r}")
+            wrong = next((k for k in plans.flat if k != k // 1), plans.flat[0]) if plans.dtype.kind == "f" else plans.flat[0]
+            raise UserError(f"a plan holds whole numbers of clusters, got {wrong!r} ({plans.dtype})")
         if ((plans < least) | (plans > clustering.K_MAX)).any():
             wrong = plans[(plans < least) | (plans > clustering.K_MAX)][0]
             raise UserError(f"number of clusters k must be a whole number from {least} to {clustering.K_MAX}, got {wrong}")

@@ -59,7 +59,9 @@ class Search:
         return {"rng": self.rng.bit_generator.state} | {name: _plain(getattr(self, name)) for name in names}
 
     def restore(self, state: dict) -> None:
-        """Continue from a `state()`, bit for bit."""
+        """Continue from a `state()`, bit for bit; raises `ValueError` for the state of another kind of search."""
+        if state.keys() != self.state().keys():
+            raise ValueError(f"a state of {type(self).__name__} has {', '.join(self.state())}, got {', '.join(state)}")
         self._pending = None
         self.rng.bit_generator.state = state["rng"]
         for name, value in state.items():

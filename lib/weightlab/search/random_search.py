@@ -4,12 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from weightlab.errors import UserError
 from weightlab.search.base import Search
 
 
 @dataclass(frozen=True)
 class Settings:
     batch: int = 20
+
+    def __post_init__(self):
+        if self.batch < 1:
+            raise UserError(f"a batch holds at least 1 plan, got {self.batch}")
 
 
 class RandomSearch(Search):
