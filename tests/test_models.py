@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from weightlab import models
+from weightlab import data, models, training
 from weightlab.errors import UserError
 
 
@@ -230,3 +230,32 @@ def test_a_weight_that_is_computed_cannot_be_shared(wrap):
     """What is written into such a weight is lost at the next forward pass, so sharing it would be a silent no-op."""
     with pytest.raises(UserError, match="layer 0"):
         models.layers(nn.Sequential(wrap(nn.Linear(4, 4))))
+
+
+@pytest.mark.parametrize("network", ["lenet5_tanh", "lenet5_relu"])
+def test_committed_checkpoints_are_as_accurate_as_their_cards_say(network):
+    """Recipe of the thesis: Adam 1e-4, batches of 32, 100 epochs, epoch of lowest validation loss; test accuracy at least 98.3 %."""
+    model, card = models.load(network), models.card(network)
+    for split in ("validation", "test"):
+        assert training.accuracy(model, data.load("mnist", split), "cpu") == pytest.approx(card["accuracy"][split], abs=2e-4)
+    assert card["accuracy"]["test"] >= 0.983
+    assert card["epoch"] == min(card["history"], key=lambda row: row["validation_loss"])["epoch"] and len(card["history"]) == 100
+    recipe = card["recipe"]
+    assert (recipe["optimizer"], recipe["learning_rate"], recipe["batch"], recipe["epochs"]) == ("Adam", 1e-4, 32, 100)
+
+
+def test_measuring_leaves_the_network_as_it_was():
+    model = models.build("lenet5_tanh").train()
+    model.classifier[0].eval()
+    training.accuracy(model, data.load("mnist", "test").first(50), "cpu")
+    assert model.training and not model.classifier[0].training
+
+
+@pytest.mark.parametrize(("network", "size", "count"), [("lenet5_tanh", (1, 32, 32), 5), ("mobilenet_v2", (3, 64, 64), 20)])
+def test_stages_compose_to_the_network(network, size, count):
+    model = models.build(network).eval()
+    images = torch.rand(2, *size, generator=torch.Generator().manual_seed(1))
+    stages = models.stages(model)
+    assert len(stages) == count
+    with torch.inference_mode():
+        assert torch.allclose(torch.nn.Sequential(*stages)(images), model(images), atol=1e-5)

@@ -21,13 +21,18 @@ def device(name: str = "auto") -> torch.device:
     return found
 
 
+def check_threads(n: int | None) -> int | None:
+    """`n`, which is None or a number of threads; raises `UserError` for anything else."""
+    if n is not None and (not isinstance(n, int) or n < 1):
+        raise UserError(f"threads must be a whole number of at least 1, got {n!r}")
+    return n
+
+
 @contextlib.contextmanager
 def threads(n: int | None):
     """Run the body with `n` torch threads, then put the old number back; None leaves it alone."""
     before = torch.get_num_threads()
-    if n is not None:
-        if n < 1:
-            raise UserError(f"threads must be at least 1, got {n}")
+    if check_threads(n):
         torch.set_num_threads(n)
     try:
         yield

@@ -1,24 +1,55 @@
-"""Accuracy of many plans."""
+"""Accuracy of many plans, with the work that plans have in common done once.
+
+The network is cut into stages. Sorted plans form a tree by what their first stages have in common; it is walked depth first, chunk of
+images by chunk, so that an activation is computed once for all plans below it; the most recent ones are kept for later calls.
+
+The count of a plan depends on the plan alone: an image whose class is within `MARGIN` of the highest other logit is decided by the
+reference path, the plain forward pass of the whole network on fixed chunks of images, whatever kernel did the rest.
+"""
 
 import copy
+import os
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from weightlab import backend
+from weightlab import backend, models
 from weightlab.data import Split
 from weightlab.sharing import Codebooks
-from weightlab.training import CHUNK, correct
+from weightlab.stages import Stage, tally
+from weightlab.training import CHUNK, logits
+
+MARGIN = 1e-4  # logits
+KEPT_BYTES = 768 << 20  # activations kept for later calls, by default
+CHUNK_BYTES = 64 << 20  # the largest activation of a chunk, by default
+LARGEST_CHUNK = {"cpu": 1000, "cuda": 10_000}  # images
+SIBLINGS_BYTES = 32 << 20  # the activations of variants of a stage that are computed together
+BRANCHES = 64  # at most so many variants
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some neighbouring images of a split, of which `start` is the first one's place, and a shelf for each stage but the last."""
+
+    split: int
+    start: int
+    images: torch.Tensor  # uint8, on the device
+    labels: np.ndarray
+    shelves: "list[_Shelf]"
 
 
 class Evaluator:
     """Numbers of correctly classified images of one network under many plans, on one or more splits.
 
-    The count of a plan depends on the plan alone: images always come in the same chunks, and a plan met before is answered from
-    memory. `model` is left as it is.
+    `threads` (all cores by default) work on different images, `chunk` images at a time, and at most `memory` bytes of activations
+    are kept for later calls; none of the three changes a count. `model` is left as it is.
     """
 
     def __init__(
@@ -28,13 +59,27 @@ class Evaluator:
         splits: Sequence[Split],
         device: str = "auto",
         threads: int | None = None,
-        chunk: int = CHUNK,
+        chunk: int | None = None,
+        memory: int = KEPT_BYTES,
     ):
-        self.codebooks, self.splits, self.chunk = codebooks, list(splits), chunk
-        self.device, self.threads = backend.device(device), threads
-        self._model = copy.deepcopy(model).to(self.device).eval()
-        self._weights = {name: value.clone() for name, value in self._model.state_dict().items()}
+        self.codebooks, self.splits = codebooks, list(splits)
+        self.device = backend.device(device)
+        self.threads = backend.check_threads(threads) or (1 if self.device.type == "cuda" else len(os.sched_getaffinity(0)))
+        self._model = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
+        self._original = {name: value.clone() for name, value in self._model.state_dict().items()}
+        self._stages, self._columns, sizes = self._cut()
+        self._order = [column for columns in self._columns for column in columns]
+        self._ends = np.cumsum([len(columns) for columns in self._columns]).tolist()
+        if chunk is None:
+            chunk = min(int(self.images.sum()) // (5 * self.threads), CHUNK_BYTES // max(sizes), LARGEST_CHUNK[self.device.type])
+        chunk = max(1, chunk)
+        slots = self._share_out(memory, sizes)
+        self._chunks = self._divide(chunk, slots)
+        self._siblings = max(1, min(BRANCHES, SIBLINGS_BYTES // (chunk * max(sizes)), *filter(None, slots)))
         self._known: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._lock = threading.Lock()
+        self._work = np.zeros((len(self._stages), 2), dtype=np.int64)  # images through each stage: computed, kept from earlier
+        self._asked = self._repeated = self._referred = 0
 
     @property
     def images(self) -> np.ndarray:
@@ -47,9 +92,13 @@ class Evaluator:
         With `partial` a 0 in a plan leaves that group unshared, as the range scan needs. Raises `UserError` for a wrong plan.
         """
         plans = self.codebooks.check(plans, least=0 if partial else 1)
-        with backend.threads(self.threads):
-            counts = [self._count(tuple(map(int, plan))) for plan in plans]
-        return np.array(counts, dtype=np.int64).reshape(len(plans), len(self.splits))
+        keys = [tuple(plan) for plan in plans.tolist()]
+        new = sorted({key for key in keys if key not in self._known})
+        self._asked += len(keys)
+        self._repeated += len(keys) - len(new)
+        if new:
+            self._known |= zip(new, map(tuple, self._evaluate(np.array(new)).tolist()), strict=True)
+        return np.array([self._known[key] for key in keys], dtype=np.int64).reshape(len(keys), len(self.splits))
 
     def accuracy(self, plans: np.ndarray, partial: bool = False) -> np.ndarray:
         """Fractions of correctly classified images, float64 (n, splits)."""
@@ -61,19 +110,186 @@ class Evaluator:
 
     def measure(self, plans: np.ndarray) -> pd.DataFrame:
         """A row per plan: every rate, and for each split `<split>_accuracy` (fraction) and `<split>_loss_pp` (percentage points)."""
-        accuracy, baseline = self.accuracy(plans), self.baseline()
+        correct, original = self.correct(plans), self.correct([[0] * len(self.codebooks.names)], partial=True)
         table = pd.DataFrame(self.codebooks.rates(self.codebooks.check(plans)))
         for column, split in enumerate(self.splits):
-            table[f"{split.name}_accuracy"] = accuracy[:, column]
-            table[f"{split.name}_loss_pp"] = 100 * (baseline[column] - accuracy[:, column])
+            table[f"{split.name}_accuracy"] = correct[:, column] / len(split)
+            # From counts, so that a loss of exactly 1 pp is exactly 1.
+            table[f"{split.name}_loss_pp"] = 100 * (original[0, column] - correct[:, column]) / len(split)
         return table
 
-    def _count(self, plan: tuple[int, ...]) -> tuple[int, ...]:
-        if plan not in self._known:
-            self._model.load_state_dict(self._weights)
-            for group, k in enumerate(plan):
-                if k:
-                    self.codebooks.apply(self._model, group, self.codebooks.get(group, k))
-            with torch.inference_mode():
-                self._known[plan] = tuple(correct(self._model, split, str(self.device), self.chunk) for split in self.splits)
-        return self._known[plan]
+    def explain(self) -> str:
+        """What has been computed so far, what was reused, and why, a line each."""
+        images = int(self.images.sum())
+        lines = [
+            f"{self._asked} plans asked for, {self._repeated} of them asked before",
+            f"{images} images in {len(self._chunks)} chunks on {self.threads} thread(s) of {self.device}, {len(self._stages)} stages:",
+        ]
+        for columns, (computed, kept) in zip(self._columns, self._work, strict=True):
+            names = ", ".join(self.codebooks.layers[column].name for column in columns)
+            lines.append(
+                f"  {names}: computed {computed / images:.1f} times, taken from what earlier calls left {kept / images:.1f} times"
+            )
+        lines.append(
+            f"most recent activations kept, by stage: {', '.join(str(shelf.slots) for shelf in self._chunks[0].shelves)}"
+        )
+        lines.append(f"{self._referred} images too close to call, decided by the plain forward pass")
+        return "\n".join(lines)
+
+    # --- preparation ------------------------------------------------------------------------------------------------------------
+
+    def _cut(self) -> tuple[list[Stage], list[list[int]], list[int]]:
+        """The network's stages, the layers (columns of a plan) each depends on, and the bytes of each one's output for an image.
+
+        Where stages do not compose to the network, or a weight is used by several of them, the whole network is one stage.
+        """
+        owners = {id(models.weight(self._model, layer.name)): column for column, layer in enumerate(self.codebooks.layers)}
+        image = self.splits[0].images[:1].to(self.device).float() / 255
+        modules, stages, columns, sizes = models.stages(self._model), [], [], []
+        with torch.inference_mode(), backend.threads(1):
+            expected, x = self._model(image), image
+            for module in modules:
+                inside = {name: owners[id(value)] for name, value in module.named_parameters() if id(value) in owners}
+                stages.append(Stage(module, tuple(inside)))
+                columns.append(list(inside.values()))
+                x = module(x)
+                sizes.append(x.nbytes)
+        composed = x.shape == expected.shape and torch.allclose(x, expected, rtol=1e-4, atol=1e-5)
+        if composed and sorted(column for each in columns for column in each) == list(range(len(owners))):
+            return stages, columns, sizes
+        names = tuple(f"{layer.name}.weight" for layer in self.codebooks.layers)
+        return [Stage(self._model, names)], [list(range(len(owners)))], sizes[-1:]
+
+    def _share_out(self, memory: int, sizes: list[int]) -> list[int]:
+        """How many activations of each stage but the last to keep in `memory` bytes, given the bytes of an image's.
+
+        Shares go by the square root of the size: large activations cost more to make, small ones are worth more a byte. Those
+        before the last stage are cheap to make and hardly ever asked for again, so none is kept.
+        """
+        kept = np.array(sizes[:-2], dtype=float)
+        shares = memory * np.sqrt(kept) / np.sqrt(kept).sum()
+        return [*(shares // (kept * self.images.sum())).astype(int).tolist(), *([0] * len(sizes[-2:-1]))]
+
+    def _divide(self, size: int, slots: list[int]) -> list[_Chunk]:
+        chunks = []
+        for number, split in enumerate(self.splits):
+            for start in range(0, len(split), size):
+                rows = slice(start, start + size)
+                images, labels = split.images[rows].to(self.device), split.labels[rows].numpy()
+                chunks.append(_Chunk(number, start, images, labels, [_Shelf(each) for each in slots]))
+        return chunks
+
+    # --- the walk ---------------------------------------------------------------------------------------------------------------
+
+    def _evaluate(self, plans: np.ndarray) -> np.ndarray:
+        """Correct images, int64 (n, splits), of distinct, sorted plans (n, groups)."""
+        rows = np.repeat(plans, len(self.codebooks.layers), axis=1) if self.codebooks.whole_net else plans
+        rows = rows[:, self._order]  # a column per layer, in the order of the stages
+        order = np.lexsort(rows.T[::-1])
+        weights = self._weights(rows)
+        correct = np.zeros((len(plans), len(self.splits)), dtype=np.int64)
+        close: list[tuple[int, int, int]] = []  # plan, split, image
+
+        def through(chunk: _Chunk) -> None:
+            counts, near = self._walk(chunk, rows[order], weights)
+            with self._lock:
+                correct[order, chunk.split] += counts
+                close.extend((int(order[row]), chunk.split, chunk.start + image) for row, image in near)
+
+        with torch.inference_mode(), backend.threads(1), ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(torch.inference_mode()(through), self._chunks))
+            for plan, split in sorted({(plan, split) for plan, split, _ in close}):
+                images = sorted(image for *where, image in close if where == [plan, split])
+                correct[plan, split] += self._reference(plans[plan], split, images)
+        return correct
+
+    def _walk(self, chunk: _Chunk, rows: np.ndarray, weights: dict) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """One chunk through all plans: correct images, int64 (n,), and the (row, image) that are too close to call."""
+        correct, close = np.zeros(len(rows), dtype=np.int64), []
+        work = np.zeros_like(self._work)
+        last = len(self._stages) - 1
+
+        def descend(stage: int, low: int, high: int, x: torch.Tensor) -> None:
+            """Rows low to high, which agree on all stages before this one, where their activation is x."""
+            begin, end = self._ends[stage] - len(self._columns[stage]), self._ends[stage]
+            here = rows[low:high, begin:end]
+            starts = (low + np.flatnonzero(np.r_[True, (here[1:] != here[:-1]).any(axis=1)])).tolist()
+            untils = [*starts[1:], high]
+            step = BRANCHES if stage == last else self._siblings
+            for at in range(0, len(starts), step):
+                group = starts[at : at + step]
+                variants = [tuple(weights[begin + i, k] for i, k in enumerate(rows[row, begin:end].tolist())) for row in group]
+                if stage == last:
+                    work[stage, 0] += len(group)
+                    right, near = tally(self._stages[stage].logits(x, variants).cpu().numpy(), chunk.labels, MARGIN)
+                    correct[group] = right
+                    close.extend((group[variant], int(image)) for variant, image in np.argwhere(near))
+                    continue
+                shelf, prefixes = chunk.shelves[stage], [tuple(rows[row, :end].tolist()) for row in group]
+                outputs = [shelf.get(prefix) for prefix in prefixes]
+                missing = [i for i, output in enumerate(outputs) if output is None]
+                work[stage] += len(missing), len(group) - len(missing)
+                if missing:
+                    for i, output in zip(missing, self._stages[stage](x, [variants[i] for i in missing]), strict=True):
+                        outputs[i] = shelf.put(prefixes[i], output)
+                for row, until, output in zip(group, untils[at : at + step], outputs, strict=True):
+                    descend(stage + 1, row, until, output)
+
+        descend(0, 0, len(rows), chunk.images.float() / 255)
+        with self._lock:
+            self._work += work * len(chunk.labels)
+        return correct, close
+
+    def _weights(self, rows: np.ndarray) -> dict[tuple[int, int], torch.Tensor]:
+        """The weights of every layer and k that occur in rows, by (column of rows, k)."""
+        weights = {}
+        for column, layer in enumerate(self._order):
+            original = self._original[f"{self.codebooks.layers[layer].name}.weight"]
+            for k in np.unique(rows[:, column]).tolist():
+                shared = original if k == 0 else torch.from_numpy(self.codebooks.values(layer, k))
+                weights[column, k] = shared.reshape(original.shape).to(original)
+        return weights
+
+    def _reference(self, plan: np.ndarray, split: int, images: list[int]) -> int:
+        """How many of some images the plain forward pass of the whole network classifies correctly."""
+        self._referred += len(images)
+        self._model.load_state_dict(self._original)
+        for group, k in enumerate(plan.tolist()):
+            if k:
+                self.codebooks.apply(self._model, group, self.codebooks.get(group, k))
+        data, right = self.splits[split], 0
+        for start in sorted({image - image % CHUNK for image in images}):
+            rows = slice(start, start + CHUNK)
+            hits = logits(self._model, data.images[rows], str(self.device)).argmax(1) == data.labels[rows]
+            right += int(hits[[image - start for image in images if start <= image < start + CHUNK]].sum())
+        return right
+
+
+class _Shelf:
+    """Activations of one chunk after one stage by their prefix: at most `slots`, the least recently used written over.
+
+    The memory is taken once and used again, because touching new memory can cost more than computing what goes there.
+    """
+
+    def __init__(self, slots: int):
+        self.slots = slots
+        self._places: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
+        self._memory: torch.Tensor | None = None  # (slots, values of an activation)
+
+    def get(self, prefix: tuple[int, ...]) -> torch.Tensor | None:
+        if prefix in self._places:
+            self._places.move_to_end(prefix)
+        return self._places.get(prefix)
+
+    def put(self, prefix: tuple[int, ...], activation: torch.Tensor) -> torch.Tensor:
+        """Keep a copy and return it (without slots, the activation itself)."""
+        if not self.slots:
+            return activation
+        if self._memory is None:
+            self._memory = activation.new_empty(self.slots, activation.numel())
+        if len(self._places) == self.slots:
+            place = self._places.popitem(last=False)[1]
+        else:
+            place = self._memory[len(self._places)].as_strided(activation.shape, activation.stride())
+        self._places[prefix] = place.copy_(activation)
+        return place

@@ -31,6 +31,10 @@ class LeNet5(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.feature_extractor(images).flatten(1))
 
+    def sequence(self) -> list[nn.Module]:
+        """Modules that one after the other are the network."""
+        return [*self.feature_extractor, nn.Flatten(1), *self.classifier]
+
 
 def mobilenet_v2(classes: int = 1000) -> nn.Module:
     """torchvision's MobileNet_v2, width 1.0, untrained (table 2.2)."""
@@ -75,7 +79,7 @@ def card(network: str, folder: Path | None = None) -> dict:
     folder = folder or paths.models()
     for file in (folder / f"{network}.safetensors", folder / f"{network}.json"):
         if not file.exists():
-            raise UserError(f"{file} is missing; `make models` trains what is not there")
+            raise UserError(f"{file} is missing; `make models` trains the networks this repository has a recipe for")
     try:
         details = json.loads(file.read_text())
         named, _ = details["network"], details["sha256"]
@@ -142,3 +146,29 @@ def _call_order(model: nn.Module, modules: dict[str, nn.Module], example: torch.
 def weight(model: nn.Module, name: str) -> torch.Tensor:
     """The weight of the layer called `name`."""
     return model.get_submodule(name).weight
+
+
+def stages(model: nn.Module) -> list[nn.Module]:
+    """Modules that one after the other are the network, cut before each one that holds shareable layers.
+
+    A network says how it is a sequence by a method `sequence()` (LeNet-5 has one); `nn.Sequential` and torchvision's
+    MobileNet_v2 are known; any other network is a single stage.
+    """
+    if hasattr(model, "sequence"):
+        parts = model.sequence()
+    elif type(model) is nn.Sequential:
+        parts = list(model)
+    elif isinstance(model, backend.torchvision().models.MobileNetV2):
+        parts = [*model.features, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), *model.classifier]
+    else:
+        return [model]
+    groups: list[list[nn.Module]] = [[]]
+    for part in parts:
+        if groups[-1] and _holds_weights(part) and any(map(_holds_weights, groups[-1])):
+            groups.append([])
+        groups[-1].append(part)
+    return [group[0] if len(group) == 1 else nn.Sequential(*group) for group in groups]
+
+
+def _holds_weights(module: nn.Module) -> bool:
+    return any(isinstance(m, nn.Linear | nn.modules.conv._ConvNd) for m in module.modules())

@@ -62,6 +62,13 @@ class Codebooks:
             self._books |= {(group, each): book for each, book in made.items()}
         return self._books[group, k]
 
+    def values(self, layer: int, k: int) -> np.ndarray:
+        """The shared weights of one layer, float32 (weights,), flat; of a whole-net codebook the part that is the layer's."""
+        if not self.whole_net:
+            return self.get(layer, k).values()
+        start = sum(each.weights for each in self.layers[:layer])
+        return self.get(0, k).values()[start : start + self.layers[layer].weights]
+
     def apply(self, model: nn.Module, group: int, book: Codebook) -> None:
         """Write a group's shared weights into `model`, which must have the same layers."""
         layers = self.layers if self.whole_net else [self.layers[group]]

@@ -1,0 +1,180 @@
+"""The evaluation engine against the oracle: a shared copy of the network through the plain forward pass, plan by plan."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from weightlab import data, floats, models, sharing, stages
+from weightlab.data import Split
+from weightlab.evaluation import MARGIN, Evaluator
+from weightlab.training import logits
+
+NETWORKS = ("lenet5_tanh", "lenet5_relu")
+IMAGES, RANDOM_PLANS = 500, 200
+
+
+def oracle(model, codebooks, plans, split):
+    """Correct images of each plan, one plan after the other, nothing shared between them."""
+    shared, counts = copy.deepcopy(model), []
+    for plan in plans:
+        for group, k in enumerate(plan):
+            codebooks.apply(shared, group, codebooks.get(group, int(k)))
+        counts.append(int((logits(shared, split.images, "cpu").argmax(1) == split.labels).sum()))
+    return counts
+
+
+@pytest.fixture(scope="module")
+def validation():
+    return data.load("mnist", "validation").first(IMAGES)
+
+
+@pytest.mark.parametrize("format", floats.FORMATS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_counts_equal_the_oracles_in_any_order_and_grouping(network, format, validation):
+    """200 random plans, small k among them, where logits come close; asked for at once, shuffled in parts, and one by one."""
+    model = models.load(network)
+    codebooks = sharing.Codebooks(model, format=format)
+    rng = np.random.default_rng(7)
+    plans = np.concatenate([rng.integers(1, 51, (RANDOM_PLANS // 2, 5)), rng.integers(1, 6, (RANDOM_PLANS // 2, 5))])
+    expected = np.array(oracle(model, codebooks, plans, validation))
+    at_once = Evaluator(model, codebooks, [validation], "cpu", threads=2)
+    np.testing.assert_array_equal(at_once.correct(plans)[:, 0], expected)
+    in_parts = Evaluator(model, codebooks, [validation], "cpu", threads=1, chunk=170, memory=4 << 20)
+    order = rng.permutation(len(plans))
+    for part in np.array_split(order, 9):
+        np.testing.assert_array_equal(in_parts.correct(plans[part])[:, 0], expected[part])
+    one_by_one = Evaluator(model, codebooks, [validation], "cpu", threads=1, memory=0)
+    for plan, count in list(zip(plans, expected, strict=True))[::10]:
+        assert one_by_one.correct([plan])[0, 0] == count
+
+
+def test_every_box_of_the_space_is_reachable_as_one_population(validation):
+    model = models.load("lenet5_tanh")
+    codebooks = sharing.Codebooks(model)
+    plans = np.array(list(itertools.product([2, 4], repeat=5)))
+    evaluator = Evaluator(model, codebooks, [validation], "cpu")
+    np.testing.assert_array_equal(evaluator.correct(plans[::-1])[::-1, 0], oracle(model, codebooks, plans, validation))
+
+
+def test_plans_that_share_a_prefix_share_its_work_and_later_calls_reuse_it(validation):
+    model = models.load("lenet5_tanh")
+    evaluator = Evaluator(model, sharing.Codebooks(model), [validation], "cpu")
+    evaluator.correct([[3, 4, 5, 6, k] for k in range(1, 9)])
+    lines = evaluator.explain().splitlines()
+    assert [line.split("computed ")[1].split()[0] for line in lines if "computed" in line] == ["1.0", "1.0", "1.0", "1.0", "8.0"]
+    evaluator.correct([[3, 4, 5, 7, 2], [3, 4, 5, 6, 2]])
+    text = evaluator.explain()
+    assert "10 plans asked for, 1 of them asked before" in text
+    assert "feature_extractor.6: computed 1.0 times, taken from what earlier calls left 1.0 times" in text
+    assert "classifier.2: computed 9.0 times" in text
+
+
+def test_images_too_close_to_call_are_decided_by_the_plain_forward_pass(validation):
+    """With all logits equal the engine itself may call no image; the reference path's choice, the first class, is what counts."""
+    model = models.load("lenet5_tanh")
+    with torch.no_grad():
+        model.classifier[2].weight.zero_()
+        model.classifier[2].bias.fill_(1.0)
+    evaluator = Evaluator(model, sharing.Codebooks(model), [validation], "cpu")
+    assert evaluator.correct([[2, 2, 2, 2, 1]])[0, 0] == int((validation.labels == 0).sum())
+    assert f"{IMAGES} images too close to call" in evaluator.explain()
+
+
+def test_tally_counts_only_what_is_beyond_the_margin():
+    logits = np.array(
+        [[[1.0, 1 + MARGIN / 2], [3.0, 1.0]], [[0.0, 5.0], [0.0, 2 * MARGIN]], [[2.0, 0.0], [np.nan, 1.0]]], np.float32
+    )
+    correct, close = stages.tally(logits, np.array([0, 1, 0]), MARGIN)
+    assert correct.tolist() == [2, 2]
+    assert close.tolist() == [[True, False, False], [False, False, True]]
+
+
+class Sequence(nn.Module):
+    """A stage-by-stage network with what LeNet-5 lacks: padding, strides, no bias, a grouped convolution, max pooling."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.Sequential(
+            nn.Conv2d(1, 4, (3, 5), dilation=(2, 1), bias=False), nn.ReLU(), nn.AvgPool2d(2),
+            nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.Sigmoid(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 8, 3, groups=4, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+            nn.Linear(32, 12), nn.Tanh(), nn.Dropout(0.5), nn.Linear(12, 10),
+        )  # fmt: skip
+
+    def sequence(self):
+        return list(self.parts)
+
+    def forward(self, images):
+        return self.parts(images)
+
+
+class Lying(Sequence):
+    """Says it is a sequence that it is not: what it computes must still be what is measured."""
+
+    def forward(self, images):
+        return -self.parts(images)
+
+
+class Tied(nn.Module):
+    """One weight in two places: no cut is safe."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(1024, 16), nn.Linear(16, 16), nn.Linear(16, 10)
+        self.third = nn.Linear(16, 16)
+        self.third.weight = self.second.weight
+
+    def sequence(self):
+        return [nn.Flatten(), self.first, nn.Tanh(), self.second, nn.Tanh(), self.third, nn.Tanh(), self.head]
+
+    def forward(self, images):
+        return nn.Sequential(*self.sequence())(images)
+
+
+@pytest.mark.parametrize(("kind", "cuts"), [(Sequence, 5), (Lying, 1), (Tied, 1)])
+def test_any_network_is_measured_right(kind, cuts, validation):
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = kind().eval()
+    seen = logits(model, validation.images, "cpu").argmax(1)
+    split = Split("seen", "validation", validation.images, seen)
+    codebooks = sharing.Codebooks(model)
+    evaluator = Evaluator(model, codebooks, [split], "cpu", chunk=130)
+    plans = np.random.default_rng(2).integers(1, 12, (40, len(codebooks.names)))
+    np.testing.assert_array_equal(evaluator.correct(plans)[:, 0], oracle(model, codebooks, plans, split))
+    assert f"{cuts} stages" in evaluator.explain() and evaluator.baseline()[0] == 1
+
+
+def test_whole_net_plans_and_networks_of_many_layers_a_stage(validation):
+    """MobileNet_v2, cut into blocks of up to three layers, on coloured images; one codebook for all layers and one for each."""
+    model = models.build("mobilenet_v2", 3).eval()
+    images = validation.images[:20].repeat(1, 3, 1, 1)
+    split = Split("grey", "validation", images, logits(model, images, "cpu").argmax(1))
+    whole = sharing.Codebooks(model, whole_net=True, ks=[4, 30])
+    assert Evaluator(model, whole, [split], "cpu").correct([[30], [4]])[:, 0].tolist() == oracle(model, whole, [[30], [4]], split)
+    layers = sharing.Codebooks(model, ks=[8])
+    plan = [[8] * 53]
+    assert Evaluator(model, layers, [split], "cpu").correct(plan)[:, 0].tolist() == oracle(model, layers, plan, split)
+
+
+def test_memory_for_kept_activations_is_bounded(validation):
+    model = models.load("lenet5_tanh")
+    for memory in (0, 3 << 20, 40 << 20):
+        evaluator = Evaluator(model, sharing.Codebooks(model), [validation], "cpu", memory=memory)
+        evaluator.correct(np.random.default_rng(1).integers(1, 51, (80, 5)))
+        kept = [shelf._memory.nbytes for chunk in evaluator._chunks for shelf in chunk.shelves if shelf._memory is not None]
+        assert sum(kept) <= memory
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_gpu_counts_what_the_cpu_counts_within_one_image_in_a_thousand(network, validation):
+    model = models.load(network)
+    codebooks = sharing.Codebooks(model)
+    plans = np.random.default_rng(3).integers(1, 51, (50, 5))
+    counts = [Evaluator(model, codebooks, [validation], device).correct(plans)[:, 0] for device in ("cpu", "cuda")]
+    assert np.abs(counts[0] - counts[1]).max() <= IMAGES / 1000
