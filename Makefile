@@ -39,7 +39,8 @@ env: $(ENV) ## make .venv with the tested versions (nothing with PYTHON=...)
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
-data: $(MNIST) ## download MNIST and verify its checksums
+data: | $(ENV) ## download MNIST and verify its checksums
+	$(RUN) -m weightlab.data
 $(MNIST): | $(ENV)
 	$(RUN) -m weightlab.data
 	touch $@

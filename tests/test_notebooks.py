@@ -107,39 +107,50 @@ def test_unknown_parameter_notebook_and_profile_are_refused_before_work(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("setting", "sentence"),
+    ("name", "setting", "sentence"),
     [
-        ("networks=[lenet6]", "unknown network 'lenet6'; allowed: lenet5_tanh"),
-        ("format=float7", "unknown format 'float7'; allowed: float32"),
-        ("method=ward", "unknown clustering method 'ward'; allowed: exact"),
-        ("searches=[hill]", "unknown search 'hill'; allowed: random"),
-        ("threshold=1.01", "reaches an accuracy of 1.01"),
+        ("00_explore", "plan=[3,5]", "a plan needs 5 numbers"),
+        ("00_explore", "images=0", "images must be None or a whole number of at least 1, got 0"),
+        ("01_total_vs_layerwise", "formats=[float32,float7]", "unknown format 'float7'; allowed: float32"),
+        ("01_total_vs_layerwise", "objective_rate=mean", "unknown objective rate 'mean'; allowed: storage, layer_mean"),
+        ("01_total_vs_layerwise", "k_max=0", "from 1 to 65536, got 0"),
+        ("01_total_vs_layerwise", "protocol=published", "got method 'exact'"),
+        ("02_optimizers", "networks=[lenet6]", "unknown network 'lenet6'; allowed: lenet5_tanh"),
+        ("02_optimizers", "method=ward", "unknown clustering method 'ward'; allowed: exact"),
+        ("02_optimizers", "searches=[genetic,hill]", "unknown search 'hill'; allowed: random"),
+        ("02_optimizers", "searches=[genetic]", "at least two searches"),
+        ("02_optimizers", "budget=5", "budget must hold the first generation of 20 evaluations of random, got 5"),
+        ("02_optimizers", "threshold=1.01", "reaches an accuracy of 1.01"),
     ],
 )
-def test_wrong_values_end_the_command_with_one_sentence(own_root, setting, sentence):
+def test_wrong_values_end_the_command_with_one_sentence(own_root, name, setting, sentence):
     """A real process: non-zero exit, one error line, and the results of an earlier run untouched."""
     root, environment = own_root
-    earlier = root / "outputs" / "smoke" / "02_optimizers" / "notebook.ipynb"
+    earlier = root / "outputs" / "smoke" / name / "notebook.ipynb"
     earlier.parent.mkdir(parents=True)
     earlier.write_text("earlier")
-    command = [
-        sys.executable,
-        "-m",
-        "weightlab.notebooks",
-        "02_optimizers",
-        "--profile",
-        "smoke",
-        "--set",
-        setting,
-        "networks=[lenet5_tanh]",
-    ]
-    if setting.startswith("networks"):
-        command.pop()
+    command = [sys.executable, "-m", "weightlab.notebooks", name, "--profile", "smoke", "--set", setting]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root())
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ") and sentence in last and "Traceback" not in done.stderr
     assert earlier.read_text() == "earlier"
+
+
+def test_a_run_replaces_its_own_files_and_leaves_a_persons(own_root):
+    """Files that an earlier run made and this one does not are gone; what a person or JupyterLab put beside them stays."""
+    root, environment = own_root
+    folder = root / "outputs" / "smoke" / "00_explore"
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "old.png").write_text("made by an earlier run")
+    (folder / "run.json").write_text(json.dumps({"files": ["old.png", "notebook.ipynb"]}))
+    command = [sys.executable, "-m", "weightlab.notebooks", "00_explore", "--profile", "smoke"]
+    subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root(), check=True)
+    names = {file.name for file in folder.iterdir()}
+    assert names == {".ipynb_checkpoints", "notes.txt", "notebook.ipynb", "run.json", "weights_with_centroids.png"}
+    assert json.loads((folder / "run.json").read_text())["parameters"]["output_folder"] == str(folder)
+    assert not list(folder.parent.glob(".*running*"))
 
 
 def test_unwritable_outputs_folder_is_refused_before_work(own_root):

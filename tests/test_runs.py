@@ -423,7 +423,7 @@ def test_recorded_accuracy_is_that_of_the_shared_network(outcome):
         shared, _ = sharing.share(models.load("lenet5_tanh"), records["plan"][row].tolist())
         for split in ("validation", "test"):
             images = data.load("mnist", split).first(200)
-            assert records[f"{split}_accuracy"][row] == training.correct(shared, images, "cpu") / 200
+            assert records[f"{split}_accuracy"][row] == training.accuracy(shared, images, "cpu")
 
 
 def test_fitness_follows_from_the_recorded_columns(outcome):

@@ -19,9 +19,9 @@ LAYERS = [
     {"data", "models", "training"},
     {"floats", "clustering"},
     {"accounting", "sharing"},
-    {"space", "evaluation", "fitness"},
+    {"space", "stages", "evaluation", "fitness"},
     {"search"},
-    {"runs"},
+    {"specifications", "runs"},
     {"analysis", "figures"},
     {"notebooks"},
 ]
@@ -32,6 +32,8 @@ SIDEWAYS = {
     ("clustering", "floats"),
     ("sharing", "accounting"),
     ("figures", "analysis"),
+    ("evaluation", "stages"),
+    ("runs", "specifications"),
 }
 SIDEWAYS |= {(module, "errors") for module in ("backend", "paths", "rng")}
 ROW = {module: row for row, modules in enumerate(LAYERS) for module in modules}
@@ -140,3 +142,12 @@ def test_every_dependency_has_a_tested_version():
     for name in names:
         bare = name.split(">")[0].split("[")[0].lower().replace("_", "-")
         assert bare in pinned, name
+
+
+def test_the_five_lines_of_the_readme_run(tmp_path):
+    text = (paths.root() / "README.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    assert len(code.strip().splitlines()) <= 5
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "feature_extractor.6" in done.stdout and 0.9 < float(done.stdout.split()[-1]) < 1

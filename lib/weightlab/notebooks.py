@@ -98,20 +98,28 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
         if error.ename == "UserError":
             raise UserError(f"{error.evalue} ({where})") from None
         raise UserError(f"{where}; {error.ename}: {error.evalue}") from error
-    record = {
-        "notebook": name, "profile": profile, "parameters": parameters, "seed": parameters.get("seed"), "commit": _commit(),
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in RECORDED_PACKAGES},
-        "device": _processor(), "cores": os.cpu_count(), "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "minutes": round((time.time() - started) / 60, 2),
-    }  # fmt: skip
-    (working / "run.json").write_text(json.dumps(record, indent=1))
     made = sorted(working.iterdir(), key=lambda file: file.name == "notebook.ipynb")  # the notebook last: make looks at its time
+    record = {
+        "notebook": name, "profile": profile, "parameters": parameters | {"output_folder": str(final)}, "seed": parameters.get("seed"),
+        "commit": _commit(), "versions": {"python": platform.python_version()} | {each: version(each) for each in RECORDED_PACKAGES},
+        "device": _processor(), "cores": os.cpu_count(), "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "minutes": round((time.time() - started) / 60, 2), "files": [file.name for file in made],
+    }  # fmt: skip
+    for stale in set(_files_of(final / "run.json")) - set(record["files"]):
+        (final / Path(stale).name).unlink(missing_ok=True)
     for file in made:
         file.replace(final / file.name)
-    for file in set(final.iterdir()) - {final / file.name for file in made}:
-        file.unlink()
+    paths.write_whole(final / "run.json", json.dumps(record, indent=1).encode())
     working.rmdir()
     return final
+
+
+def _files_of(record: Path) -> list[str]:
+    """The files that an earlier run says it made; what else lies beside them is a person's own."""
+    try:
+        return json.loads(record.read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def results(profile: str) -> str:

@@ -15,6 +15,11 @@ def root() -> Path:
     return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
 
 
+def resolve(folder: str | Path) -> Path:
+    """A folder as given if absolute, else below the repository, wherever the process happens to stand."""
+    return root() / folder
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that at every moment it is either as before or complete."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -31,7 +36,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def write_table(table: pd.DataFrame, folder: str | Path, name: str) -> Path:
     """Write a table as `folder/name.parquet`, whole or not at all; returns the file."""
-    file = Path(folder) / f"{name}.parquet"
+    file = resolve(folder) / f"{name}.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)

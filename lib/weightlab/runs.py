@@ -1,12 +1,10 @@
 """Searches run to a budget, recorded, checkpointed and resumed exactly."""
 
-import hashlib
 import json
 import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,92 +13,41 @@ import pandas as pd
 from filelock import FileLock
 from tqdm import tqdm
 
-from weightlab import accounting, clustering, data, floats, models, paths, rng, search, space
-from weightlab.errors import UserError, choose
+from weightlab import data, models, paths, rng, search, space
+from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
-from weightlab.fitness import Target, TargetRule
+from weightlab.fitness import Target
 from weightlab.search import Search
 from weightlab.sharing import Codebooks
 from weightlab.space import IntegerSpace
-
-PROTOCOLS = {"held_out": "validation", "published": "test"}  # the split on which everything is chosen
-RECORDED_SPLITS = ("validation", "test")
-SCHEMA = 1  # raised whenever records of an older kind may no longer be reused
+from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS, Setting, Specification
 
 
-@dataclass(frozen=True)
-class Specification:
-    """Everything a search's records depend on; equal specifications share one folder.
-
-    `threshold` is the accuracy (fraction) at which the range scan keeps a k, None for the full range 1..k_max. `images` limits
-    each split to its first images (None: all). `settings` override the search's published ones.
-    """
-
-    network: str
-    target: TargetRule
-    search: str = "genetic"
-    seed: int = 0
-    budget: int = 400  # evaluations, repeats included
-    dataset: str = "mnist"
-    method: str = "exact"
-    format: str = "float32"
-    protocol: str = "held_out"
-    objective_rate: str = "storage"
-    k_max: int = 50
-    threshold: float | None = 0.97
-    images: int | None = None
-    settings: Mapping = field(default_factory=dict)
-
-    def __post_init__(self):
-        choose("network", self.network, models.NETWORKS)
-        choose("dataset", self.dataset, data.DATASETS)
-        choose("clustering method", self.method, clustering.METHODS)
-        choose("format", self.format, floats.FORMATS)
-        choose("protocol", self.protocol, PROTOCOLS)
-        choose("objective rate", self.objective_rate, accounting.RATES)
-        clustering.check_k(self.k_max)
-        if self.protocol == "published" and self.method == "exact":
-            raise UserError("protocol 'published' is the thesis's own, got method 'exact'; allowed: kmeans, minibatch, gmm")
-        for name, least in (("budget", 1), ("images", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not (value is None and name == "images") and (not isinstance(value, int) or value < least):
-                raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if self.threshold is not None:
-            object.__setattr__(self, "threshold", float(self.threshold))  # so that 1 and 1.0 are one specification
-        made = search.make(self.search, space.full(2, [1]), rng.derive(0), **self.settings)  # refuses what does not fit
-        object.__setattr__(self, "settings", asdict(made.settings))
-
-    def describe(self) -> dict:
-        """All of it as JSON-ready values, with the checkpoint's hash."""
-        return asdict(self) | {"checkpoint": models.card(self.network)["sha256"], "schema": SCHEMA}
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits that name the search's folder."""
-        return _hash(self.describe())
+def evaluator(setting: Setting, whole_net: bool = False, device: str = "auto", threads: int | None = None) -> Evaluator:
+    """An evaluator for plans of a setting, layer by layer or for the whole net, on the splits that are recorded."""
+    model = models.load(setting.network)
+    codebooks = Codebooks(model, setting.method, setting.format, range(1, setting.k_max + 1), whole_net)
+    splits = [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
+    return Evaluator(model, codebooks, splits, device, threads)
 
 
 class Runner:
     """Runs specifications below one folder; searches on the same network, data, method and format share codebooks and answers."""
 
     def __init__(self, folder: str | Path, device: str = "auto", threads: int | None = None, progress: bool = True):
-        self.folder, self.device, self.threads, self.progress = Path(folder), device, threads, progress
-        self._evaluators: dict[tuple, Evaluator] = {}
+        self.folder, self.device, self.threads, self.progress = paths.resolve(folder), device, threads, progress
+        self._evaluators: dict[Setting, Evaluator] = {}
 
-    def evaluator(self, spec: Specification) -> Evaluator:
-        """The evaluator of a specification, on validation and test."""
-        key = spec.network, spec.dataset, spec.method, spec.format, spec.k_max, spec.images
+    def evaluator(self, setting: Setting) -> Evaluator:
+        """The evaluator of a setting, made once."""
+        key = setting.measured()
         if key not in self._evaluators:
-            model = models.load(spec.network)
-            codebooks = Codebooks(model, spec.method, spec.format, range(1, spec.k_max + 1))
-            splits = [data.load(spec.dataset, name).first(spec.images) for name in RECORDED_SPLITS]
-            self._evaluators[key] = Evaluator(model, codebooks, splits, self.device, self.threads)
+            self._evaluators[key] = evaluator(setting, device=self.device, threads=self.threads)
         return self._evaluators[key]
 
     def scan(self, spec: Specification) -> pd.DataFrame:
         """The range scan a specification's space rests on, kept as `scan-<hash>.parquet`: layer, name, k, accuracies."""
-        names = "network", "dataset", "method", "format", "k_max", "images", "checkpoint", "schema"
-        file = self.folder / f"scan-{_hash({name: spec.describe()[name] for name in names})}.parquet"
+        file = self.folder / f"scan-{spec.measured().hash}.parquet"
         _prepare(self.folder)
         with FileLock(self.folder / f".{file.name}.lock"):
             if not file.exists():
@@ -124,6 +71,7 @@ class Runner:
         folder = self.folder / spec.hash
         if (folder / "evaluations.parquet").exists():
             progress(spec.budget)
+            _drop_checkpoint(folder)  # which a kill may have left
             return _read(folder / "evaluations.parquet")
         _prepare(folder, {"specification.json": json.dumps(spec.describe(), indent=1).encode()})
         allowed = self.space(spec)
@@ -203,8 +151,7 @@ def run(
         table.insert(0, column, value)
     paths.write_table(pd.DataFrame(times), folder, "times")
     paths.write_table(table, folder, "evaluations")
-    for name in ("state.json", "partial.parquet"):
-        (folder / name).unlink(missing_ok=True)
+    _drop_checkpoint(folder)
     return _read(folder / "evaluations.parquet")
 
 
@@ -223,6 +170,11 @@ def _checkpoint(search: Search, target: Target, records: list[pd.DataFrame], tim
     paths.write_whole(folder / "state.json", json.dumps(state).encode())
 
 
+def _drop_checkpoint(folder: Path) -> None:
+    for name in ("state.json", "partial.parquet"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _resume(search: Search, target: Target, folder: Path) -> tuple[list[pd.DataFrame], list[dict]]:
     if not (folder / "state.json").exists():
         return [], []
@@ -239,9 +191,10 @@ def _resume(search: Search, target: Target, folder: Path) -> tuple[list[pd.DataF
 
 
 def _identity(spec: Specification) -> dict:
-    """The columns by which readers of the records tell searches apart."""
+    """The columns by which readers of the records tell searches apart; `target_*_start` is where the target began."""
     names = "network", "dataset", "protocol", "objective_rate", "method", "format", "search", "seed"
-    return {name: getattr(spec, name) for name in names} | {"target": spec.target.form}
+    target = {"target": spec.target.form, "target_accuracy_start": spec.target.accuracy, "target_rate_start": spec.target.rate}
+    return {name: getattr(spec, name) for name in names} | target
 
 
 def _in_steps(function: Callable[[np.ndarray], np.ndarray], bar: tqdm, step: int = 10) -> Callable[[np.ndarray], np.ndarray]:
@@ -261,16 +214,13 @@ def _prepare(folder: Path, files: Mapping[str, bytes] = MappingProxyType({})) ->
     """Make a folder and prove that it can be written before any work is done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths.write_whole(folder / ".writable", b"")
-        (folder / ".writable").unlink()
+        proof = folder / f".writable-{os.getpid()}"
+        paths.write_whole(proof, b"")
+        proof.unlink()
         for name, content in files.items():
             paths.write_whole(folder / name, content)
     except OSError as error:
         raise UserError(f"the outputs folder {folder} cannot be written: {error}") from error
-
-
-def _hash(described: dict) -> str:
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read(file: Path) -> pd.DataFrame:

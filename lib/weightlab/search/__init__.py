@@ -39,7 +39,7 @@ def _like(default, what: str, value):
     """`value` as the type of `default`: whole numbers stay whole, the others become finite floats."""
     if isinstance(default, int) and (isinstance(value, bool) or not isinstance(value, int)):
         raise UserError(f"{what} must be a whole number, got {value!r}")
-    if isinstance(default, float):
+    if isinstance(default, float) or (default is None and value is not None):
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise UserError(f"{what} must be a finite number, got {value!r}")
         return float(value)

@@ -1,0 +1,95 @@
+"""What is measured on what, and what is searched: chosen values, checked at once, hashed into the name of a folder."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+
+from weightlab import accounting, clustering, data, floats, models, rng, search, space
+from weightlab.errors import UserError, choose
+from weightlab.fitness import TargetRule
+
+PROTOCOLS = {"held_out": "validation", "published": "test"}  # the split on which everything is chosen
+RECORDED_SPLITS = ("validation", "test")
+SCHEMA = 2  # raised whenever records of an older kind may no longer be reused
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What plans are measured on. `images` limits each split to its first images (None: all).
+
+    Raises `UserError` for unknown names and numbers out of range.
+    """
+
+    network: str
+    _: KW_ONLY
+    dataset: str = "mnist"
+    method: str = "exact"
+    format: str = "float32"
+    protocol: str = "held_out"
+    objective_rate: str = "storage"
+    k_max: int = 50
+    images: int | None = None
+
+    def __post_init__(self):
+        choose("network", self.network, models.NETWORKS)
+        choose("dataset", self.dataset, data.DATASETS)
+        choose("clustering method", self.method, clustering.METHODS)
+        choose("format", self.format, floats.FORMATS)
+        choose("protocol", self.protocol, PROTOCOLS)
+        choose("objective rate", self.objective_rate, accounting.RATES)
+        clustering.check_k(self.k_max)
+        if self.images is not None:
+            _check_whole("images", self.images, 1)
+        if self.protocol == "published" and self.method == "exact":
+            raise UserError("protocol 'published' is the thesis's own, got method 'exact'; allowed: kmeans, minibatch, gmm")
+
+    def measured(self) -> "Setting":
+        """The part of it that answers depend on: the same for all protocols, rates and searches."""
+        names = {"network", "dataset", "method", "format", "k_max", "images"}
+        return Setting(**{each.name: getattr(self, each.name) for each in fields(Setting) if each.name in names})
+
+    def describe(self) -> dict:
+        """All of it as JSON-ready values, with the checkpoint's hash."""
+        return asdict(self) | {"checkpoint": models.card(self.network)["sha256"], "schema": SCHEMA}
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits that name its folder or file."""
+        return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Specification(Setting):
+    """Everything a search's records depend on; equal specifications share one folder.
+
+    `threshold` is the accuracy (fraction) at which the range scan keeps a k, None for the full range 1..k_max. `settings` override
+    the search's published ones.
+    """
+
+    target: TargetRule
+    search: str = "genetic"
+    seed: int = 0
+    budget: int = 400  # evaluations, repeats included
+    threshold: float | None = field(default=0.97, kw_only=True)
+    settings: Mapping = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_whole("budget", self.budget, 1)
+        _check_whole("seed", self.seed, 0)
+        if self.threshold is not None:
+            if isinstance(self.threshold, bool) or not isinstance(self.threshold, int | float):
+                raise UserError(f"threshold must be a fraction or None, got {self.threshold!r}")
+            object.__setattr__(self, "threshold", float(self.threshold))  # so that 1 and 1.0 are one specification
+        made = search.make(self.search, space.full(2, [1]), rng.derive(0), **self.settings)  # refuses what does not fit
+        if made.size > self.budget:
+            raise UserError(
+                f"budget must hold the first generation of {made.size} evaluations of {self.search}, got {self.budget}"
+            )
+        object.__setattr__(self, "settings", asdict(made.settings))
+
+
+def _check_whole(name: str, value, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
