@@ -1,6 +1,7 @@
 """Where torch runs: device, threads, and a torchvision that imports without its compiled operators."""
 
 import contextlib
+import os
 from types import ModuleType
 
 import torch
@@ -14,11 +15,18 @@ def device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(name)
+        if found.type not in ("cpu", "cuda"):
+            raise RuntimeError(name)
     except RuntimeError:
         raise UserError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N") from None
     if found.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {name!r} was asked for, but this torch sees no GPU; allowed: auto, cpu")
     return found
+
+
+def cores() -> int:
+    """Number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_threads(n: int | None) -> int | None:

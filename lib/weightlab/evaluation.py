@@ -8,7 +8,6 @@ reference path, the plain forward pass of the whole network on fixed chunks of i
 """
 
 import copy
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -64,7 +63,7 @@ class Evaluator:
     ):
         self.codebooks, self.splits = codebooks, list(splits)
         self.device = backend.device(device)
-        self.threads = backend.check_threads(threads) or (1 if self.device.type == "cuda" else len(os.sched_getaffinity(0)))
+        self.threads = backend.check_threads(threads) or (1 if self.device.type == "cuda" else backend.cores())
         self._model = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
         self._original = {name: value.clone() for name, value in self._model.state_dict().items()}
         self._stages, self._columns, sizes = self._cut()

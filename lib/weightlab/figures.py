@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from weightlab import analysis, paths
@@ -57,6 +58,14 @@ def _limit(axes) -> None:
     axes.axhline(analysis.ACCEPTABLE_LOSS_PP, color="black", linestyle=":", linewidth=1)
     axes.annotate("1 pp", (1, analysis.ACCEPTABLE_LOSS_PP), xycoords=("axes fraction", "data"), xytext=(-2, 2),
                   textcoords="offset points", ha="right", fontsize=8)  # fmt: skip
+
+
+def _log(axes) -> None:
+    """A logarithmic ordinate with plain numbers at 1, 2 and 5."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
 
 
 def total_sharing(table: pd.DataFrame, format: str, rate: str, published: pd.DataFrame, loss: str = "loss_pp") -> Figure:
@@ -119,7 +128,8 @@ def fitness_of_runs(best: pd.DataFrame, searches: list[str]) -> Figure:
             rows, x="search", y="best", order=searches, ax=ax, hue="search", hue_order=searches, palette="colorblind", size=6
         )
         ax.set_xticks(range(len(searches)), [label(name) for name in searches])
-        ax.set(xlabel="", ylabel="best fitness (1 / distance to target)", title=label(network), yscale="log")
+        ax.set(xlabel="", ylabel="best fitness (1 / distance to target)", title=label(network))
+        _log(ax)
     return figure
 
 
@@ -147,23 +157,29 @@ def fitness_over_evaluations(records: pd.DataFrame, searches: list[str]) -> Figu
             course = rows.pivot(index="evaluation", columns="run", values="best").ffill()
             ax.plot(course.index + 1, course.median(axis=1), dashes[name], color=style["color"], label=label(name))
             ax.fill_between(course.index + 1, course.min(axis=1), course.max(axis=1), color=style["color"], alpha=0.15)
-        ax.set(xlabel="evaluations", ylabel="best fitness so far", title=label(network), yscale="log")
+        ax.set(xlabel="evaluations", ylabel="best fitness so far", title=label(network))
+        _log(ax)
         ax.legend(fontsize=8, title="median, band min-max")
     return figure
 
 
-def best_of_runs(best: pd.DataFrame, group: str, rate: str, loss: str, targets: dict[str, tuple[float, float]]) -> Figure:
-    """The chosen plan of every run (figure 5.7): loss against rate, a panel per network, with the target (rate, loss in pp)."""
+def best_of_runs(best: pd.DataFrame, group: str, rate: str, targets: dict[str, tuple[float, float]]) -> Figure:
+    """The chosen plan of every run (figure 5.7): loss against rate, a panel per network, with the target (rate, loss in pp).
+
+    Filled: the loss on the split that chose; hollow: the same plan's on test.
+    """
     figure, axes = _axes(len(targets))
     look = _look(dict.fromkeys(best[group]))
     for ax, (network, target) in zip(axes[0], targets.items(), strict=True):
         for name, style in look.items():
             rows = best[(best["network"] == network) & (best[group] == name)]
-            ax.plot(rows[rate], rows[loss], linestyle="", markersize=7, alpha=0.8, label=label(name), **style)
+            ax.vlines(rows[rate], rows["loss_pp"], rows["test_loss_pp"], color=style["color"], linewidth=0.7, alpha=0.5)
+            ax.plot(rows[rate], rows["test_loss_pp"], linestyle="", markersize=6, markerfacecolor="white", **style)
+            ax.plot(rows[rate], rows["loss_pp"], linestyle="", markersize=7, alpha=0.8, label=label(name), **style)
         ax.plot(*target, "*", color="black", markersize=13, label="target")
         _limit(ax)
-        ax.set(xlabel=label(rate), ylabel=f"{loss.replace('_loss_pp', '')} accuracy loss [pp]", title=label(network))
-        ax.legend(fontsize=8)
+        ax.set(xlabel=label(rate), ylabel="accuracy loss [pp]", title=label(network))
+        ax.legend(fontsize=8, title="filled: chosen on, hollow: test", title_fontsize=8)
     return figure
 
 
