@@ -93,8 +93,9 @@ def total_sharing(table: pd.DataFrame, format: str, rate: str, published: pd.Dat
         chosen = analysis.best(rows, ["network"], rate).iloc[0]
         if np.isfinite(chosen[rate]):
             ax.plot(chosen["k"], chosen[loss], "*", color="black", markersize=13)
-            ax.annotate(f"k = {chosen['k']:.0f}, rate {chosen[rate]:.2f}, loss {chosen[loss]:.2f} pp", (chosen["k"], chosen[loss]),
-                        xytext=(14, 24), textcoords="offset points", fontsize=9, arrowprops={"arrowstyle": "-"})  # fmt: skip
+            text = f"k = {chosen['k']:.0f}, rate {chosen[rate]:.2f}, loss {chosen[loss]:.2f} pp"
+            look = {"fontsize": 9, "arrowprops": {"arrowstyle": "-"}, "bbox": {"facecolor": "white", "edgecolor": "none"}}
+            ax.annotate(text, (chosen["k"], chosen[loss]), xytext=(0.4, 0.6), textcoords="axes fraction", **look)
     return figure
 
 
