@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from weightlab import backend, paths, rng
+from weightlab import backend, errors, paths, rng
 from weightlab.errors import UserError, choose
 
 SPLITS = ("train", "validation", "test")
@@ -217,7 +217,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+    errors.run(main)

@@ -1,6 +1,6 @@
-"""The one exception for input that a person can mend."""
+"""The one exception for input that a person can mend, and what a command does with it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class UserError(ValueError):
@@ -12,3 +12,11 @@ def choose(kind: str, value, allowed: Iterable) -> None:
     allowed = list(allowed)
     if value not in allowed:
         raise UserError(f"unknown {kind} {value!r}; allowed: {', '.join(map(str, allowed))}")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command; a `UserError` ends it with its sentence alone and exit status 1."""
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

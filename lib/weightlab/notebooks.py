@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from weightlab import paths
+from weightlab import errors, paths
 from weightlab.errors import UserError, choose
 
 RECORDED_PACKAGES = ("numba", "numpy", "pandas", "papermill", "scikit-learn", "torch", "torchvision", "weightlab")
@@ -175,7 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+    errors.run(main)

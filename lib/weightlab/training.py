@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import backend, data, models, paths
-from weightlab.errors import UserError
+from weightlab import backend, data, errors, models, paths
 
 CHUNK = 100  # images a forward pass: about the fastest for LeNet-5 on a CPU, and small enough for any memory
 
@@ -128,7 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+    errors.run(main)
