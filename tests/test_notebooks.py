@@ -68,6 +68,8 @@ def test_runs_at_smoke_size(name, smoke_outputs):
     executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error"]
+    streams = [output.text for output in outputs if output.output_type == "stream"]
+    assert not any("\r" in text.strip() for text in streams), "a progress bar left more than its last state"
     images = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(images) == len(list(folder.glob("*.png"))) > 0
     answers = executed.cells[[cell.source for cell in executed.cells].index("## Answer") + 1]

@@ -98,6 +98,7 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
         if error.ename == "UserError":
             raise UserError(f"{error.evalue} ({where})") from None
         raise UserError(f"{where}; {error.ename}: {error.evalue}") from error
+    _settle_progress(working / "notebook.ipynb")
     made = sorted(working.iterdir(), key=lambda file: file.name == "notebook.ipynb")  # the notebook last: make looks at its time
     record = {
         "notebook": name, "profile": profile, "parameters": parameters | {"output_folder": str(final)}, "seed": parameters.get("seed"),
@@ -112,6 +113,14 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
     paths.write_whole(final / "run.json", json.dumps(record, indent=1).encode())
     working.rmdir()
     return final
+
+
+def _settle_progress(notebook: Path) -> None:
+    """Leave of every progress bar in an executed notebook its last state only."""
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+    settled, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(notebook, as_version=4), {})
+    paths.write_whole(notebook, nbformat.writes(settled).encode())
 
 
 def _files_of(record: Path) -> list[str]:
