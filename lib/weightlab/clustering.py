@@ -11,6 +11,8 @@ from weightlab import floats
 from weightlab.errors import UserError, choose
 
 K_MAX = 65_536  # labels are stored in at most 16 bits
+MANY = 100_000  # distinct weights beyond which they are binned first
+BINS = 1 << 14  # of each kind
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def check_k(k) -> None:
 def _exact(flat: np.ndarray, ks: list[int], lift: Lift) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     x, inverse, counts = np.unique(flat, return_inverse=True, return_counts=True)
     x = x.astype(np.float64)
-    starts = intervals(x, ks, counts, lift)
+    starts = intervals(x, ks, counts, lift) if len(x) <= MANY else _nearly_optimal(x, ks, counts, lift)
     books = {}
     for k, start in starts.items():
         edges = np.append(start, len(x))
@@ -112,6 +114,37 @@ def intervals(x: np.ndarray, ks: Iterable[int], counts: np.ndarray | None = None
     ks = list(ks)
     splits = _splits(prefix, max((k for k in ks if k < len(x)), default=1))
     return {k: _trace(splits, k) if k < len(x) else np.arange(len(x)) for k in ks}
+
+
+def _nearly_optimal(x: np.ndarray, ks: list[int], counts: np.ndarray, lift: Lift) -> dict[int, np.ndarray]:
+    """As `intervals`, for very many points: optimal over bins of neighbouring points, then moved by Lloyd's rule over all of them.
+
+    Bins end at equal steps of value and of rank, so that both sparse tails and dense middles are finely divided. The inertia ends
+    within 0.1 % of the optimum (checked in the tests and the benchmark). With a lift the second step is left out.
+    """
+    steps = np.linspace(x[0], x[-1], BINS)
+    ranks = x[np.linspace(0, len(x) - 1, BINS).astype(np.int64)]
+    first = np.unique(np.searchsorted(x, np.concatenate([steps, ranks])).clip(0, len(x) - 1))  # first point of each bin
+    mass = np.add.reduceat(counts, first).astype(np.float64)
+    means = np.add.reduceat(counts * x, first) / mass
+    starts = {k: first[start] for k, start in intervals(means, [k for k in ks if k < len(first)], mass, lift).items()}
+    starts |= {k: intervals(x, [k], counts, lift)[k] for k in ks if k not in starts}
+    if lift.focus == 0 or lift.spread == 0:
+        sums, masses = np.concatenate([[0], np.cumsum(counts * x)]), np.concatenate([[0], np.cumsum(counts)])
+        starts = {k: _lloyd(x, start, sums, masses) for k, start in starts.items()}
+    return starts
+
+
+def _lloyd(x: np.ndarray, start: np.ndarray, sums: np.ndarray, masses: np.ndarray, rounds: int = 20) -> np.ndarray:
+    """Move the borders of intervals half-way between the means beside them, until they stay."""
+    for _ in range(rounds):
+        edges = np.append(start, len(x))
+        centroids = np.diff(sums[edges]) / np.diff(masses[edges])
+        moved = np.append(0, np.searchsorted(x, (centroids[1:] + centroids[:-1]) / 2))
+        if (moved == start).all() or (np.diff(moved) <= 0).any():
+            break
+        start = moved
+    return start
 
 
 def _trace(splits: np.ndarray, k: int) -> np.ndarray:

@@ -20,12 +20,13 @@ import torch
 from torch import nn
 
 from weightlab import backend, models
+from weightlab.codebooks import Codebooks
 from weightlab.data import Split
-from weightlab.sharing import Codebooks
 from weightlab.stages import Stage, tally
 from weightlab.training import CHUNK, logits
 
 MARGIN = 1e-4  # logits
+REMEMBERED = 1_000_000  # plans whose counts are kept
 KEPT_BYTES = 768 << 20  # activations kept for later calls, by default
 CHUNK_BYTES = 64 << 20  # the largest activation of a chunk, by default
 LARGEST_CHUNK = {"cpu": 1000, "cuda": 10_000}  # images
@@ -95,6 +96,9 @@ class Evaluator:
         new = sorted({key for key in keys if key not in self._known})
         self._asked += len(keys)
         self._repeated += len(keys) - len(new)
+        if len(self._known) > REMEMBERED:
+            self._known.clear()
+            new = sorted(set(keys))
         if new:
             self._known |= zip(new, map(tuple, self._evaluate(np.array(new)).tolist()), strict=True)
         return np.array([self._known[key] for key in keys], dtype=np.int64).reshape(len(keys), len(self.splits))
@@ -116,6 +120,11 @@ class Evaluator:
             # From counts, so that a loss of exactly 1 pp is exactly 1.
             table[f"{split.name}_loss_pp"] = 100 * (original[0, column] - correct[:, column]) / len(split)
         return table
+
+    def describe(self) -> dict:
+        """What its counts depend on besides the plan, JSON-ready."""
+        splits = [[split.dataset, split.name, len(split)] for split in self.splits]
+        return self.codebooks.describe() | {"splits": splits}
 
     def explain(self) -> str:
         """What has been computed so far, what was reused, and why, a line each."""

@@ -11,7 +11,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from weightlab import analysis, paths
-from weightlab.sharing import Codebooks
+from weightlab.codebooks import Codebooks
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LABELS = {

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,19 +14,26 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from weightlab import data, models, paths, rng, search, space
+from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.fitness import Target
 from weightlab.search import Search
-from weightlab.sharing import Codebooks
 from weightlab.space import IntegerSpace
 from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS, Setting, Specification
 
 
-def evaluator(setting: Setting, whole_net: bool = False, device: str = "auto", threads: int | None = None) -> Evaluator:
+def evaluator(
+    setting: Setting,
+    whole_net: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    codebooks_folder: str | Path | None = None,
+) -> Evaluator:
     """An evaluator for plans of a setting, layer by layer or for the whole net, on the splits that are recorded."""
     model = models.load(setting.network)
-    codebooks = Codebooks(model, setting.method, setting.format, range(1, setting.k_max + 1), whole_net)
+    ks = range(1, setting.k_max + 1)
+    codebooks = Codebooks(model, setting.method, setting.format, ks, whole_net, folder=codebooks_folder)
     splits = [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
     return Evaluator(model, codebooks, splits, device, threads)
 
@@ -42,7 +49,9 @@ class Runner:
         """The evaluator of a setting, made once."""
         key = setting.measured()
         if key not in self._evaluators:
-            self._evaluators[key] = evaluator(setting, device=self.device, threads=self.threads)
+            self._evaluators[key] = evaluator(
+                setting, device=self.device, threads=self.threads, codebooks_folder=self.folder / "codebooks"
+            )
         return self._evaluators[key]
 
     def scan(self, spec: Specification) -> pd.DataFrame:
@@ -153,6 +162,35 @@ def run(
     paths.write_table(table, folder, "evaluations")
     _drop_checkpoint(folder)
     return _read(folder / "evaluations.parquet")
+
+
+def enumerate_box(
+    evaluator: Evaluator, box: IntegerSpace, folder: str | Path, batch: int = 4096, progress: bool = True
+) -> Iterator[pd.DataFrame]:
+    """Every plan of a box of the space, in ascending order, a table of at most `batch` rows at a time.
+
+    Columns: `plan` and those of `Evaluator.measure`. Each table is kept in `folder`, and a call on a folder that holds some
+    measures only the others. Raises `UserError` if the folder belongs to another box, network, format or set of images.
+    """
+    folder = paths.resolve(folder)
+    belongs = json.dumps(evaluator.describe() | {"lists": [each.tolist() for each in box.lists], "batch": batch}).encode()
+    _prepare(folder)
+    if (folder / "box.json").exists() and (folder / "box.json").read_bytes() != belongs:
+        raise UserError(f"{folder} holds the plans of another box or network; give another folder or delete it")
+    paths.write_whole(folder / "box.json", belongs)
+    total = int(np.prod(box.lengths, dtype=object))
+    with tqdm(total=total, unit="plan", desc="box", disable=not progress) as bar:
+        for start in range(0, total, batch):
+            file = folder / f"part-{start // batch:08d}.parquet"
+            if not file.exists():
+                indices = np.stack(np.unravel_index(np.arange(start, min(start + batch, total)), box.lengths), axis=1)
+                plans = box.decode(indices)
+                table = evaluator.measure(plans)
+                table.insert(0, "plan", list(plans))
+                paths.write_table(table, folder, file.stem)
+            table = _read(file)
+            bar.update(len(table))
+            yield table
 
 
 def read(folder: str | Path) -> pd.DataFrame:

@@ -1,0 +1,183 @@
+"""The codebooks of a network, each made once: kept in memory, and on disk for other processes and later runs."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from torch import nn
+
+from weightlab import accounting, clustering, floats, models, paths
+from weightlab.clustering import Codebook
+from weightlab.errors import UserError, choose
+
+WHOLE_NET = "whole net"
+SCHEMA = 1  # raised whenever files of an older kind may no longer be used
+
+
+class Codebooks:
+    """The codebooks of one network for one method and format, each made once, when first asked for.
+
+    A group is what shares one codebook: a layer, or with `whole_net` all layers together. With the exact method the first request
+    for a group makes all of `ks` in one pass. `example` (one input batch) finds the forward order, see `models.layers`. In
+    `folder`, if given, codebooks are kept under a hash of weights, method, format and k; several processes may share it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        method: str = "exact",
+        format: str = "float32",
+        ks: Iterable[int] = range(1, 51),
+        whole_net: bool = False,
+        example: torch.Tensor | None = None,
+        folder: str | Path | None = None,
+    ):
+        choose("clustering method", method, clustering.METHODS)
+        self.method, self.format, self.whole_net = method, floats.get(format).name, whole_net
+        self.layers = models.layers(model, example)
+        weights = [models.weight(model, layer.name).detach().cpu().float().numpy().ravel() for layer in self.layers]
+        self._groups = [np.concatenate(weights)] if whole_net else weights
+        self._ks = list(ks)
+        self._folder = None if folder is None else paths.resolve(folder)
+        self._books: dict[tuple[int, int], Codebook] = {}
+        self._stored: dict[tuple[int, int], Stored] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the groups."""
+        return [WHOLE_NET] if self.whole_net else [layer.name for layer in self.layers]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Number of weights of each group, int64 (groups,)."""
+        return np.array([len(group) for group in self._groups])
+
+    def describe(self) -> dict:
+        """What they depend on, JSON-ready: method, format, grouping, and a hash of the weights."""
+        digest = hashlib.sha256(b"".join(group.tobytes() for group in self._groups)).hexdigest()
+        return {"method": self.method, "format": self.format, "whole_net": self.whole_net, "weights": digest}
+
+    def original(self, group: int) -> np.ndarray:
+        """The unshared weights of a group, float32 (weights,)."""
+        return self._groups[group]
+
+    def get(self, group: int, k: int) -> Codebook:
+        """The codebook of a group with k clusters; raises `UserError` for k outside 1..65 536."""
+        clustering.check_k(k)
+        if (group, k) not in self._books:
+            if (group, k) not in self._stored:
+                ks = sorted({*self._ks, int(k)}) if self.method == "exact" else [int(k)]
+                self._stored |= {(group, each): stored for each, stored in self._fetch(group, ks).items()}
+            self._books[group, k] = _unpacked(*self._stored[group, k], self._groups[group])
+        return self._books[group, k]
+
+    def values(self, layer: int, k: int) -> np.ndarray:
+        """The shared weights of one layer, float32 (weights,), flat; of a whole-net codebook the part that is the layer's."""
+        if not self.whole_net:
+            return self.get(layer, k).values()
+        start = sum(each.weights for each in self.layers[:layer])
+        return self.get(0, k).values()[start : start + self.layers[layer].weights]
+
+    def apply(self, model: nn.Module, group: int, book: Codebook) -> None:
+        """Write a group's shared weights into `model`, which must have the same layers."""
+        layers = self.layers if self.whole_net else [self.layers[group]]
+        values = torch.from_numpy(book.values())
+        with torch.no_grad():
+            for layer, part in zip(layers, values.split([layer.weights for layer in layers]), strict=True):
+                models.weight(model, layer.name).copy_(part.reshape(layer.shape))
+
+    def check(self, plans: np.ndarray, least: int = 1) -> np.ndarray:
+        """Plans as int64 (n, groups); raises `UserError` for a wrong length or a k outside `least`..65 536."""
+        plans = np.atleast_2d(np.asarray(plans))
+        if plans.shape[-1] != len(self._groups):
+            raise UserError(f"a plan needs {len(self._groups)} numbers ({', '.join(self.names)}), got {plans.shape[-1]}")
+        if not np.issubdtype(plans.dtype, np.integer):
+            wrong = next((k for k in plans.flat if k != k // 1), plans.flat[0]) if plans.dtype.kind == "f" else plans.flat[0]
+            raise UserError(f"a plan holds whole numbers of clusters, got {wrong!r} ({plans.dtype})")
+        if ((plans < least) | (plans > clustering.K_MAX)).any():
+            wrong = plans[(plans < least) | (plans > clustering.K_MAX)][0]
+            raise UserError(f"number of clusters k must be a whole number from {least} to {clustering.K_MAX}, got {wrong}")
+        return plans.astype(np.int64)
+
+    def rates(self, plans: np.ndarray) -> dict[str, np.ndarray]:
+        """Every rate of plans (..., groups), by name, each (...,)."""
+        arguments = self.weights, plans, self.format
+        return {
+            "storage_rate": accounting.storage_rate(*arguments),
+            "layer_mean_rate": accounting.layer_mean_rate(*arguments),
+            "thesis_model_rate": accounting.thesis_model_rate(*arguments),
+        }
+
+    def _fetch(self, group: int, ks: list[int]) -> "dict[int, Stored]":
+        """Codebooks of a group, from the folder if they are there, else made, and left there."""
+        if self._folder is None:
+            return self._make(group, ks)
+        file = self._folder / f"{self._key(group, ks)}.safetensors"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._folder / f".{file.stem}.lock"):
+            if file.exists():
+                try:
+                    return _read(file, ks)
+                except (SafetensorError, KeyError, ValueError) as error:
+                    warnings.warn(f"{file} is damaged ({error}) and is made again", stacklevel=2)
+            made = self._make(group, ks)
+            paths.write_whole(file, _bytes(made))
+            return made
+
+    def _make(self, group: int, ks: list[int]) -> "dict[int, Stored]":
+        books = clustering.cluster(self._groups[group], ks, self.method, self.format)
+        return {k: _packed(book, self._groups[group]) for k, book in books.items()}
+
+    def _key(self, group: int, ks: list[int]) -> str:
+        digest = hashlib.sha256(json.dumps([SCHEMA, self.method, self.format, ks]).encode())
+        digest.update(self._groups[group].tobytes())
+        return digest.hexdigest()[:32]
+
+
+# Centroids (k,) and either the least weight of each cluster, float32 (k,), where clusters are intervals, or all labels, unsigned (n,).
+Stored = tuple[np.ndarray, np.ndarray]
+
+
+def _packed(book: Codebook, weights: np.ndarray) -> Stored:
+    edges = np.full(len(book.centroids), np.inf, dtype=np.float32)
+    np.minimum.at(edges, book.labels, weights)
+    intervals = (np.diff(edges) > 0).all() and (_labels(edges, weights) == book.labels).all()
+    return book.centroids, edges if intervals else book.labels
+
+
+def _unpacked(centroids: np.ndarray, edges_or_labels: np.ndarray, weights: np.ndarray) -> Codebook:
+    is_edges = edges_or_labels.dtype == np.float32
+    return Codebook(centroids, _labels(edges_or_labels, weights) if is_edges else edges_or_labels)
+
+
+def _labels(edges: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    labels = np.searchsorted(edges, weights, side="right") - 1
+    return labels.astype(np.min_scalar_type(len(edges) - 1))
+
+
+def _bytes(made: dict[int, Stored]) -> bytes:
+    tensors = {f"{k}.{i}": part for k, stored in made.items() for i, part in enumerate(stored)}
+    return save(tensors, metadata={"sha256": _digest(tensors)})
+
+
+def _digest(tensors: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def _read(file: Path, ks: list[int]) -> dict[int, Stored]:
+    raw = file.read_bytes()
+    tensors = load(raw)
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    if header["__metadata__"]["sha256"] != _digest(tensors):
+        raise ValueError("its checksum is wrong")
+    return {k: (tensors[f"{k}.0"], tensors[f"{k}.1"]) for k in ks}
