@@ -28,7 +28,7 @@ MNIST := $(DATA)/mnist/.verified
 MODELS := models/lenet5_tanh.safetensors models/lenet5_relu.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help env data models retrain experiments experiment lab test lint format clean
+.PHONY: help env data models retrain experiments experiment lab test bench lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
@@ -67,6 +67,9 @@ lab: $(ENV) $(MNIST) ## open JupyterLab on the notebooks
 
 test: $(ENV) $(MNIST) $(MODELS) ## run the tests
 	$(RUN) -m pytest -n 2
+
+bench: $(ENV) $(MNIST) $(MODELS) ## measure the evaluation engine (about 15 minutes)
+	$(RUN) benchmarks/evaluation.py
 
 lint: $(ENV) ## check style
 	$(RUN) -m ruff check .
