@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -259,3 +261,12 @@ def test_stages_compose_to_the_network(network, size, count):
     assert len(stages) == count
     with torch.inference_mode():
         assert torch.allclose(torch.nn.Sequential(*stages)(images), model(images), atol=1e-5)
+
+
+def test_the_command_verifies_what_is_there_and_refuses_what_it_has_no_recipe_for():
+    command = [sys.executable, "-m", "weightlab.training"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("checkpoint verified") == 2, done.stderr
+    done = subprocess.run([*command, "mobilenet_v2"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: unknown network with a recipe 'mobilenet_v2'; allowed: lenet5_tanh, lenet5_relu\n"

@@ -88,7 +88,20 @@ def test_importing_the_library_sets_no_global_state():
 
 def test_make_alone_lists_every_target():
     listed = subprocess.run(["make", "PYTHON=python"], cwd=paths.root(), capture_output=True, text=True, check=True).stdout
-    for target in ["env", "data", "models", "retrain", "experiments", "experiment", "lab", "test", "bench", "lint", "format", "clean"]:
+    for target in [
+        "env",
+        "data",
+        "models",
+        "retrain",
+        "experiments",
+        "experiment",
+        "lab",
+        "test",
+        "bench",
+        "lint",
+        "format",
+        "clean",
+    ]:
         assert f"  {target} " in listed
 
 

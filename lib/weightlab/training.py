@@ -112,10 +112,12 @@ def train_checkpoint(network: str, folder: Path, device: str = "auto") -> dict:
 def main() -> None:
     """`python -m weightlab.training`: verify the checkpoints in `models/` and train those that are missing."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("networks", nargs="*", default=list(CHECKPOINTS), choices=list(CHECKPOINTS), metavar="NETWORK")
+    parser.add_argument("networks", nargs="*", default=list(CHECKPOINTS), metavar="NETWORK", help="default: all")
     parser.add_argument("--retrain", action="store_true", help="train again also what is there")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1: small batches gain nothing from more)")
     arguments = parser.parse_args()
+    for network in arguments.networks:
+        errors.choose("network with a recipe", network, CHECKPOINTS)
     for network in arguments.networks:
         present = all((paths.models() / f"{network}.{kind}").exists() for kind in ("safetensors", "json"))
         with backend.threads(arguments.threads):
