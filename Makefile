@@ -22,7 +22,7 @@ $(error unknown notebook NB '$(NB)'; allowed: $(basename $(notdir $(wildcard not
 endif
 
 NOTEBOOKS := $(basename $(notdir $(sort $(wildcard notebooks/*.ipynb))))
-LIBRARY := $(wildcard lib/weightlab/*.py lib/weightlab/search/*.py)
+LIBRARY := $(wildcard lib/weightlab/*.py lib/weightlab/*/*.py)
 DATA := $(or $(WEIGHTLAB_DATA),data)
 MNIST := $(DATA)/mnist/.verified
 MODELS := models/lenet5_tanh.safetensors models/lenet5_relu.safetensors

@@ -15,6 +15,7 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from PIL import Image
 
@@ -224,10 +225,10 @@ def main() -> None:
     ratios = pd.DataFrame({f"vs_{arm}": medians[arm] / medians["engine"] for arm in ("thesis", "plain")})
     print(ratios.groupby("workload").agg(["median", "min", "max"]).round(1).to_string())
     print(peers.round(4).to_string(index=False))
-    with figures.sns.axes_style("whitegrid"):
+    with sns.axes_style("whitegrid"):
         figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     shown = timings.assign(ms=1000 * timings["seconds"])
-    figures.sns.boxplot(shown, x="workload", y="ms", hue="arm", ax=axes[0], palette="colorblind", showfliers=False)
+    sns.boxplot(shown, x="workload", y="ms", hue="arm", ax=axes[0], palette="colorblind", showfliers=False)
     axes[0].set(yscale="log", ylabel="ms a plan (5 000 images)", xlabel="")
     curve = population.groupby("plans")["seconds"].median() * 1000
     axes[1].plot(curve.index, curve, marker="o")

@@ -1,0 +1,66 @@
+"""What all figures have in common: names, colours, axes, and how a figure is saved."""
+
+import io
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from weightlab import analysis, paths
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LABELS = {
+    "lenet5_tanh": "LeNet-5 tanh", "lenet5_relu": "LeNet-5 ReLU", "random": "random", "genetic": "genetic",
+    "particle_swarm": "particle swarm", "black_hole": "black hole", "float8_thesis": "float8 (thesis)", "float8_e4m3": "float8 (E4M3)",
+    "storage_rate": "storage rate", "layer_mean_rate": "layer-mean rate", "thesis_model_rate": "whole-net rate (eq. 3.2)",
+}  # fmt: skip
+
+
+def label(name: str) -> str:
+    """How a name of the records reads on a figure."""
+    return LABELS.get(name, name)
+
+
+def save(figure: Figure, folder: str | Path, name: str) -> Path:
+    """Write a figure as `folder/name.png`, whole or not at all; returns the file."""
+    file = paths.resolve(folder) / f"{name}.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
+    paths.write_whole(file, buffer.getvalue())
+    return file
+
+
+def panels(columns: int, rows: int = 1, width: float = 5.5, height: float = 3.8, **shared) -> tuple[Figure, np.ndarray]:
+    with sns.axes_style("whitegrid"):
+        figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **shared)
+    figure.set_layout_engine("constrained")
+    plt.close(figure)  # shown where it is the value of a cell, not a second time
+    return figure, axes
+
+
+def styles(names) -> dict[str, dict]:
+    """A colour and a marker for each name, the same whatever is plotted with it."""
+    names = list(names)
+    colours = sns.color_palette("colorblind", len(names))
+    return {
+        name: {"color": colour, "marker": MARKERS[i % len(MARKERS)]}
+        for i, (name, colour) in enumerate(zip(names, colours, strict=True))
+    }
+
+
+def limit_line(axes) -> None:
+    axes.axhline(analysis.ACCEPTABLE_LOSS_PP, color="black", linestyle=":", linewidth=1)
+    axes.annotate("1 pp", (1, analysis.ACCEPTABLE_LOSS_PP), xycoords=("axes fraction", "data"), xytext=(-2, 2),
+                  textcoords="offset points", ha="right", fontsize=8)  # fmt: skip
+
+
+def log_scale(axes) -> None:
+    """A logarithmic ordinate with plain numbers at 1, 2 and 5."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())

@@ -1,0 +1,70 @@
+"""Figures of sharing itself: loss and rate by k, whole net against layers, a plan's codebooks."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from weightlab import analysis
+from weightlab.codebooks import Codebooks
+from weightlab.figures.base import label, limit_line, panels, styles
+
+
+def total_sharing(table: pd.DataFrame, format: str, rate: str, published: pd.DataFrame, loss: str = "loss_pp") -> Figure:
+    """Loss and rate of whole-net sharing by k, a panel per network (figures 5.1 to 5.3); marks the best acceptable k.
+
+    `published` has columns network, format, k and loss_pp.
+    """
+    table = table[(table["format"] == format) & (table["arm"] == "whole net")]
+    networks = list(dict.fromkeys(table["network"]))
+    figure, axes = panels(len(networks))
+    for ax, network in zip(axes[0], networks, strict=True):
+        rows = table[table["network"] == network].sort_values("k")
+        red, blue = sns.color_palette("colorblind")[3], sns.color_palette("colorblind")[0]
+        ax.plot(rows["k"], rows[loss], color=red, marker=".", label="loss")
+        theirs = published[(published["network"] == network) & (published["format"] == format)]
+        ax.plot(theirs["k"], theirs["loss_pp"], "x", color="black", alpha=0.6, markersize=5)
+        limit_line(ax)
+        ax.set(xlabel="clusters k", ylim=(-2, 10), title=f"{label(network)}, {label(format)}")
+        ax.set_ylabel("accuracy loss [pp]", color=red)
+        other = ax.twinx()
+        rows = rows[rows["k"] > 1]  # at k = 1 nothing but a constant is stored
+        other.step(rows["k"], rows[rate], color=blue, linestyle="--", where="mid")
+        other.set_ylabel(label(rate), color=blue)
+        other.grid(False)
+        chosen = analysis.best(rows, ["network"], rate).iloc[0]
+        if np.isfinite(chosen[rate]):
+            ax.plot(chosen["k"], chosen[loss], "*", color="black", markersize=13)
+            text = f"k = {chosen['k']:.0f}, rate {chosen[rate]:.2f}, loss {chosen[loss]:.2f} pp"
+            look = {"fontsize": 9, "arrowprops": {"arrowstyle": "-"}, "bbox": {"facecolor": "white", "edgecolor": "none"}}
+            ax.annotate(text, (chosen["k"], chosen[loss]), xytext=(0.4, 0.6), textcoords="axes fraction", **look)
+    return figure
+
+
+def loss_by_rate(table: pd.DataFrame, group: str, rate: str, loss: str = "loss_pp", row: str = "network") -> Figure:
+    """Loss against rate below 5 pp, a panel per network, with each group's front as a line."""
+    names = list(dict.fromkeys(table[row]))
+    figure, axes = panels(len(names))
+    look = styles(dict.fromkeys(table[group]))
+    for ax, network in zip(axes[0], names, strict=True):
+        for name, style in look.items():
+            rows = table[(table[row] == network) & (table[group] == name) & (table[loss] < 5)]
+            ax.plot(rows[rate], rows[loss], linestyle="", markersize=4, alpha=0.4, **style)
+            edge = analysis.front(rows, loss, rate)
+            ax.plot(edge[rate], edge[loss], drawstyle="steps-pre", linewidth=1.5, markersize=5, label=label(name), **style)
+        limit_line(ax)
+        ax.set(xlabel=label(rate), ylabel="accuracy loss [pp]", title=label(network))
+        ax.legend(fontsize=8)
+    return figure
+
+
+def weights_with_centroids(codebooks: Codebooks, plan: list[int]) -> Figure:
+    """Histogram of every group's weights with the centroids that replace them."""
+    figure, axes = panels(len(plan), width=3.6, height=3)
+    blue, red = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[3]
+    for group, (ax, name, k) in enumerate(zip(axes[0], codebooks.names, plan, strict=True)):
+        ax.hist(codebooks.original(group), bins=80, color=blue, alpha=0.7)
+        for centroid in codebooks.get(group, k).centroids:
+            ax.axvline(centroid, color=red, linewidth=1)
+        ax.set(title=f"{name}, k = {k}", xlabel="weight", ylabel="number of weights" if group == 0 else "")
+    return figure
