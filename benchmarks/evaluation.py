@@ -10,6 +10,8 @@ import argparse
 import json
 import resource
 import statistics
+import subprocess
+import sys
 import time
 
 import matplotlib.pyplot as plt
@@ -83,11 +85,15 @@ class Plain:
         return int((outputs.argmax(1) == self.labels).sum())
 
 
-def engine_run(workload: str, model: torch.nn.Module, split: data.Split, seed: int, plans: list) -> float:
-    """Seconds a plan of a whole run, codebooks included; the plans it measured are put into `plans`."""
+def engine_run(
+    workload: str, model: torch.nn.Module, split: data.Split, seed: int, plans: list, evaluators: list | None = None, **options
+) -> float:
+    """Seconds a plan of a whole run, codebooks included; plans measured and evaluators made are put into the lists given."""
     started = time.perf_counter()
     codebooks = Codebooks(model, ks=range(1, K_MAX + 1))
-    evaluator = Evaluator(model, codebooks, [split])
+    evaluator = Evaluator(model, codebooks, [split], **options)
+    if evaluators is not None:
+        evaluators.append(evaluator)
     counted = 0
     if workload in ("ga", "pso"):
         made = search.make(
@@ -164,39 +170,65 @@ def by_population(sizes=(10, 100, 1000, 10_000)) -> pd.DataFrame:
 
 
 def codebook_times() -> tuple[dict, pd.DataFrame]:
-    """Seconds for all k of LeNet-5 and MobileNet_v2, the excess inertia over exact solutions, and peers at some k."""
+    """Seconds for all k of LeNet-5 and MobileNet_v2, the excess inertia over the optimum, and peers at some k of two large layers.
+
+    MobileNet_v2 has its initial weights: more distinct values than any trained and rounded ones, the hardest case.
+    """
     import ckwrap
 
     clustering.cluster(np.arange(10.0), [2])
-    lenet = models.load(NETWORK)
-    weights = {layer.name: models.weight(lenet, layer.name).detach().numpy().ravel() for layer in models.layers(lenet)}
+    lenet, mobilenet = _weights(models.load(NETWORK)), _weights(models.build("mobilenet_v2", 1))
     lenet_s = statistics.median(
-        sum(_seconds(clustering.cluster, flat, range(1, 51)) for flat in weights.values()) for _ in range(5)
+        sum(_seconds(clustering.cluster, flat, range(1, 51)) for flat in lenet.values()) for _ in range(5)
     )
-    mobilenet = models.build("mobilenet_v2", 1)
-    large = {layer.name: models.weight(mobilenet, layer.name).detach().numpy().ravel() for layer in models.layers(mobilenet)}
-    mobilenet_s, worst, rows = 0.0, 0.0, []
-    for flat in large.values():
+    mobilenet_s, worst = 0.0, 0.0
+    for flat in mobilenet.values():
         started = time.perf_counter()
         books = clustering.cluster(flat, range(1, 121))
         mobilenet_s += time.perf_counter() - started
-        if len(np.unique(flat)) > clustering.MANY:  # the others are exact; an oracle's seconds are not counted
-            for k in (2, 4, 8, 16, 32, 64, 120):
-                best = ckwrap.ckmeans(flat.astype(float), k)
-                optimum = ((flat - np.asarray(best.centers)[best.labels]) ** 2).sum()
-                worst = max(worst, 100 * (books[k].inertia(flat) / optimum - 1))
-    flat = weights["feature_extractor.6"]
-    exact = clustering.cluster(flat, range(1, 51))
-    for k in (2, 8, 20, 50):
-        for method in ("kmeans", "minibatch"):
-            started = time.perf_counter()
-            book = clustering.cluster(flat, k, method)
-            rows.append((method, k, time.perf_counter() - started, 100 * (book.inertia(flat) / exact[k].inertia(flat) - 1)))
-        rows.append(("ckwrap", k, _seconds(ckwrap.ckmeans, flat.astype(float), k), 0.0))
+        for k in (2, 4, 8, 16, 32, 64, 120):  # an oracle's seconds are not counted
+            best = ckwrap.ckmeans(flat.astype(float), k)
+            optimum = ((flat - np.asarray(best.centers)[best.labels]) ** 2).sum()
+            worst = max(worst, 100 * (books[k].inertia(flat) / optimum - 1))
+    rows = []
+    for layer, flat, ks in (
+        ("LeNet-5 feature_extractor.6", lenet["feature_extractor.6"], (2, 8, 20, 50)),
+        ("MobileNet_v2 features.18.0", mobilenet["features.18.0"], (8, 64)),
+    ):
+        started = time.perf_counter()
+        exact = clustering.cluster(flat, range(1, max(ks) + 1))
+        rows.append((layer, "exact, all k", max(ks), time.perf_counter() - started, 0.0))
+        for k in ks:
+            for method in ("kmeans", "minibatch"):
+                started = time.perf_counter()
+                book = clustering.cluster(flat, k, method)
+                rows.append(
+                    (layer, method, k, time.perf_counter() - started, 100 * (book.inertia(flat) / exact[k].inertia(flat) - 1))
+                )
+            rows.append((layer, "ckwrap", k, _seconds(ckwrap.ckmeans, flat.astype(float), k), 0.0))
     return (
         {"lenet_codebooks_s": lenet_s, "mobilenet_codebooks_s": mobilenet_s, "worst_inertia_excess_pct": worst},
-        pd.DataFrame(rows, columns=["method", "k", "seconds", "excess_pct"]),
+        pd.DataFrame(rows, columns=["layer", "method", "k", "seconds", "excess_pct"]),
     )
+
+
+def _weights(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {layer.name: models.weight(model, layer.name).detach().numpy().ravel() for layer in models.layers(model)}
+
+
+def search_memory(memory: int | None) -> tuple[float, float]:
+    """Peak memory of a whole swarm search in a process of its own, and of its kept activations, GiB; `memory` is the limit set."""
+    command = [sys.executable, __file__, "--one-search", str(-1 if memory is None else memory)]
+    peak, kept = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:]
+    return float(peak), float(kept)
+
+
+def one_search(memory: int) -> None:
+    """Print the peak memory of this process after a swarm search, and what its activations take, GiB."""
+    evaluators: list[Evaluator] = []
+    options = {} if memory < 0 else {"memory": memory}
+    engine_run("pso", models.load(NETWORK), data.load("mnist", "validation"), 0, [], evaluators, **options)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, evaluators[0].kept_bytes / 2**30)
 
 
 def arithmetic(seconds_a_plan: float) -> dict:
@@ -214,9 +246,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--thesis-plans", type=int, default=21, help="plans of each workload evaluated the thesis's way")
     parser.add_argument("--plain-plans", type=int, default=102, help="plans of each workload evaluated plainly")
+    parser.add_argument("--one-search", type=int, metavar="BYTES", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.one_search is not None:
+        one_search(arguments.one_search)
+        return
+    peak, _ = search_memory(None)
+    for limit in (64 << 20, 256 << 20):
+        print(
+            "limit {:.2f} GiB: peak of the process {:.2f}, of it kept activations {:.2f}".format(
+                limit / 2**30, *search_memory(limit)
+            )
+        )
     timings = evaluation(arguments.rounds, arguments.thesis_plans, arguments.plain_plans)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     population = by_population()
     codebooks, peers = codebook_times()
     for name, table in {"timings": timings, "population": population, "clustering": peers}.items():

@@ -9,40 +9,26 @@ reference path, the plain forward pass of the whole network on fixed chunks of i
 
 import copy
 import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from weightlab import backend, models
+from weightlab import backend, chunks, models
+from weightlab.chunks import Chunk
 from weightlab.codebooks import Codebooks
 from weightlab.data import Split
-from weightlab.stages import Stage, tally
+from weightlab.kernels import tally
+from weightlab.stages import Stage
 from weightlab.training import CHUNK, logits
 
 MARGIN = 1e-4  # logits
 REMEMBERED = 1_000_000  # plans whose counts are kept
-KEPT_BYTES = 768 << 20  # activations kept for later calls, by default
-CHUNK_BYTES = 64 << 20  # the largest activation of a chunk, by default
-LARGEST_CHUNK = {"cpu": 1000, "cuda": 10_000}  # images
 SIBLINGS_BYTES = 32 << 20  # the activations of variants of a stage that are computed together
 BRANCHES = 64  # at most so many variants
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Some neighbouring images of a split, of which `start` is the first one's place, and a shelf for each stage but the last."""
-
-    split: int
-    start: int
-    images: torch.Tensor  # uint8, on the device
-    labels: np.ndarray
-    shelves: "list[_Shelf]"
 
 
 class Evaluator:
@@ -60,21 +46,21 @@ class Evaluator:
         device: str = "auto",
         threads: int | None = None,
         chunk: int | None = None,
-        memory: int = KEPT_BYTES,
+        memory: int = chunks.KEPT_BYTES,
     ):
         self.codebooks, self.splits = codebooks, list(splits)
         self.device = backend.device(device)
         self.threads = backend.check_threads(threads) or (1 if self.device.type == "cuda" else backend.cores())
         self._model = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
         self._original = {name: value.clone() for name, value in self._model.state_dict().items()}
-        self._stages, self._columns, sizes = self._cut()
+        self._stages, self._columns, self._shapes = self._cut()
         self._order = [column for columns in self._columns for column in columns]
         self._ends = np.cumsum([len(columns) for columns in self._columns]).tolist()
-        if chunk is None:
-            chunk = min(int(self.images.sum()) // (5 * self.threads), CHUNK_BYTES // max(sizes), LARGEST_CHUNK[self.device.type])
-        chunk = max(1, chunk)
-        slots = self._share_out(memory, sizes)
-        self._chunks = self._divide(chunk, slots)
+        sizes = [4 * shape.numel() for shape in self._shapes]  # bytes of the activation of an image
+        total = int(self.images.sum())
+        chunk = chunks.size(total, sizes, self.threads, self.device) if chunk is None else max(1, chunk)
+        slots = chunks.share_out(memory, sizes, total)
+        self._chunks = chunks.divide(self.splits, chunk, self._stages, self._shapes, slots, self.device)
         self._siblings = max(1, min(BRANCHES, SIBLINGS_BYTES // (chunk * max(sizes)), *filter(None, slots)))
         self._known: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._lock = threading.Lock()
@@ -126,6 +112,11 @@ class Evaluator:
         splits = [[split.dataset, split.name, len(split)] for split in self.splits]
         return self.codebooks.describe() | {"splits": splits}
 
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that kept activations take now."""
+        return sum(shelf.nbytes for chunk in self._chunks for shelf in chunk.shelves)
+
     def explain(self) -> str:
         """What has been computed so far, what was reused, and why, a line each."""
         images = int(self.images.sum())
@@ -146,14 +137,14 @@ class Evaluator:
 
     # --- preparation ------------------------------------------------------------------------------------------------------------
 
-    def _cut(self) -> tuple[list[Stage], list[list[int]], list[int]]:
-        """The network's stages, the layers (columns of a plan) each depends on, and the bytes of each one's output for an image.
+    def _cut(self) -> tuple[list[Stage], list[list[int]], list[torch.Size]]:
+        """The network's stages, the layers (columns of a plan) each depends on, and the shape of each one's output for an image.
 
         Where stages do not compose to the network, or a weight is used by several of them, the whole network is one stage.
         """
         owners = {id(models.weight(self._model, layer.name)): column for column, layer in enumerate(self.codebooks.layers)}
         image = self.splits[0].images[:1].to(self.device).float() / 255
-        modules, stages, columns, sizes = models.stages(self._model), [], [], []
+        modules, stages, columns, shapes = models.stages(self._model), [], [], []
         with torch.inference_mode(), backend.threads(1):
             expected, x = self._model(image), image
             for module in modules:
@@ -161,31 +152,12 @@ class Evaluator:
                 stages.append(Stage(module, tuple(inside)))
                 columns.append(list(inside.values()))
                 x = module(x)
-                sizes.append(x.nbytes)
+                shapes.append(x.shape[1:])
         composed = x.shape == expected.shape and torch.allclose(x, expected, rtol=1e-4, atol=1e-5)
         if composed and sorted(column for each in columns for column in each) == list(range(len(owners))):
-            return stages, columns, sizes
+            return stages, columns, shapes
         names = tuple(f"{layer.name}.weight" for layer in self.codebooks.layers)
-        return [Stage(self._model, names)], [list(range(len(owners)))], sizes[-1:]
-
-    def _share_out(self, memory: int, sizes: list[int]) -> list[int]:
-        """How many activations of each stage but the last to keep in `memory` bytes, given the bytes of an image's.
-
-        Shares go by the square root of the size: large activations cost more to make, small ones are worth more a byte. Those
-        before the last stage are cheap to make and hardly ever asked for again, so none is kept.
-        """
-        kept = np.array(sizes[:-2], dtype=float)
-        shares = memory * np.sqrt(kept) / np.sqrt(kept).sum()
-        return [*(shares // (kept * self.images.sum())).astype(int).tolist(), *([0] * len(sizes[-2:-1]))]
-
-    def _divide(self, size: int, slots: list[int]) -> list[_Chunk]:
-        chunks = []
-        for number, split in enumerate(self.splits):
-            for start in range(0, len(split), size):
-                rows = slice(start, start + size)
-                images, labels = split.images[rows].to(self.device), split.labels[rows].numpy()
-                chunks.append(_Chunk(number, start, images, labels, [_Shelf(each) for each in slots]))
-        return chunks
+        return [Stage(self._model, names)], [list(range(len(owners)))], [expected.shape[1:]]
 
     # --- the walk ---------------------------------------------------------------------------------------------------------------
 
@@ -198,7 +170,7 @@ class Evaluator:
         correct = np.zeros((len(plans), len(self.splits)), dtype=np.int64)
         close: list[tuple[int, int, int]] = []  # plan, split, image
 
-        def through(chunk: _Chunk) -> None:
+        def through(chunk: Chunk) -> None:
             counts, near = self._walk(chunk, rows[order], weights)
             with self._lock:
                 correct[order, chunk.split] += counts
@@ -211,14 +183,14 @@ class Evaluator:
                 correct[plan, split] += self._reference(plans[plan], split, images)
         return correct
 
-    def _walk(self, chunk: _Chunk, rows: np.ndarray, weights: dict) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    def _walk(self, chunk: Chunk, rows: np.ndarray, weights: dict) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """One chunk through all plans: correct images, int64 (n,), and the (row, image) that are too close to call."""
         correct, close = np.zeros(len(rows), dtype=np.int64), []
         work = np.zeros_like(self._work)
         last = len(self._stages) - 1
 
-        def descend(stage: int, low: int, high: int, x: torch.Tensor) -> None:
-            """Rows low to high, which agree on all stages before this one, where their activation is x."""
+        def descend(stage: int, low: int, high: int, x: Callable[[], torch.Tensor]) -> None:
+            """Rows low to high, which agree on all stages before this one, where their activation is x()."""
             begin, end = self._ends[stage] - len(self._columns[stage]), self._ends[stage]
             here = rows[low:high, begin:end]
             starts = (low + np.flatnonzero(np.r_[True, (here[1:] != here[:-1]).any(axis=1)])).tolist()
@@ -229,7 +201,7 @@ class Evaluator:
                 variants = [tuple(weights[begin + i, k] for i, k in enumerate(rows[row, begin:end].tolist())) for row in group]
                 if stage == last:
                     work[stage, 0] += len(group)
-                    right, near = tally(self._stages[stage].logits(x, variants).cpu().numpy(), chunk.labels, MARGIN)
+                    right, near = tally(self._stages[stage].logits(x(), variants).cpu().numpy(), chunk.labels, MARGIN)
                     correct[group] = right
                     close.extend((group[variant], int(image)) for variant, image in np.argwhere(near))
                     continue
@@ -238,12 +210,14 @@ class Evaluator:
                 missing = [i for i, output in enumerate(outputs) if output is None]
                 work[stage] += len(missing), len(group) - len(missing)
                 if missing:
-                    for i, output in zip(missing, self._stages[stage](x, [variants[i] for i in missing]), strict=True):
-                        outputs[i] = shelf.put(prefixes[i], output)
+                    made = [shelf.take() for _ in missing]
+                    self._stages[stage](x(), [variants[i] for i in missing], made)
+                    for i, output in zip(missing, made, strict=True):
+                        outputs[i] = shelf.keep(prefixes[i], output)
                 for row, until, output in zip(group, untils[at : at + step], outputs, strict=True):
-                    descend(stage + 1, row, until, output)
+                    descend(stage + 1, row, until, lambda output=output: output)
 
-        descend(0, 0, len(rows), chunk.images.float() / 255)
+        descend(0, 0, len(rows), lambda: chunk.images.float() / 255)
         with self._lock:
             self._work += work * len(chunk.labels)
         return correct, close
@@ -271,33 +245,3 @@ class Evaluator:
             hits = logits(self._model, data.images[rows], str(self.device)).argmax(1) == data.labels[rows]
             right += int(hits[[image - start for image in images if start <= image < start + CHUNK]].sum())
         return right
-
-
-class _Shelf:
-    """Activations of one chunk after one stage by their prefix: at most `slots`, the least recently used written over.
-
-    The memory is taken once and used again, because touching new memory can cost more than computing what goes there.
-    """
-
-    def __init__(self, slots: int):
-        self.slots = slots
-        self._places: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
-        self._memory: torch.Tensor | None = None  # (slots, values of an activation)
-
-    def get(self, prefix: tuple[int, ...]) -> torch.Tensor | None:
-        if prefix in self._places:
-            self._places.move_to_end(prefix)
-        return self._places.get(prefix)
-
-    def put(self, prefix: tuple[int, ...], activation: torch.Tensor) -> torch.Tensor:
-        """Keep a copy and return it (without slots, the activation itself)."""
-        if not self.slots:
-            return activation
-        if self._memory is None:
-            self._memory = activation.new_empty(self.slots, activation.numel())
-        if len(self._places) == self.slots:
-            place = self._places.popitem(last=False)[1]
-        else:
-            place = self._memory[len(self._places)].as_strided(activation.shape, activation.stride())
-        self._places[prefix] = place.copy_(activation)
-        return place
