@@ -88,7 +88,7 @@ def test_tally_counts_only_what_is_beyond_the_margin():
     logits = np.array(
         [[[1.0, 1 + MARGIN / 2], [3.0, 1.0]], [[0.0, 5.0], [0.0, 2 * MARGIN]], [[2.0, 0.0], [np.nan, 1.0]]], np.float32
     )
-    correct, close = kernels.tally(logits, np.array([0, 1, 0]), MARGIN)
+    correct, close = kernels.tally(np.ascontiguousarray(logits.transpose(1, 2, 0)), np.array([0, 1, 0]), MARGIN)
     assert correct.tolist() == [2, 2]
     assert close.tolist() == [[True, False, False], [False, False, True]]
 

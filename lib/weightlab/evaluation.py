@@ -149,7 +149,7 @@ class Evaluator:
             expected, x = self._model(image), image
             for module in modules:
                 inside = {name: owners[id(value)] for name, value in module.named_parameters() if id(value) in owners}
-                stages.append(Stage(module, tuple(inside)))
+                stages.append(Stage(module, tuple(inside), x.shape[1:], all(stage.compiled for stage in stages)))
                 columns.append(list(inside.values()))
                 x = module(x)
                 shapes.append(x.shape[1:])
@@ -157,7 +157,7 @@ class Evaluator:
         if composed and sorted(column for each in columns for column in each) == list(range(len(owners))):
             return stages, columns, shapes
         names = tuple(f"{layer.name}.weight" for layer in self.codebooks.layers)
-        return [Stage(self._model, names)], [list(range(len(owners)))], [expected.shape[1:]]
+        return [Stage(self._model, names, image.shape[1:], True)], [list(range(len(owners)))], [expected.shape[1:]]
 
     # --- the walk ---------------------------------------------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class Evaluator:
                 variants = [tuple(weights[begin + i, k] for i, k in enumerate(rows[row, begin:end].tolist())) for row in group]
                 if stage == last:
                     work[stage, 0] += len(group)
-                    right, near = tally(self._stages[stage].logits(x(), variants).cpu().numpy(), chunk.labels, MARGIN)
+                    right, near = tally(self._stages[stage].logits(x(), variants), chunk.labels, MARGIN)
                     correct[group] = right
                     close.extend((group[variant], int(image)) for variant, image in np.argwhere(near))
                     continue

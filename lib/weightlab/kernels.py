@@ -12,7 +12,8 @@ from functools import cache
 import numpy as np
 from numba import njit
 
-LANES = 512  # images that a convolution takes at a time
+LANES = 512  # images at a time
+ROWS, TAPS = 10, 10  # of a linear layer at a time: beyond 100 weights LLVM gives up proving that results do not overwrite them
 COMPILE = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 _U = np.uintp  # an index that cannot be negative: numba then leaves out the test for it, and LLVM vectorises
 
@@ -29,20 +30,25 @@ def _tanh(x):
     return x * (_P0 + t * (_P1 + t * (_P2 + t * (_P3 + t * _P4)))) / (_Q0 + t * (_Q1 + t * (_Q2 + t * (_Q3 + t * _Q4))))
 
 
-@njit(**COMPILE)
-def tanh_in_place(y):
-    """tanh of every number of y, float32 (n,)."""
-    for i in range(len(y)):
-        y[i] = _tanh(y[i])
+def convolve(x: np.ndarray, weights: np.ndarray, bias: np.ndarray, activation: str, out: np.ndarray) -> None:
+    """A convolution, stride 1, no padding, its activation (tanh, relu), and the mean over 2x2 windows, into `out`.
+
+    x (inputs, height, width, n), weights (channels, inputs, rows, columns), bias (channels,), out (channels, h, w, n), all float32.
+    """
+    weights, bias = _filled_up(weights, 2), _filled_up(bias, 2)
+    kernel = _convolution(*weights.shape[2:])
+    kernel(x.reshape(-1), *x.shape[1:3], weights.reshape(-1), bias, activation == "tanh", out)
+
+
+def _filled_up(array: np.ndarray, step: int) -> np.ndarray:
+    """With zeros at the end, so that its length is a multiple of `step`."""
+    missing = -len(array) % step
+    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)]) if missing else array
 
 
 @cache
-def convolution(rows: int, columns: int) -> Callable:
-    """A compiled convolution of kernels (rows, columns), stride 1, no padding, with tanh or ReLU and the mean over 2x2 windows.
-
-    Called with x float32, flat (in·height·width·n); height; width; weights, flat (out·in·rows·columns) with out even; bias (out,);
-    whether tanh; and the result, written in place, (channels, h, w, n) with channels = out or out - 1.
-    """
+def _convolution(rows: int, columns: int) -> Callable:
+    """`convolve` for kernels of one shape, x and weights flat, with an even number of kernels."""
     taps = rows * columns
     accumulate = _accumulate(rows, columns)
 
@@ -77,49 +83,110 @@ def convolution(rows: int, columns: int) -> Callable:
 
 
 def _accumulate(rows: int, columns: int) -> Callable:
-    """The products of one input channel under two kernels, at the four places of a 2x2 window, added to `sums`, flat (8·LANES).
-
-    The function is written out here, input number by input number, each read once and used up to eight times: numba does not
-    unroll such a loop, and with a loop inside the one over images nothing is vectorised.
-    """
-    lines = [
-        f"def accumulate_{rows}x{columns}(sums, x, corner, row, step, w, one, other, lanes):",
-        "    for lane in range(lanes):",
-        "        i = U(lane)",
-        *(f"        s{each} = sums[U({each * LANES}) + i]" for each in range(8)),
-    ]
+    """The products of one input channel under two kernels, at the four places of a 2x2 window, added to `sums`, flat (8·LANES)."""
+    body = []
     for y in range(rows + 1):
         for z in range(columns + 1):
-            lines.append(f"        v = x[corner + U({y}) * row + U({z}) * step + i]")
+            body.append(f"v = x[corner + U({y}) * row + U({z}) * step + i]")
             for place, (down, right) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
                 if 0 <= y - down < rows and 0 <= z - right < columns:
                     tap = (y - down) * columns + z - right
-                    lines.append(f"        s{place} += w[one + U({tap})] * v")
-                    lines.append(f"        s{4 + place} += w[other + U({tap})] * v")
-    lines += [f"        sums[U({each * LANES}) + i] = s{each}" for each in range(8)]
+                    body += [f"s{place} += w[one + U({tap})] * v", f"s{4 + place} += w[other + U({tap})] * v"]
+    return _written_out(f"accumulate_{rows}x{columns}", "sums, x, corner, row, step, w, one, other, lanes", [], body, 8)
+
+
+def _accumulate_linear(taps: int) -> Callable:
+    """The products of `taps` inputs with their weights in ROWS rows, added to `sums`, flat (ROWS·LANES)."""
+    starts = [f"k{row} = start + U({row}) * inputs" for row in range(ROWS)]
+    body = []
+    for tap in range(taps):
+        body.append(f"v = x[corner + U({tap}) * step + i]")
+        body += [f"s{row} += w[k{row} + U({tap})] * v" for row in range(ROWS)]
+    return _written_out(f"accumulate_{taps}", "sums, x, corner, step, w, start, inputs, lanes", starts, body, ROWS)
+
+
+def _written_out(name: str, arguments: str, starts: list[str], body: list[str], count: int) -> Callable:
+    """A compiled loop over images in which `count` sums s0, s1, … stay in registers.
+
+    The body is written out term by term, each input number read once and used for several sums: numba does not unroll such a
+    loop, and with a loop inside the one over images nothing is vectorised.
+    """
+    lines = [
+        f"def {name}({arguments}):",
+        *(f"    {line}" for line in starts),
+        "    for lane in range(lanes):",
+        "        i = U(lane)",
+        *(f"        s{each} = sums[U({each * LANES}) + i]" for each in range(count)),
+        *(f"        {line}" for line in body),
+        *(f"        sums[U({each * LANES}) + i] = s{each}" for each in range(count)),
+    ]
     names = {"__name__": __name__, "U": _U}
     exec(compile("\n".join(lines), __file__, "exec"), names)  # with a file of its own numba can keep what it compiled
-    return njit(**COMPILE)(names[f"accumulate_{rows}x{columns}"])
+    return njit(**COMPILE)(names[name])
+
+
+def linear(x: np.ndarray, weights: np.ndarray, bias: np.ndarray, activation: str, out: np.ndarray) -> None:
+    """A linear layer, out = activation(weights·x + bias): x (inputs, n), weights (outputs, inputs), out (outputs, n), all float32.
+
+    `activation`: tanh, relu, or anything else for none.
+    """
+    weights, bias = _filled_up(weights, ROWS), _filled_up(bias, ROWS)
+    _linear(x.reshape(-1), weights.reshape(-1), bias, activation == "tanh", activation == "relu", out)
+
+
+_accumulate_many, _accumulate_one = _accumulate_linear(TAPS), _accumulate_linear(1)
+
+
+@njit(**COMPILE)
+def _linear(x, weights, bias, tanh, relu, out):
+    outputs, n = out.shape
+    inputs = len(weights) // len(bias)
+    sums = np.empty((ROWS, LANES), np.float32)
+    flat = sums.reshape(sums.size)
+    for first in range(0, n, LANES):
+        lanes = min(LANES, n - first)
+        for row in range(0, outputs, ROWS):
+            for r in range(ROWS):
+                sums[r] = bias[row + r]
+            at = 0
+            while at < inputs:
+                if at + TAPS <= inputs:
+                    _accumulate_many(flat, x, _U(at * n + first), _U(n), weights, _U(row * inputs + at), _U(inputs), lanes)
+                    at += TAPS
+                else:
+                    _accumulate_one(flat, x, _U(at * n + first), _U(n), weights, _U(row * inputs + at), _U(inputs), lanes)
+                    at += 1
+            for r in range(min(ROWS, outputs - row)):
+                y, result = sums[r], out[row + r, first : first + lanes]
+                if tanh:
+                    for i in range(lanes):
+                        result[i] = _tanh(y[i])
+                elif relu:
+                    for i in range(lanes):
+                        result[i] = max(y[i], _ZERO)
+                else:
+                    result[:] = y[:lanes]
 
 
 @njit(cache=True, nogil=True)
 def tally(logits, labels, margin):
-    """Correct images, int64 (variants,), of logits (n, variants, classes), and which images are too close to call, bool (variants, n).
+    """Correct images, int64 (variants,), of logits (variants, classes, n), and which are too close to call, bool (variants, n).
 
     An image is too close to call, and not counted, if the logit of its class and the highest other differ by less than `margin`.
     """
-    n, variants, classes = logits.shape
+    variants, classes, n = logits.shape
     correct, close = np.zeros(variants, np.int64), np.zeros((variants, n), np.bool_)
-    for image in range(n):
-        label = labels[image]
-        for variant in range(variants):
-            row, highest = logits[image, variant], -np.inf
-            for other in range(classes):
-                if other != label and row[other] > highest:
-                    highest = row[other]
-            gap = row[label] - highest
-            if gap >= margin:
-                correct[variant] += 1
-            elif not gap <= -margin:  # NaN is close too
-                close[variant, image] = True
+    own, highest = np.empty(n, np.float32), np.empty(n, np.float32)
+    for variant in range(variants):
+        highest[:] = -np.inf
+        for each in range(classes):
+            row = logits[variant, each]
+            for image in range(n):
+                mine = labels[image] == each
+                own[image] = row[image] if mine else own[image]
+                highest[image] = row[image] if not mine and row[image] > highest[image] else highest[image]
+        for image in range(n):
+            gap = own[image] - highest[image]
+            correct[variant] += gap >= margin
+            close[variant, image] = not (gap >= margin or gap <= -margin)  # NaN is close too
     return correct, close
