@@ -178,3 +178,20 @@ def test_a_gpu_counts_what_the_cpu_counts_within_one_image_in_a_thousand(network
     plans = np.random.default_rng(3).integers(1, 51, (50, 5))
     counts = [Evaluator(model, codebooks, [validation], device).correct(plans)[:, 0] for device in ("cpu", "cuda")]
     assert np.abs(counts[0] - counts[1]).max() <= IMAGES / 1000
+
+
+def test_threads_do_not_disturb_each_others_weights(validation):
+    """Modules of several layers are called with weights put into them; two threads once shared one such module."""
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        model = nn.Sequential(
+            nn.Sequential(nn.Flatten(), nn.Linear(1024, 200), nn.Tanh(), nn.Linear(200, 40)), nn.Linear(40, 10)
+        ).eval()
+    split = Split("seen", "validation", validation.images, logits(model, validation.images, "cpu").argmax(1))
+    codebooks = sharing.Codebooks(model)
+    plans = np.random.default_rng(4).integers(1, 6, (60, 3))
+    expected = oracle(model, codebooks, plans, split)
+    for _ in range(5):
+        np.testing.assert_array_equal(
+            Evaluator(model, codebooks, [split], "cpu", threads=4, chunk=20).correct(plans)[:, 0], expected
+        )

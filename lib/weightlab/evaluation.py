@@ -9,8 +9,11 @@ reference path, the plain forward pass of the whole network on fixed chunks of i
 
 import copy
 import threading
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
 
 import numpy as np
 import pandas as pd
@@ -23,7 +26,7 @@ from weightlab.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.kernels import tally
 from weightlab.stages import Stage
-from weightlab.training import CHUNK, logits
+from weightlab.training import CHUNK
 
 MARGIN = 1e-4  # logits
 REMEMBERED = 1_000_000  # plans whose counts are kept
@@ -52,7 +55,6 @@ class Evaluator:
         self.device = backend.device(device)
         self.threads = backend.check_threads(threads) or (1 if self.device.type == "cuda" else backend.cores())
         self._model = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
-        self._original = {name: value.clone() for name, value in self._model.state_dict().items()}
         self._stages, self._columns, self._shapes = self._cut()
         self._order = [column for columns in self._columns for column in columns]
         self._ends = np.cumsum([len(columns) for columns in self._columns]).tolist()
@@ -62,6 +64,10 @@ class Evaluator:
         slots = chunks.share_out(memory, sizes, total)
         self._chunks = chunks.divide(self.splits, chunk, self._stages, self._shapes, slots, self.device)
         self._siblings = max(1, min(BRANCHES, SIBLINGS_BYTES // (chunk * max(sizes)), *filter(None, slots)))
+        # Each working thread takes one: to call a module with other weights is to put them into it for a while.
+        self._replicas: SimpleQueue[tuple[nn.Module, list[Stage]]] = SimpleQueue()
+        for _ in range(self.threads):
+            self._replicas.put(copy.deepcopy((self._model, self._stages)))
         self._known: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._lock = threading.Lock()
         self._work = np.zeros((len(self._stages), 2), dtype=np.int64)  # images through each stage: computed, kept from earlier
@@ -117,6 +123,11 @@ class Evaluator:
         """Memory that kept activations take now."""
         return sum(shelf.nbytes for chunk in self._chunks for shelf in chunk.shelves)
 
+    @property
+    def computed(self) -> np.ndarray:
+        """Images that went through each stage so far, int64 (stages,)."""
+        return self._work[:, 0].copy()
+
     def explain(self) -> str:
         """What has been computed so far, what was reused, and why, a line each."""
         images = int(self.images.sum())
@@ -168,26 +179,43 @@ class Evaluator:
         order = np.lexsort(rows.T[::-1])
         weights = self._weights(rows)
         correct = np.zeros((len(plans), len(self.splits)), dtype=np.int64)
-        close: list[tuple[int, int, int]] = []  # plan, split, image
+        close: dict[tuple[int, int], list[int]] = defaultdict(list)  # images by plan and split
 
         def through(chunk: Chunk) -> None:
-            counts, near = self._walk(chunk, rows[order], weights)
+            with self._replica() as (_, stages):
+                counts, near = self._walk(chunk, rows[order], weights, stages)
             with self._lock:
                 correct[order, chunk.split] += counts
-                close.extend((int(order[row]), chunk.split, chunk.start + image) for row, image in near)
+                for row, image in near:
+                    close[int(order[row]), chunk.split].append(chunk.start + image)
 
-        with torch.inference_mode(), backend.threads(1), ThreadPoolExecutor(self.threads) as pool:
+        def decide(case: tuple[tuple[int, int], list[int]]) -> None:
+            (plan, split), images = case
+            with self._replica() as (model, _):
+                correct[plan, split] += self._decide(rows[plan], split, images, weights, model)
+
+        # New threads have as many threads of torch as there are cores, until told otherwise.
+        with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             list(pool.map(torch.inference_mode()(through), self._chunks))
-            for plan, split in sorted({(plan, split) for plan, split, _ in close}):
-                images = sorted(image for *where, image in close if where == [plan, split])
-                correct[plan, split] += self._reference(plans[plan], split, images)
+            list(pool.map(torch.inference_mode()(decide), close.items()))
+        self._referred += sum(map(len, close.values()))
         return correct
 
-    def _walk(self, chunk: Chunk, rows: np.ndarray, weights: dict) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    @contextmanager
+    def _replica(self) -> Iterator[tuple[nn.Module, list[Stage]]]:
+        replica = self._replicas.get()
+        try:
+            yield replica
+        finally:
+            self._replicas.put(replica)
+
+    def _walk(
+        self, chunk: Chunk, rows: np.ndarray, weights: dict, stages: list[Stage]
+    ) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """One chunk through all plans: correct images, int64 (n,), and the (row, image) that are too close to call."""
         correct, close = np.zeros(len(rows), dtype=np.int64), []
         work = np.zeros_like(self._work)
-        last = len(self._stages) - 1
+        last = len(stages) - 1
 
         def descend(stage: int, low: int, high: int, x: Callable[[], torch.Tensor]) -> None:
             """Rows low to high, which agree on all stages before this one, where their activation is x()."""
@@ -201,7 +229,7 @@ class Evaluator:
                 variants = [tuple(weights[begin + i, k] for i, k in enumerate(rows[row, begin:end].tolist())) for row in group]
                 if stage == last:
                     work[stage, 0] += len(group)
-                    right, near = tally(self._stages[stage].logits(x(), variants), chunk.labels, MARGIN)
+                    right, near = tally(stages[stage].logits(x(), variants), chunk.labels, MARGIN)
                     correct[group] = right
                     close.extend((group[variant], int(image)) for variant, image in np.argwhere(near))
                     continue
@@ -211,7 +239,7 @@ class Evaluator:
                 work[stage] += len(missing), len(group) - len(missing)
                 if missing:
                     made = [shelf.take() for _ in missing]
-                    self._stages[stage](x(), [variants[i] for i in missing], made)
+                    stages[stage](x(), [variants[i] for i in missing], made)
                     for i, output in zip(missing, made, strict=True):
                         outputs[i] = shelf.keep(prefixes[i], output)
                 for row, until, output in zip(group, untils[at : at + step], outputs, strict=True):
@@ -226,22 +254,19 @@ class Evaluator:
         """The weights of every layer and k that occur in rows, by (column of rows, k)."""
         weights = {}
         for column, layer in enumerate(self._order):
-            original = self._original[f"{self.codebooks.layers[layer].name}.weight"]
+            original = models.weight(self._model, self.codebooks.layers[layer].name)
             for k in np.unique(rows[:, column]).tolist():
                 shared = original if k == 0 else torch.from_numpy(self.codebooks.values(layer, k))
                 weights[column, k] = shared.reshape(original.shape).to(original)
         return weights
 
-    def _reference(self, plan: np.ndarray, split: int, images: list[int]) -> int:
+    def _decide(self, row: np.ndarray, split: int, images: list[int], weights: dict, model: nn.Module) -> int:
         """How many of some images the plain forward pass of the whole network classifies correctly."""
-        self._referred += len(images)
-        self._model.load_state_dict(self._original)
-        for group, k in enumerate(plan.tolist()):
-            if k:
-                self.codebooks.apply(self._model, group, self.codebooks.get(group, k))
+        names = [f"{self.codebooks.layers[layer].name}.weight" for layer in self._order]
+        shared = {name: weights[column, k] for column, (name, k) in enumerate(zip(names, row.tolist(), strict=True))}
         data, right = self.splits[split], 0
         for start in sorted({image - image % CHUNK for image in images}):
-            rows = slice(start, start + CHUNK)
-            hits = logits(self._model, data.images[rows], str(self.device)).argmax(1) == data.labels[rows]
+            x = data.images[start : start + CHUNK].to(self.device).float() / 255
+            hits = torch.func.functional_call(model, shared, (x,)).argmax(1).cpu() == data.labels[start : start + CHUNK]
             right += int(hits[[image - start for image in images if start <= image < start + CHUNK]].sum())
         return right
