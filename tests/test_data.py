@@ -19,7 +19,7 @@ NO_SOURCE = "no source answered"
 FETCH = "from weightlab import data, errors\ntry: data.fetch('{}')\nexcept errors.UserError as error: raise SystemExit(f'error: {{error}}')"
 
 
-@pytest.fixture(scope="session", params=data.DATASETS)
+@pytest.fixture(scope="session", params=data.CHECKSUMS)
 def dataset(request):
     """Each dataset that is here or can be fetched; (name, folder with its raw files)."""
     try:
@@ -100,7 +100,8 @@ def test_first_cuts_a_split(halves):
 @pytest.mark.parametrize(("dataset_name", "split"), [("cifar", "train"), ("mnist", "dev")])
 def test_unknown_names_say_what_is_allowed(dataset_name, split):
     with pytest.raises(
-        UserError, match="unknown (dataset 'cifar'; allowed: mnist, fashion_mnist|split 'dev'; allowed: train, validation, test)"
+        UserError,
+        match="unknown (dataset 'cifar'; allowed: mnist, fashion_mnist, imagenette, imagewang|split 'dev'; allowed: train, validation, test)",
     ):
         data.load(dataset_name, split)
 
@@ -155,7 +156,7 @@ def offline():
     return closed | {"no_proxy": "", "NO_PROXY": "", "PATH": "/nonexistent"}
 
 
-@pytest.mark.parametrize("command", [("-m", "weightlab.data"), ("-c", FETCH.format("fashion_mnist"))], ids=data.DATASETS)
+@pytest.mark.parametrize("command", [("-m", "weightlab.data"), ("-c", FETCH.format("fashion_mnist"))], ids=data.CHECKSUMS)
 def test_no_network_and_no_data_is_one_line(tmp_path, command):
     if "fashion_mnist" in command[-1] and os.path.isdir("/usr/share/datasets/fashion-mnist"):
         pytest.skip("Fashion-MNIST is installed on this machine, so that it needs no network")

@@ -74,7 +74,7 @@ def test_mobilenet_has_the_53_layers_of_table_b_4(published):
     batch_norm = sum(p.numel() for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
     assert batch_norm == 34_112
     assert models.layers(model, torch.zeros(1, 3, 32, 32)) == layers  # defined in the order of use
-    assert sum(layer.weights for layer in models.layers(models.mobilenet_v2(classes=10))) == 2_202_560
+    assert sum(layer.weights for layer in models.layers(models.build("mobilenet_v2_fashion"))) == 2_202_560
 
 
 # --- seeds ----------------------------------------------------------------------------------------------------------------------
@@ -266,7 +266,10 @@ def test_stages_compose_to_the_network(network, size, count):
 def test_the_command_verifies_what_is_there_and_refuses_what_it_has_no_recipe_for():
     command = [sys.executable, "-m", "weightlab.training"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.count("checkpoint verified") == 2, done.stderr
+    assert done.returncode == 0 and done.stdout.count("checkpoint verified") == 3, done.stderr
     done = subprocess.run([*command, "mobilenet_v2"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "error: unknown network with a recipe 'mobilenet_v2'; allowed: lenet5_tanh, lenet5_relu\n"
+    assert (
+        done.stderr
+        == "error: unknown network with a recipe 'mobilenet_v2'; allowed: lenet5_tanh, lenet5_relu, mobilenet_v2_fashion\n"
+    )

@@ -1,5 +1,6 @@
 """Datasets as tensors with fixed splits; downloaded once and checked by SHA-256."""
 
+import argparse
 import gzip
 import hashlib
 import http.client
@@ -10,6 +11,7 @@ import tempfile
 import urllib.request
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +23,10 @@ from weightlab import backend, errors, paths, rng
 from weightlab.errors import UserError, choose
 
 SPLITS = ("train", "validation", "test")
-SPLIT_SEED = 42  # the same halving of the 10 000 test images for both sets
+SPLIT_SEED = 42  # the same halving of the 10 000 test images for both MNIST sets
 TIMEOUT_S = 5
 IMAGE_SIZE = 32
+PICTURE_SIZE, SHORTER_SIDE = 224, 256  # pixels: of an Imagenette picture, and of its shorter side before its centre is cut out
 
 CHECKSUMS = {  # SHA-256 of the raw (unzipped) idx files
     "mnist": {
@@ -39,7 +42,18 @@ CHECKSUMS = {  # SHA-256 of the raw (unzipped) idx files
         "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
 }
-DATASETS = tuple(CHECKSUMS)
+PICTURES = {  # files in `train` and `val` of the sets that are folders of JPEG files
+    "imagenette": ("imagenette2", {"train": 9_469, "val": 3_925}),
+    "imagewang": ("imagewang", {"train": 14_669, "val": 3_929}),
+}
+IMAGENETTE = "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2.tgz", "fe2fc210e6bb7c5664d602c3cd71e612"  # and its MD5
+IMAGENET_INDEX = {  # of the folders of Imagenette, then of the dog breeds that Imagewang has besides
+    "n01440764": 0, "n02102040": 217, "n02979186": 482, "n03000684": 491, "n03028079": 497,
+    "n03394916": 566, "n03417042": 569, "n03425413": 571, "n03445777": 574, "n03888257": 701,
+    "n02086240": 155, "n02087394": 159, "n02088364": 162, "n02089973": 167, "n02093754": 182,
+    "n02096294": 193, "n02099601": 207, "n02105641": 229, "n02111889": 258, "n02115641": 273,
+}  # fmt: skip
+DATASETS = (*CHECKSUMS, *PICTURES)
 
 
 @dataclass(frozen=True)
@@ -61,15 +75,22 @@ class Split:
         return self if n is None else Split(self.dataset, self.name, self.images[:n], self.labels[:n])
 
 
-def load(dataset: str, split: str) -> Split:
+def load(dataset: str, split: str, folder: str | Path | None = None) -> Split:
     """One split of a dataset, downloading it first where needed.
 
     MNIST and Fashion-MNIST: 60 000 / 5 000 / 5 000; validation and test are the two halves of the 10 000 test images, cut by one
     fixed permutation (thesis 5). Each 28x28 image goes through torchvision's `Resize((32, 32))`.
-    Raises `UserError` for unknown names, and where the data can neither be found nor downloaded, or fail their checksum.
+    Imagenette: 9 469 / 1 177 / 2 748, Imagewang, which is never downloaded: 14 669 / 1 178 / 2 751; a fixed permutation of the
+    files in `val`, sorted by name, gives its first 70 % to test (thesis 5.7). Pictures are 3x224x224, labels ImageNet's 1 000.
+    A `folder` with `train` and `val` may stand for one of these two, with any number of files.
+    Raises `UserError` for unknown names, and where the data can neither be found nor downloaded, or are not what they should be.
     """
     choose("dataset", dataset, DATASETS)
     choose("split", split, SPLITS)
+    if dataset in PICTURES:
+        return Split(dataset, split, *_load_pictures(dataset, split, folder))
+    if folder is not None:
+        raise UserError(f"a folder can be given for {', '.join(PICTURES)}, not for {dataset}: got {folder}")
     folder = fetch(dataset)
     part = "train" if split == "train" else "t10k"
     images = _read_idx(folder / f"{part}-images-idx3-ubyte")  # uint8 (n, 28, 28)
@@ -85,6 +106,8 @@ def load(dataset: str, split: str) -> Split:
 def fetch(dataset: str) -> Path:
     """The folder with a dataset's raw files, downloaded if missing, always checked; several processes may ask at once."""
     choose("dataset", dataset, DATASETS)
+    if dataset in PICTURES:
+        return _fetch_pictures(dataset)
     folder = paths.data() / dataset
 
     def complete() -> bool:
@@ -210,9 +233,79 @@ def _resized(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(resized).unsqueeze(1)
 
 
+def _load_pictures(dataset: str, split: str, folder: str | Path | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images, uint8 (n, 3, 224, 224), and ImageNet labels, int64 (n,), of a split of Imagenette or Imagewang."""
+    part = "train" if split == "train" else "val"
+    place = (_fetch_pictures(dataset) if folder is None else paths.resolve(folder)) / part
+    try:
+        files = backend.torchvision().datasets.ImageFolder(place)
+    except OSError as error:
+        raise UserError(f"{place} is not a folder of pictures by class: {_one_line(error)}") from None
+    if unknown := sorted(set(files.classes) - set(IMAGENET_INDEX)):
+        raise UserError(f"{place} holds a class folder {unknown[0]}; allowed: {', '.join(IMAGENET_INDEX)}")
+    expected = PICTURES[dataset][1][part]
+    if folder is None and len(files) != expected:
+        raise UserError(f"{place} holds {len(files)} pictures, expected {expected}; delete {place.parent} and fetch it again")
+    samples = sorted(files.samples, key=lambda sample: (Path(sample[0]).name, sample[0]))
+    order = rng.permutation(SPLIT_SEED, "imagenette", len(samples))  # of train too, so that its first images are of all classes
+    if split != "train":
+        validation = 3 * len(samples) // 10
+        order = order[len(samples) - validation :] if split == "validation" else order[: len(samples) - validation]
+    chosen = [samples[row] for row in order]
+    images = torch.empty(len(chosen), 3, PICTURE_SIZE, PICTURE_SIZE, dtype=torch.uint8)
+    with ThreadPoolExecutor(backend.cores()) as pool:
+        for row, picture in enumerate(pool.map(_picture, [file for file, _ in chosen])):
+            images[row] = picture
+    return images, torch.tensor([IMAGENET_INDEX[files.classes[number]] for _, number in chosen])
+
+
+def _picture(file: str) -> torch.Tensor:
+    """A picture as MobileNet_v2's ImageNet weights want it, before standardising: uint8 (3, 224, 224)."""
+    from PIL import Image
+
+    transforms = backend.torchvision().transforms
+    try:
+        picture = transforms.Resize(SHORTER_SIDE)(Image.open(file).convert("RGB"))
+    except OSError as error:
+        raise UserError(f"{file} is not a readable picture ({_one_line(error)}); restore it") from None
+    return transforms.PILToTensor()(transforms.CenterCrop(PICTURE_SIZE)(picture))
+
+
+def _fetch_pictures(dataset: str) -> Path:
+    """The folder with `train` and `val` of Imagenette, downloaded if missing, or of Imagewang."""
+    folder, reason = paths.data() / PICTURES[dataset][0], "it is never downloaded"
+    if dataset == "imagenette" and not folder.is_dir():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.parent / f".{folder.name}.lock"):
+                if not folder.is_dir():  # another process may have been faster
+                    _download_imagenette(folder)
+        except _FAILURES as error:
+            reason = f"{IMAGENETTE[0]} cannot be fetched: {_one_line(error)}"
+    if not folder.is_dir():
+        raise UserError(f"{dataset} is not in {folder} ({reason}); put its folders train and val there")
+    return folder
+
+
+def _download_imagenette(folder: Path) -> None:
+    address, md5 = IMAGENETTE
+    datasets = backend.torchvision().datasets
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        archive = Path(temporary) / Path(address).name
+        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer, open(archive, "wb") as file:
+            shutil.copyfileobj(answer, file)
+        if not datasets.utils.check_integrity(archive, md5):
+            raise OSError(f"{archive.name} arrived with another MD5 than {md5}")
+        datasets.Imagenette(temporary, "val", download=True)  # unpacks what it finds
+        (Path(temporary) / folder.name).replace(folder)
+
+
 def main() -> None:
     """`python -m weightlab.data`: fetch and check what the notebooks need."""
-    for dataset in ("mnist",):
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("datasets", nargs="*", default=list(CHECKSUMS), metavar="DATASET", help="default: all with a checksum")
+    for dataset in parser.parse_args().datasets:
+        choose("dataset with checksums", dataset, CHECKSUMS)
         print(f"{dataset}: {fetch(dataset)} (checksums verified)")
 
 
