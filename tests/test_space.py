@@ -1,4 +1,4 @@
-"""The integer search space and its reduction by a range scan (section 3.2)."""
+"""Search spaces: lists of k with their reduction by a range scan (section 3.2), and boxes (section 5.5)."""
 
 import numpy as np
 import pandas as pd
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightlab import rng, space
+from weightlab import rng, search, space
 from weightlab.errors import UserError
-from weightlab.space import IntegerSpace
+from weightlab.space import BoxSpace, IntegerSpace
 
 HOLES = IntegerSpace(([1, 2, 5, 9], [3], [2, 4, 50]))
 
@@ -119,3 +119,54 @@ def test_scan_shares_one_layer_at_a_time_and_records_every_split():
 def test_a_scan_feeds_reduce():
     found = space.scan(lambda plans: (plans.max(axis=1, keepdims=True) >= 2) * 0.98, ["conv", "linear"], [1, 2, 3])
     assert [each.tolist() for each in space.reduce(found, "accuracy_0", 0.97).lists] == [[2, 3], [2, 3]]
+
+
+# --- boxes ----------------------------------------------------------------------------------------------------------------------
+
+BOX = BoxSpace((9.8, 1.0, 3))
+
+
+def test_a_box_keeps_positions_inside_and_two_decimals():
+    positions = np.array([[-1.0, 0.123456, 2.999], [9.81, 1.0, 0.005], [4.444, 0.996, 3.2]])
+    assert BOX.decode(positions).tolist() == [[0.0, 0.12, 3.0], [9.8, 1.0, 0.0], [4.44, 1.0, 3.0]]
+    assert positions[0, 0] == -1.0 and BOX.dimensions == 3 and BOX.lengths.tolist() == [9.8, 1.0, 3.0]
+
+
+def test_samples_of_a_box_fill_it_and_repeat_with_the_seed():
+    sample = BOX.sample(rng.derive(1), 4000)
+    assert (sample >= 0).all() and (sample <= BOX.lengths).all()
+    np.testing.assert_allclose(sample.mean(axis=0) / BOX.lengths, 0.5, atol=0.03)
+    assert (sample == BOX.sample(rng.derive(1), 4000)).all()
+
+
+@pytest.mark.parametrize("limits", [(), (0,), (1, -2), (1, np.inf), (np.nan,)])
+def test_a_box_without_sides_is_refused(limits):
+    with pytest.raises(UserError, match="a box needs at least one limit, each a finite number above 0"):
+        BoxSpace(limits)
+
+
+@pytest.mark.parametrize("name", search.SEARCHES)
+def test_every_search_works_in_a_box(name):
+    """Vectors stay inside, a state restores the search, and guided ones end nearer a hidden point than random search."""
+    hidden = np.array([7.31, 0.25, 1.5])
+
+    def fitness(objectives):
+        return objectives[:, 0]
+
+    def course(made, evaluations):
+        while made.evaluations < evaluations:
+            vectors = made.ask()
+            assert (vectors >= 0).all() and (vectors <= BOX.lengths).all()
+            nearness = -np.linalg.norm((vectors - hidden) / BOX.lengths, axis=1)
+            made.tell(np.column_stack([nearness, np.ones(len(vectors))]), fitness)
+        return made
+
+    def ends(name):
+        return np.median([course(search.make(name, BOX, rng.derive(seed)), 400).best_objectives[0] for seed in range(15)])
+
+    assert ends(name) >= ends("random")
+    whole = course(search.make(name, BOX, rng.derive(3)), 300)
+    half = course(search.make(name, BOX, rng.derive(3)), 100)
+    resumed = search.make(name, BOX, rng.derive(99))
+    resumed.restore(half.state())
+    assert course(resumed, 300).state() == whole.state()

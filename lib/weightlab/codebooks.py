@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 from torch import nn
 
 from weightlab import accounting, clustering, floats, models, paths
-from weightlab.clustering import Codebook
+from weightlab.clustering import Codebook, Lift
 from weightlab.errors import UserError, choose
 
 WHOLE_NET = "whole net"
@@ -48,6 +48,8 @@ class Codebooks:
         self._folder = None if folder is None else paths.resolve(folder)
         self._books: dict[tuple[int, int], Codebook] = {}
         self._stored: dict[tuple[int, int], Stored] = {}
+        self._numbers: dict[tuple[int, Lift], int] = {}  # that `lifted` has given out ...
+        self._lifts: dict[int, tuple[int, Lift]] = {}  # ... and what they stand for
 
     @property
     def names(self) -> list[str]:
@@ -68,8 +70,22 @@ class Codebooks:
         """The unshared weights of a group, float32 (weights,)."""
         return self._groups[group]
 
+    def lifted(self, k: int, lift: Lift) -> int:
+        """The number by which plans name k clusters made in a lifted space (equation 3.1), for as long as this object lives.
+
+        It lies beyond every k, and is k itself where the lift does nothing. Such a plan has the rates of its k.
+        """
+        clustering.check_k(k)
+        if lift.focus == 0 or lift.spread == 0:
+            return int(k)
+        number = self._numbers.setdefault((int(k), lift), clustering.K_MAX + 1 + len(self._numbers))
+        self._lifts[number] = int(k), lift
+        return number
+
     def get(self, group: int, k: int) -> Codebook:
-        """The codebook of a group with k clusters; raises `UserError` for k outside 1..65 536."""
+        """The codebook of a group with k clusters; raises `UserError` for k outside 1..65 536 that `lifted` has not given out."""
+        if k in self._lifts:
+            return self._get_lifted(group, k)
         clustering.check_k(k)
         if (group, k) not in self._books:
             if (group, k) not in self._stored:
@@ -101,19 +117,30 @@ class Codebooks:
         if not np.issubdtype(plans.dtype, np.integer):
             wrong = next((k for k in plans.flat if k != k // 1), plans.flat[0]) if plans.dtype.kind == "f" else plans.flat[0]
             raise UserError(f"a plan holds whole numbers of clusters, got {wrong!r} ({plans.dtype})")
-        if ((plans < least) | (plans > clustering.K_MAX)).any():
-            wrong = plans[(plans < least) | (plans > clustering.K_MAX)][0]
+        outside = (plans < least) | (plans > clustering.K_MAX + len(self._lifts))
+        if outside.any():
+            wrong = plans[outside][0]
             raise UserError(f"number of clusters k must be a whole number from {least} to {clustering.K_MAX}, got {wrong}")
         return plans.astype(np.int64)
 
     def rates(self, plans: np.ndarray) -> dict[str, np.ndarray]:
         """Every rate of plans (..., groups), by name, each (...,)."""
-        arguments = self.weights, plans, self.format
+        lifted = np.array([0, *(k for k, _ in self._numbers)])
+        beyond = np.maximum(np.asarray(plans) - clustering.K_MAX, 0)
+        arguments = self.weights, np.where(beyond, lifted[beyond], plans), self.format
         return {
             "storage_rate": accounting.storage_rate(*arguments),
             "layer_mean_rate": accounting.layer_mean_rate(*arguments),
             "thesis_model_rate": accounting.thesis_model_rate(*arguments),
         }
+
+    def _get_lifted(self, group: int, number: int) -> Codebook:
+        """Kept packed, because there may be thousands of them."""
+        if (group, number) not in self._stored:
+            k, lift = self._lifts[number]
+            book = clustering.cluster(self._groups[group], k, self.method, self.format, lift)
+            self._stored[group, number] = _packed(book, self._groups[group])
+        return _unpacked(*self._stored[group, number], self._groups[group])
 
     def _fetch(self, group: int, ks: list[int]) -> "dict[int, Stored]":
         """Codebooks of a group, from the folder if they are there, else made, and left there."""

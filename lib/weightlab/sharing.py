@@ -1,19 +1,22 @@
 """Weight sharing: replace each layer's weights by the centroids of a codebook, in a copy of the network (sections 2.5, 3.1)."""
 
 import copy
+import time
 from collections.abc import Iterable, Mapping
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from weightlab import accounting, clustering
+from weightlab import accounting, backend, clustering, training
 from weightlab.clustering import PLAIN, Lift
 from weightlab.codebooks import WHOLE_NET, Codebooks
+from weightlab.data import Split
 from weightlab.errors import choose
 
-__all__ = ["WHOLE_NET", "Codebooks", "share"]
+__all__ = ["WHOLE_NET", "Codebooks", "inertia_excess", "share", "time_plans"]
 
 
 def share(
@@ -57,3 +60,48 @@ def share(
             "max_error": float(np.abs(original - book.values()).max()),
         })  # fmt: skip
     return shared, pd.DataFrame(rows)
+
+
+def time_plans(
+    model: nn.Module, plans: np.ndarray, split: Split, methods: Iterable[str], format: str = "float32"
+) -> pd.DataFrame:
+    """What plans (n, layers) cost one by one when nothing is kept between them (section 5.6, table 5.10), on one thread.
+
+    A row per plan and method: clustering_s (every layer clustered anew and written into the network, seconds), accuracy_s (a plain
+    forward pass over the split, seconds), accuracy (fraction). Methods take turns plan by plan, so that a noisy machine favours none;
+    the first plan is done once before, untimed, so that libraries are loaded.
+    """
+    methods = list(methods)
+    for method in methods:
+        choose("clustering method", method, clustering.METHODS)
+    shared, books = copy.deepcopy(model), Codebooks(model, ks=())
+    plans = books.check(plans)
+
+    def timed(plan: np.ndarray, method: str) -> dict:
+        started = time.perf_counter()
+        for group, k in enumerate(plan.tolist()):
+            books.apply(shared, group, clustering.cluster(books.original(group), k, method, format))
+        clustered = time.perf_counter()
+        accuracy = training.accuracy(shared, split, "cpu", threads=1)
+        seconds = {"clustering_s": clustered - started, "accuracy_s": time.perf_counter() - clustered}
+        return {"method": method, "plan": plan, "accuracy": accuracy} | seconds
+
+    with backend.threads(1):
+        for method in methods:
+            timed(plans[0], method)
+        return pd.DataFrame([timed(plan, method) for plan in plans for method in methods])
+
+
+def inertia_excess(codebooks: Mapping[str, Codebooks], ks: Iterable[int]) -> pd.DataFrame:
+    """How far each method's inertia lies above the least possible: columns method, layer, k, inertia, excess_pct.
+
+    `codebooks` by method, of the same network and format; raises `UserError` unless "exact", the measure of all, is among them.
+    """
+    choose("clustering method", "exact", codebooks)
+    names, rows = codebooks["exact"].names, []
+    for group, k in product(range(len(names)), ks):
+        inertia = {method: books.get(group, k).inertia(books.original(group)) for method, books in codebooks.items()}
+        for method, value in inertia.items():
+            excess = 100 * (value / inertia["exact"] - 1)
+            rows.append({"method": method, "layer": names[group], "k": k, "inertia": value, "excess_pct": excess})
+    return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""The integer search space: for each layer an ordered list of allowed k (section 3.2)."""
+"""Search spaces: for each layer an ordered list of allowed k (section 3.2), or a box of real vectors (section 5.5)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,6 +38,39 @@ class IntegerSpace:
         """Plans, int64 (n, d), of indices or of positions in [0, n_l]: index min(floor(x_l), n_l − 1)."""
         indices = np.clip(np.floor(positions).astype(np.int64), 0, self.lengths - 1)
         return np.stack([allowed[column] for allowed, column in zip(self.lists, indices.T, strict=True)], axis=1)
+
+
+@dataclass(frozen=True)
+class BoxSpace:
+    """Vectors of real numbers from 0 to `highest`, one limit per coordinate; kept to `decimals` places, so that repeats are known.
+
+    Raises `UserError` unless every limit is a finite number above 0.
+    """
+
+    highest: tuple[float, ...]
+    decimals: int = 2
+
+    def __post_init__(self):
+        object.__setattr__(self, "highest", tuple(map(float, self.highest)))
+        if not self.highest or not all(0 < limit < np.inf for limit in self.highest):
+            raise UserError(f"a box needs at least one limit, each a finite number above 0, got {list(self.highest)}")
+
+    @property
+    def dimensions(self) -> int:
+        return len(self.highest)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Lengths of the sides, float64 (d,)."""
+        return np.array(self.highest)
+
+    def sample(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """Uniform vectors, float64 (n, d)."""
+        return rng.random((n, self.dimensions)) * self.lengths
+
+    def decode(self, positions: np.ndarray) -> np.ndarray:
+        """The vectors, float64 (n, d), that positions stand for: inside the box, rounded."""
+        return np.clip(np.round(positions, self.decimals), 0, self.lengths)
 
 
 def full(dimensions: int, ks: Sequence[int]) -> IntegerSpace:

@@ -1,4 +1,4 @@
-"""Searches over integer spaces: ask for plans, tell what they achieved."""
+"""Searches over lists of k or boxes: ask for plans, tell what they achieved."""
 
 import math
 from dataclasses import fields
@@ -11,7 +11,7 @@ from weightlab.search.black_hole import BlackHole
 from weightlab.search.genetic import Genetic
 from weightlab.search.particle_swarm import ParticleSwarm
 from weightlab.search.random_search import RandomSearch
-from weightlab.space import IntegerSpace
+from weightlab.space import BoxSpace, IntegerSpace
 
 SEARCHES: dict[str, type[Search]] = {
     "random": RandomSearch,
@@ -21,7 +21,7 @@ SEARCHES: dict[str, type[Search]] = {
 }
 
 
-def make(name: str, space: IntegerSpace, rng: np.random.Generator, **settings) -> Search:
+def make(name: str, space: IntegerSpace | BoxSpace, rng: np.random.Generator, **settings) -> Search:
     """The search called `name`; `settings` override its published ones. Raises `UserError` for unknown names and values."""
     choose("search", name, SEARCHES)
     kind = SEARCHES[name]

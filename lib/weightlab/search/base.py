@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from weightlab.space import IntegerSpace
+from weightlab.space import BoxSpace, IntegerSpace
 
 Fitness = Callable[[np.ndarray], np.ndarray]  # objectives (n, 2) -> fitness (n,), higher is better
 
@@ -13,15 +13,15 @@ Fitness = Callable[[np.ndarray], np.ndarray]  # objectives (n, 2) -> fitness (n,
 class Search:
     """Maximises fitness over plans by asking for generations of them.
 
-    `ask()` gives plans, int64 (n, d); `tell(objectives, fitness)` takes what they achieved, float64 (n, 2), and the function that
-    scores objectives *now*. Fitness may change between generations, so bests keep their objectives and are scored anew each time.
+    `ask()` gives plans, int64 (n, d), in a box float64; `tell(objectives, fitness)` takes what they achieved, float64 (n, 2), and the
+    function that scores objectives *now*. Fitness may change between generations, so bests keep their objectives and are scored anew each time.
     Arguments are never modified; all randomness comes from `rng`.
     """
 
     Settings: type
     kept: ClassVar[tuple[str, ...]] = ()  # names of the attributes that make up a subclass's state
 
-    def __init__(self, space: IntegerSpace, rng: np.random.Generator, settings):
+    def __init__(self, space: IntegerSpace | BoxSpace, rng: np.random.Generator, settings):
         self.space, self.rng, self.settings = space, rng, settings
         self.generation = 0
         self.evaluations = 0
@@ -35,7 +35,7 @@ class Search:
         raise NotImplementedError
 
     def ask(self) -> np.ndarray:
-        """The plans of the next generation, int64 (n, d); the same again until they are told."""
+        """The plans of the next generation, (n, d); the same again until they are told."""
         if self._pending is None:
             self._pending = self._ask()
         return self.space.decode(self._pending)

@@ -1,0 +1,267 @@
+"""A chosen plan made better at the same rate: every layer clustered again in a lifted space (equation 3.1, section 5.5).
+
+A vector of focus values, float (L,), has one for each layer of the plan (one in all for a whole-net plan); 0 leaves a layer as it is.
+Losses and accuracies stand in tables under the names that `Evaluator.measure` gives them, for every split of the evaluator.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from tqdm import tqdm
+
+from weightlab import paths, rng, runs, search
+from weightlab.clustering import Lift
+from weightlab.codebooks import Codebooks
+from weightlab.errors import UserError, choose
+from weightlab.evaluation import Evaluator
+from weightlab.fitness import Target, TargetRule
+from weightlab.space import BoxSpace
+
+FOCUSES = tuple(round(0.2 * step, 1) for step in range(50))  # 0, 0.2 … 9.8
+SPREAD = 2.0
+SWARM = {"particles": 10, "max_velocity": 2.0}  # where its settings differ from those of section 5.2
+SCHEMA = 1  # raised whenever tables of an older kind may no longer be read
+
+
+def focus_grid(
+    evaluator: Evaluator,
+    plan: Sequence[int],
+    folder: str | Path,
+    spread: float = SPREAD,
+    focuses: Sequence[float] = FOCUSES,
+    chooser: str = "validation",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Try every focus on one layer after the other, from input to output, and keep the first of highest accuracy on split `chooser`.
+
+    Earlier layers stay at their chosen focus, later ones are clustered plainly. A row per layer and focus: spread, layer, name, k,
+    focus, chosen (bool), `predictors`, rates, accuracy and loss on every split. The table is kept in `folder` layer by layer: a call that
+    was interrupted goes on where it was, a repeated one costs nothing. `chosen` reads the result.
+    Raises `UserError` for a wrong plan, spread, split or folder, and for focuses that are not finite or lack 0.
+    """
+    books, plan, focuses = evaluator.codebooks, _plan(evaluator, plan), _focuses(focuses)
+    choose("split", chooser, [split.name for split in evaluator.splits])
+    identity = {"plan": plan, "spread": _spread(spread), "focuses": focuses, "chooser": chooser}
+    with _kept(folder, "focus", evaluator, identity) as file:
+        tables = [rows for _, rows in _read(file).groupby("layer")] if file.exists() else []
+        left, done = range(len(tables), len(plan)), len(tables)
+        for layer in tqdm(
+            left, initial=done, total=len(plan), desc=f"focus, spread {spread:g}", unit="layer", disable=not progress
+        ):
+            trials = np.zeros((len(focuses), len(plan)))
+            trials[:, :layer] = [chosen(table)[0] for table in tables]
+            trials[:, layer] = focuses
+            table = measure(evaluator, plan, trials, spread)
+            guesses = [predictors(books, layer, plan[layer], Lift(focus, spread)) for focus in focuses]
+            columns = {"layer": layer, "name": books.names[layer], "k": plan[layer], "focus": focuses}
+            columns["chosen"] = np.arange(len(focuses)) == table[f"{chooser}_accuracy"].argmax()  # the first of the highest
+            tables.append(pd.concat([pd.DataFrame(columns), pd.DataFrame(guesses), table], axis=1))
+            paths.write_table(pd.concat(tables, ignore_index=True), file.parent, file.stem)
+        table = _read(file)
+    table.insert(0, "spread", float(spread))
+    return table
+
+
+def chosen(grid: pd.DataFrame) -> np.ndarray:
+    """The focus that a `focus_grid` chose for each of its layers, float64 (layers,)."""
+    return grid.loc[grid["chosen"]].sort_values("layer")["focus"].to_numpy()
+
+
+def measure(evaluator: Evaluator, plan: Sequence[int], focuses: np.ndarray, spread: float = SPREAD) -> pd.DataFrame:
+    """`Evaluator.measure` of a plan under vectors of focus values (n, L); `focuses` of 0 throughout give the plan as it is."""
+    plan, focuses = _plan(evaluator, plan), np.atleast_2d(focuses)
+    if focuses.shape[1] != len(plan):
+        raise UserError(f"a plan of {len(plan)} numbers needs as many focus values, got {focuses.shape[1]}")
+    lifted, spread = evaluator.codebooks.lifted, _spread(spread)
+    numbers = [[lifted(k, Lift(focus, spread)) for k, focus in zip(plan, row, strict=True)] for row in focuses.tolist()]
+    return evaluator.measure(np.array(numbers))
+
+
+def compare(evaluator: Evaluator, plan: Sequence[int], focuses: Sequence[float], spread: float = SPREAD) -> dict[str, float]:
+    """A plan as it is and under one vector of focus values: its rates, and accuracy and loss as `<split>_loss_pp_before`, `…_after`."""
+    table = measure(evaluator, plan, np.stack([np.zeros(len(focuses)), focuses]), spread)
+    rates = [column for column in table if column.endswith("_rate")]
+    found = table[rates].iloc[0].to_dict()
+    for when, row in zip(("before", "after"), table.drop(columns=rates).to_dict("records"), strict=True):
+        found |= {f"{column}_{when}": value for column, value in row.items()}
+    return found
+
+
+def tune(evaluator: Evaluator, plan: Sequence[int], folder: str | Path, also: Sequence[Evaluator] = (), **grid) -> pd.DataFrame:
+    """A plan before and after a `focus_grid`, whose arguments `grid` are: one row with spread, focuses (chosen) and what `compare` says.
+
+    `loss_pp_before` and `loss_pp_after` are those on the split that chose. Evaluators in `also` measure on further splits what was
+    chosen without them; they must have been given the same codebooks.
+    """
+    spread, chooser = grid.get("spread", SPREAD), grid.get("chooser", "validation")
+    focuses = chosen(focus_grid(evaluator, plan, folder, **grid))
+    row = {"spread": float(spread), "focuses": focuses}
+    for each in (evaluator, *also):
+        row |= compare(each, plan, focuses, spread)
+    row |= {f"loss_pp_{when}": row[f"{chooser}_loss_pp_{when}"] for when in ("before", "after")}
+    return pd.DataFrame([row])
+
+
+def for_plans(
+    plans: Mapping[tuple, tuple],
+    by: Sequence[str],
+    tables: Callable[..., Sequence[pd.DataFrame]],
+    title: str = "",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """The tables that `tables(evaluator, plan, …)` makes of each of `plans`, all of them one below the other.
+
+    Columns `by` hold the key under which `plans` has the evaluator, the plan and what else there is; column `plan` the plan.
+    """
+    parts = [pd.DataFrame(columns=[*by, "plan"])]
+    for key, arguments in tqdm(plans.items(), desc=title, unit="plan", disable=not progress):
+        rows = pd.concat(tables(*arguments), ignore_index=True)
+        told = dict(zip(by, key, strict=True)) | {"plan": pd.Series([arguments[1]] * len(rows))}
+        parts.append(pd.concat([pd.DataFrame(told), rows], axis=1))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+def predictors(codebooks: Codebooks, layer: int, k: int, lift: Lift) -> dict[str, float]:
+    """What section 5.5 hoped would tell a good focus without measuring accuracy.
+
+    `inertia`: sum of squared distances to the cluster means in the lifted space; `weight_delta`: Σ|w − w'|, w' as stored.
+    """
+    weights, book = codebooks.original(layer).astype(np.float64), codebooks.get(layer, codebooks.lifted(k, lift))
+    members = np.maximum(np.bincount(book.labels), 1)
+    inertia = 0.0
+    for coordinate in (weights, lift(weights, weights.mean())):
+        means = np.bincount(book.labels, coordinate) / members
+        inertia += float(((coordinate - means[book.labels]) ** 2).sum())
+    return {"inertia": inertia, "weight_delta": float(np.abs(weights - book.values()).sum())}
+
+
+def lifted_points(weights: np.ndarray, focuses: Sequence[float], spread: float = SPREAD) -> pd.DataFrame:
+    """Weights, in the order given, in the lifted space of every focus: columns focus, weight, lifted (its second coordinate)."""
+    x = np.asarray(weights, dtype=np.float64)
+    lifts = {focus: Lift(focus, _spread(spread))(x, x.mean()) for focus in focuses}
+    return pd.concat([pd.DataFrame({"focus": focus, "weight": x, "lifted": y}) for focus, y in lifts.items()], ignore_index=True)
+
+
+def clustered_points(codebooks: Codebooks, layer: int, k: int, focuses: Sequence[float], spread: float = SPREAD) -> pd.DataFrame:
+    """As `lifted_points`, of the weights of a layer, with a column cluster (from 0): what figure B.1 shows."""
+    points = lifted_points(codebooks.original(layer), focuses, spread)
+    labels = [codebooks.get(layer, codebooks.lifted(k, Lift(focus, spread))).labels for focus in focuses]
+    return points.assign(cluster=np.concatenate(labels))
+
+
+def one_by_one(
+    evaluator: Evaluator,
+    plan: Sequence[int],
+    folder: str | Path,
+    spreads: Sequence[float],
+    focuses: Sequence[float] = FOCUSES,
+) -> pd.DataFrame:
+    """Every focus with every spread on each layer by itself, all others clustered plainly; kept in `folder`.
+
+    A row each: layer, name, k, spread, focus, and what `Evaluator.measure` tells. Raises `UserError` as `focus_grid` does.
+    """
+    plan, focuses, spreads = _plan(evaluator, plan), _focuses(focuses), [_spread(spread) for spread in spreads]
+    with _kept(folder, "one-by-one", evaluator, {"plan": plan, "spreads": spreads, "focuses": focuses}) as file:
+        if not file.exists():
+            tables = []
+            for layer, name in enumerate(evaluator.codebooks.names):
+                trials = np.outer(focuses, np.arange(len(plan)) == layer)  # (focuses, L)
+                for spread in spreads:
+                    columns = {"layer": layer, "name": name, "k": plan[layer], "spread": spread, "focus": focuses}
+                    tables.append(pd.concat([pd.DataFrame(columns), measure(evaluator, plan, trials, spread)], axis=1))
+            paths.write_table(pd.concat(tables, ignore_index=True), file.parent, file.stem)
+        return _read(file)
+
+
+def swarm(
+    evaluator: Evaluator,
+    plan: Sequence[int],
+    folder: str | Path,
+    spread: float = SPREAD,
+    focuses: Sequence[float] = FOCUSES,
+    chooser: str = "validation",
+    seed: int = 0,
+    progress: bool = True,
+    **settings,
+) -> pd.DataFrame:
+    """A particle swarm over the focus of all layers at once, towards the highest accuracy on split `chooser`.
+
+    Against a `focus_grid` over the same `focuses`: positions go from 0 to their highest, and it has as many evaluations. `settings`
+    override those of section 5.5. Returns the records of `runs.run` with the vectors in column `focuses` and a column spread; kept
+    in `folder`, resumed there if interrupted. Raises `UserError` as `focus_grid` does, and for a wrong setting.
+    """
+    plan, focuses = _plan(evaluator, plan), _focuses(focuses)
+    choose("split", chooser, [split.name for split in evaluator.splits])
+    box, budget = BoxSpace((focuses[-1],) * len(plan)), len(focuses) * len(plan)
+    made = search.make("particle_swarm", box, rng.derive(seed, "focus swarm"), **SWARM | settings)
+    rate = float(evaluator.codebooks.rates(plan)["storage_rate"])
+
+    def measured(focuses: np.ndarray) -> pd.DataFrame:
+        table = measure(evaluator, plan, focuses, spread)
+        return table.assign(accuracy=table[f"{chooser}_accuracy"], loss_pp=table[f"{chooser}_loss_pp"], rate=rate)
+
+    # The rate never changes, so the fittest by equation 3.4 is the most accurate.
+    target = Target(TargetRule(accuracy=1, rate=rate))
+    identity = {
+        "plan": plan,
+        "spread": _spread(spread),
+        "highest": box.highest,
+        "chooser": chooser,
+        "seed": seed,
+        "budget": budget,
+    }
+    with _kept(folder, "swarm", evaluator, identity | {"settings": asdict(made.settings)}) as file:
+        place = file.with_suffix("")
+        if not (place / "evaluations.parquet").exists():
+            place.mkdir(exist_ok=True)
+            with tqdm(total=budget, desc=f"focus swarm {seed}", disable=not progress) as bar:
+                runs.run(made, target, measured, budget, place, {"chooser": chooser, "seed": seed}, bar.update)
+        table = _read(place / "evaluations.parquet").rename(columns={"plan": "focuses"})
+    table.insert(0, "spread", float(spread))
+    return table
+
+
+@contextmanager
+def _kept(folder: str | Path, kind: str, evaluator: Evaluator, identity: dict) -> Iterator[Path]:
+    """The file that keeps what depends on the evaluator and `identity`, while no other process may work on it."""
+    text = json.dumps([SCHEMA, kind, evaluator.describe(), identity], sort_keys=True)
+    file = paths.resolve(folder) / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.parquet"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file.parent / f".{file.name}.lock").acquire()
+    except OSError as error:
+        raise UserError(f"the folder {file.parent} cannot be written: {error}") from error
+    with lock:
+        yield file
+
+
+def _read(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is not a readable table ({error}); delete it to measure anew") from error
+
+
+def _plan(evaluator: Evaluator, plan: Sequence[int]) -> list[int]:
+    return evaluator.codebooks.check(plan)[0].tolist()
+
+
+def _spread(spread: float) -> float:
+    if isinstance(spread, bool) or not isinstance(spread, int | float) or not 0 <= spread < np.inf:
+        raise UserError(f"spread must be a finite number of at least 0, got {spread!r}")
+    return float(spread)
+
+
+def _focuses(focuses: Sequence[float]) -> list[float]:
+    """Ascending, each once."""
+    values = np.unique(np.asarray(focuses, dtype=float))
+    if 0 not in values or not np.isfinite(values).all():
+        raise UserError(f"focus values must be finite and hold 0, so that tuning cannot make a plan worse, got {list(focuses)}")
+    return values.tolist()
