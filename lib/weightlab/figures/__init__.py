@@ -1,18 +1,48 @@
 """Figures: DataFrame in, Figure out. Colours differ for colour-blind readers, markers and dashes for print in black and white."""
 
 from weightlab.figures.base import label, save
-from weightlab.figures.searches import best_of_runs, fitness_of_runs, fitness_over_evaluations, one_run, range_reduction
+from weightlab.figures.claims import verdicts
+from weightlab.figures.clustering import inertia_excess, time_per_plan
+from weightlab.figures.fronts import best_by_group, fronts_by_group
+from weightlab.figures.mobilenet import searched_plans, sensitive_layers, tuned_splits
+from weightlab.figures.regression import quadratic_curves, rates_of_runs, residuals
+from weightlab.figures.searches import (
+    best_of_runs,
+    course_of_runs,
+    fitness_of_runs,
+    fitness_over_evaluations,
+    one_run,
+    range_reduction,
+)
 from weightlab.figures.sharing import loss_by_rate, total_sharing, weights_with_centroids
+from weightlab.figures.tuning import focus_by_spread, focus_course, lifted_space, neighbour_distances, tuning_gains
 
 __all__ = [
+    "best_by_group",
     "best_of_runs",
+    "course_of_runs",
     "fitness_of_runs",
     "fitness_over_evaluations",
+    "focus_by_spread",
+    "focus_course",
+    "fronts_by_group",
+    "inertia_excess",
     "label",
+    "lifted_space",
     "loss_by_rate",
+    "neighbour_distances",
     "one_run",
+    "quadratic_curves",
     "range_reduction",
+    "rates_of_runs",
+    "residuals",
     "save",
+    "searched_plans",
+    "sensitive_layers",
+    "time_per_plan",
     "total_sharing",
+    "tuned_splits",
+    "tuning_gains",
+    "verdicts",
     "weights_with_centroids",
 ]

@@ -1,5 +1,7 @@
 """Figures of searches: their spaces, their course, what they found."""
 
+from itertools import cycle
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -26,14 +28,16 @@ def fitness_of_runs(best: pd.DataFrame, searches: list[str]) -> Figure:
     return figure
 
 
-def range_reduction(scans: dict[str, pd.DataFrame], accuracy: str, threshold: float) -> Figure:
-    """Accuracy with one layer shared, by its k (figure 5.5); a panel per network, the threshold as a line."""
-    figure, axes = panels(len(scans), sharey=True)
-    for ax, (network, scan) in zip(axes[0], scans.items(), strict=True):
-        for (name, rows), style in zip(scan.groupby("name", sort=False), styles(scan["name"].unique()).values(), strict=True):
-            ax.plot(rows["k"], 100 * rows[accuracy], markersize=3, linewidth=1, label=name, **style)
+def range_reduction(scans: dict[str, pd.DataFrame], accuracy: str, threshold: float, columns: int | None = None) -> Figure:
+    """Accuracy with one layer shared, by its k (figure 5.5); a panel per scan, `columns` in a row, the threshold as a line."""
+    columns = columns or len(scans)
+    figure, axes = panels(columns, -(-len(scans) // columns), sharey=True)
+    for ax, (name, scan) in zip(axes.flat, scans.items(), strict=True):
+        layers = scan.groupby("name", sort=False)
+        for (layer, rows), style in zip(layers, styles(scan["name"].unique()).values(), strict=True):
+            ax.plot(rows["k"], 100 * rows[accuracy], markersize=3, linewidth=1, label=layer, **style)
         ax.axhline(100 * threshold, color="black", linestyle=":", linewidth=1)
-        ax.set(xlabel="clusters k of the one shared layer", ylabel=f"{accuracy.replace('_', ' ')} [%]", title=label(network))
+        ax.set(xlabel="clusters k of the one shared layer", ylabel=f"{accuracy.replace('_', ' ')} [%]", title=label(name))
         ax.set_ylim(max(ax.get_ylim()[0], 100 * threshold - 2.5), min(100, ax.get_ylim()[1]))
         ax.legend(fontsize=8, title="layer")
     return figure
@@ -41,17 +45,24 @@ def range_reduction(scans: dict[str, pd.DataFrame], accuracy: str, threshold: fl
 
 def fitness_over_evaluations(records: pd.DataFrame, searches: list[str]) -> Figure:
     """Best fitness so far by evaluations spent (figure 5.6): median of the runs, band from the worst to the best."""
+    figure = course_of_runs(analysis.best_so_far(records), "search", "best", searches, "best fitness so far")
+    for ax in figure.axes:
+        log_scale(ax)
+    return figure
+
+
+def course_of_runs(records: pd.DataFrame, group: str, value: str, order: list[str], title: str) -> Figure:
+    """A value by evaluations spent, a panel per network: median of a group's runs, band from the lowest to the highest."""
     networks = list(dict.fromkeys(records["network"]))
     figure, axes = panels(len(networks))
-    dashes = dict(zip(searches, ("-", "--", "-.", ":"), strict=False))
+    dashes = dict(zip(order, cycle(("-", "--", "-.", ":")), strict=False))
     for ax, network in zip(axes[0], networks, strict=True):
-        for name, style in styles(searches).items():
-            rows = analysis.best_so_far(records[(records["network"] == network) & (records["search"] == name)])
-            course = rows.pivot(index="evaluation", columns="run", values="best").ffill()
+        for name, style in styles(order).items():
+            rows = records[(records["network"] == network) & (records[group] == name)]
+            course = rows.pivot(index="evaluation", columns="run", values=value).ffill()
             ax.plot(course.index + 1, course.median(axis=1), dashes[name], color=style["color"], label=label(name))
             ax.fill_between(course.index + 1, course.min(axis=1), course.max(axis=1), color=style["color"], alpha=0.15)
-        ax.set(xlabel="evaluations", ylabel="best fitness so far", title=label(network))
-        log_scale(ax)
+        ax.set(xlabel="evaluations", ylabel=title, title=label(network))
         ax.legend(fontsize=8, title="median, band min-max")
     return figure
 

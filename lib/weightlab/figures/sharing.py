@@ -1,13 +1,19 @@
 """Figures of sharing itself: loss and rate by k, whole net against layers, a plan's codebooks."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from weightlab import analysis
-from weightlab.codebooks import Codebooks
 from weightlab.figures.base import label, limit_line, panels, styles
+
+if TYPE_CHECKING:  # figures draw tables, so that notebooks which only read them need no torch
+    from weightlab.codebooks import Codebooks
 
 
 def total_sharing(table: pd.DataFrame, format: str, rate: str, published: pd.DataFrame, loss: str = "loss_pp") -> Figure:

@@ -1,0 +1,111 @@
+"""The thesis's claims, each with a statistic, a threshold and a smallest n that were written down before any run, and the verdict."""
+
+import operator
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from weightlab import paths
+from weightlab.analysis import search_statistics, table_statistics
+from weightlab.analysis.findings import Finding, pick
+from weightlab.analysis.records import read_output, read_table
+from weightlab.errors import UserError, choose
+
+RELATIONS = MappingProxyType({"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge})
+STATISTICS = MappingProxyType({
+    function.__name__: function
+    for module in (search_statistics, table_statistics)
+    for function in vars(module).values()
+    if getattr(function, "__module__", None) == module.__name__ and not function.__name__.startswith("_")
+})  # fmt: skip
+STAND_INS = MappingProxyType({"mobilenet_v2": "mobilenet_v2_fashion"})  # shown where the network itself was not measured
+REPLICATED, NOT_REPLICATED, UNDECIDED = "replicated", "not replicated", "undecided"
+RATES = ("layer_mean_rate", "storage_rate")
+COLUMNS = ("claim", "part", "section", "statement", "tables", "where", "statistic", "arguments", "relation", "threshold", "least_n",
+           "n_of", "published")  # fmt: skip
+
+
+def read_claims(file: str | Path | None = None) -> pd.DataFrame:
+    """`published/claims.csv`, or another file of its form: a row per part of a claim, with what decides it.
+
+    `tables` are names notebook/table, `where` (a YAML mapping) picks their rows, `statistic` with its `arguments` makes one number of
+    them; the part is replicated if number `relation` threshold holds, with at least `least_n` of what `n_of` names.
+    Raises `UserError` for a file of another form, an unknown statistic or an unknown relation.
+    """
+    table = read_table(file or paths.published() / "claims.csv")
+    missing = [column for column in COLUMNS if column not in table]
+    if missing:
+        raise UserError(f"claims need the columns {', '.join(COLUMNS)}; {', '.join(missing)} missing")
+    for row in table.itertuples():
+        choose(f"statistic of claim {row.claim}{row.part}", row.statistic, STATISTICS)
+        choose(f"relation of claim {row.claim}{row.part}", row.relation, RELATIONS)
+    for column in ("threshold", "least_n"):
+        if not np.isfinite(pd.to_numeric(table[column], errors="coerce")).all():
+            raise UserError(f"every claim needs a number in column {column}")
+    texts = {column: table[column].fillna("").astype(str) for column in ("part", "tables", "where", "arguments")}
+    return table.assign(**texts)
+
+
+def replicate(claims: pd.DataFrame, outputs_folder: str | Path, protocol: str) -> pd.DataFrame:
+    """Each part of each claim, held against the tables that the notebooks of a profile have saved below `outputs_folder`.
+
+    Rows of `protocol` alone count where a table tells protocols apart. A part about the layer-mean rate, which is the thesis's, gets a
+    second row with the storage rate in its place. Columns: claim, part, rate_name ("" where no rate is meant), value, relation,
+    threshold, n, least_n, n_of, published, verdict and reason.
+    """
+
+    @cache
+    def read(name: str) -> pd.DataFrame:
+        notebook, table = name.split("/")
+        if not (paths.resolve(outputs_folder) / notebook / f"{table}.parquet").exists():
+            raise UserError(f"{name} is missing")
+        rows = read_output(outputs_folder, notebook, table)
+        return pick(rows, {"protocol": protocol}) if "protocol" in rows else rows
+
+    rows = []
+    for row in claims.to_dict("records"):
+        for rate in RATES if RATES[0] in row["where"] + row["arguments"] else [""]:
+            asked = row | {column: row[column].replace(RATES[0], rate) for column in ("where", "arguments")}
+            finding, verdict, reason = _judge(asked, read)
+            kept = {column: row[column] for column in ("relation", "threshold", "least_n", "n_of", "published")}
+            rows.append({"claim": row["claim"], "part": row["part"], "rate_name": rate, "value": finding.value, "n": finding.n} | kept
+                        | {"verdict": verdict, "reason": reason})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def verdicts(parts: pd.DataFrame, rate: str = RATES[0]) -> pd.Series:
+    """One verdict a claim: not replicated if a part is not, else undecided if a part is, else replicated.
+
+    `rate` says which rows count of the parts that were held against two rates.
+    """
+    rows = parts[parts["rate_name"].isin(["", rate])]
+    order = [NOT_REPLICATED, UNDECIDED, REPLICATED]
+    return rows.groupby("claim")["verdict"].agg(lambda found: min(found, key=order.index))
+
+
+def _judge(row: dict, read: Callable[[str], pd.DataFrame]) -> tuple[Finding, str, str]:
+    where, arguments = (yaml.safe_load(row[column]) or {} for column in ("where", "arguments"))
+    try:
+        tables = [read(name) for name in row["tables"].split()]
+        network, stand_in = where.get("network"), ""
+        if network in STAND_INS and not any((table["network"] == network).any() for table in tables):
+            where, stand_in = (
+                where | {"network": STAND_INS[network]},
+                f"measured on the stand-in {STAND_INS[network]}, not on {network}",
+            )
+        finding = STATISTICS[row["statistic"]](*(pick(table, where) for table in tables), **arguments)
+    except UserError as error:
+        return Finding(np.nan, 0), UNDECIDED, str(error)
+    if np.isnan(finding.value):
+        return finding, UNDECIDED, finding.note or "the tables hold no value"
+    if stand_in:
+        return finding, UNDECIDED, f"{stand_in}; {finding.note}"
+    if finding.n < row["least_n"]:
+        return finding, UNDECIDED, f"n = {finding.n} {row['n_of']}, {row['least_n']} asked for; {finding.note}"
+    holds = RELATIONS[row["relation"]](finding.value, row["threshold"])
+    return finding, REPLICATED if holds else NOT_REPLICATED, finding.note

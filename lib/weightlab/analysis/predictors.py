@@ -1,0 +1,79 @@
+"""What goes together with a measured value, and which factor moves it (section 5.5)."""
+
+import warnings
+
+import pandas as pd
+import statsmodels.formula.api as smf
+from scipy import stats
+from statsmodels.stats.anova import anova_lm
+
+from weightlab.errors import choose
+
+
+def correlations(table: pd.DataFrame, by: list[str], predictors: list[str], response: str) -> pd.DataFrame:
+    """Pearson's r of every predictor with the response in each group `by`, as the titles of figure 5.12 give it.
+
+    A row per group: the columns of `by`, n (points), and for each predictor its r under its own name and its p (two-sided, of r = 0,
+    for independent points) as `<predictor>_p`; missing where either column is constant. Raises `UserError` for an unknown column.
+    """
+    for column in (*by, *predictors, response):
+        choose("column", column, table.columns)
+    rows = []
+    for group, points in table.groupby(by, sort=False):
+        row = dict(zip(by, group, strict=True)) | {"n": len(points)}
+        for predictor in predictors:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", stats.ConstantInputWarning)
+                found = stats.pearsonr(points[predictor], points[response])
+            row |= {predictor: found.statistic, f"{predictor}_p": found.pvalue}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def influence(table: pd.DataFrame, by: list[str], factors: list[str], response: str) -> pd.DataFrame:
+    """How much of the spread of the response each factor explains in each group `by`, the factors crossed completely.
+
+    Two-way analysis of variance of the main effects, every value of a factor a level of its own. Columns: those of `by`, factor, df,
+    f, p, and omega_squared, the share of the variance explained, less what as many levels of pure noise would explain (it may be
+    negative; missing where the response is constant). Raises `UserError` for a column that is not there.
+    """
+    for column in (*by, *factors, response):
+        choose("column", column, table.columns)
+    rows = []
+    for group, points in table.groupby(by, sort=False):
+        named = dict(zip(by, group, strict=True))
+        data = points.set_axis([f"column_{i}" for i in range(points.shape[1])], axis=1)  # whatever they are called
+        code = dict(zip(points.columns, data.columns, strict=True))
+        if points[response].nunique() == 1:
+            rows += [named | {"factor": factor, "df": points[factor].nunique() - 1} for factor in factors]
+            continue
+        terms = {f"C({code[factor]})": factor for factor in factors}
+        squares = anova_lm(smf.ols(f"{code[response]} ~ {' + '.join(terms)}", data).fit(), typ=1)
+        noise = squares.loc["Residual", "mean_sq"]
+        for term, factor in terms.items():
+            row = squares.loc[term]
+            explained = (row["sum_sq"] - row["df"] * noise) / (squares["sum_sq"].sum() + noise)
+            rows.append(
+                named | {"factor": factor, "df": row["df"], "f": row["F"], "p": row["PR(>F)"], "omega_squared": explained}
+            )
+    return pd.DataFrame(rows).reindex(columns=[*by, "factor", "df", "f", "p", "omega_squared"]).astype({"df": int})
+
+
+def gains_of_guesses(table: pd.DataFrame, by: list[str], guesses: list[str], response: str) -> pd.DataFrame:
+    """What would be gained in each group `by` if the row of the least guess were taken, for each of `guesses`, instead of the first.
+
+    A row per group: the columns of `by`, and under the name of each guess the response there less that of the first row (in
+    percentage points, the response being a fraction); under `measuring` that of the row of highest response.
+    """
+    rows = []
+    for group, points in table.groupby(by, sort=False):
+        taken = {guess: points.loc[points[guess].idxmin(), response] for guess in guesses} | {"measuring": points[response].max()}
+        gains = {name: 100 * (value - points[response].iloc[0]) for name, value in taken.items()}
+        rows.append(dict(zip(by, group, strict=True)) | gains)
+    return pd.DataFrame(rows)
+
+
+def signs_in_words(correlations: pd.DataFrame, predictor: str) -> str:
+    """How many layers have which sign of a predictor's correlation, of how many in which it is known."""
+    known = correlations[predictor].dropna()
+    return f"negative in {(known < 0).sum()} and positive in {(known > 0).sum()} of {len(known)} layers"

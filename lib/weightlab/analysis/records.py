@@ -1,0 +1,155 @@
+"""Records and published tables: read them, pick the best rows, the fronts, and one figure per run."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from weightlab import paths
+from weightlab.errors import UserError, choose
+
+ACCEPTABLE_LOSS_PP = 1.0  # strictly below (section 5)
+NO_PLAN_RATE = 1.0  # of a run that found no acceptable plan: the network as it was
+POINTS = ("group", "rate", "loss")
+
+_PUBLISHED_NAMES = {  # as printed -> as named here
+    "Tanh": "lenet5_tanh", "ReLU": "lenet5_relu", "float8": "float8_thesis",
+    "RND": "random", "GA": "genetic", "PSO": "particle_swarm", "BH": "black_hole",
+}  # fmt: skip
+_PUBLISHED_COLUMNS = {"net": "network", "quantization": "format", "optimizer": "search", "algorithm": "search", "clusters": "k"}
+
+
+def published(table: str) -> pd.DataFrame:
+    """A table of `published/` (the thesis's printed figures), with networks, formats and searches under the names used here."""
+    choose("published table", table, sorted(file.stem for file in paths.published().glob("*.csv")))
+    return pd.read_csv(paths.published() / f"{table}.csv").rename(columns=_PUBLISHED_COLUMNS).replace(_PUBLISHED_NAMES)
+
+
+def read_table(file: str | Path) -> pd.DataFrame:
+    """A table from a parquet or CSV file; raises `UserError` if the file is missing, unreadable or of another kind."""
+    file = paths.resolve(file)
+    choose("kind of table file", file.suffix, (".parquet", ".csv"))
+    try:
+        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is not a readable table ({error})") from None
+
+
+def read_output(outputs_folder: str | Path, notebook: str, table: str) -> pd.DataFrame:
+    """A table that a notebook has saved; raises `UserError` that names the command to run if it has not."""
+    file = paths.resolve(outputs_folder) / notebook / f"{table}.parquet"
+    if not file.exists():
+        raise UserError(
+            f"{file} is missing; run `make experiment NB={notebook} PROFILE={file.parent.parent.name}` first, which writes it"
+        )
+    return read_table(file)
+
+
+def read_points(file: str | Path) -> pd.DataFrame:
+    """Points not made here: a parquet or CSV file with the columns `group` (text), `rate` (dimensionless), `loss` (pp).
+
+    One row is one compressed network; which points a file holds is its maker's choice, none is dropped. A column `run` may say which
+    points come from one search, a column `network` what was compressed; the loss is repeated as `loss_pp`, as records call it.
+    Raises `UserError` for a file that `check_points` refuses.
+    """
+    points = check_points(read_table(file))
+    return pd.DataFrame({"network": "given records", "run": None, **points}).assign(loss_pp=points["loss"])
+
+
+def check_points(points: pd.DataFrame) -> pd.DataFrame:
+    """The points with rate and loss as numbers; raises `UserError` for a missing column, a missing value or a single group."""
+    missing = [column for column in POINTS if column not in points]
+    if missing:
+        raise UserError(
+            f"points need the columns {', '.join(POINTS)}; {', '.join(missing)} missing, got {', '.join(map(str, points.columns))}"
+        )
+    _refuse_where(points["group"].isna(), points, "group", "names of groups")
+    numbers = {column: pd.to_numeric(points[column], errors="coerce").astype(float) for column in ("rate", "loss")}
+    for column, values in numbers.items():
+        _refuse_where(~np.isfinite(values), points, column, "finite numbers")
+    groups = points["group"].unique().tolist()
+    if len(groups) < 2:
+        raise UserError(f"a comparison of groups needs at least two groups in column 'group', got {groups}")
+    return points.assign(**numbers)
+
+
+def _refuse_where(wrong: pd.Series, table: pd.DataFrame, column: str, kind: str) -> None:
+    if wrong.any():
+        raise UserError(
+            f"{wrong.sum()} of {len(table)} values in column {column!r} are not {kind}, the first is '{table.loc[wrong, column].iloc[0]}'"
+        )
+
+
+def acceptable(records: pd.DataFrame, loss: str = "loss_pp") -> pd.DataFrame:
+    """The rows whose loss is strictly below 1 pp, judged on the split that chose them (or on column `loss`)."""
+    return records[records[loss] < ACCEPTABLE_LOSS_PP]
+
+
+def best(records: pd.DataFrame, by: list[str], highest: str) -> pd.DataFrame:
+    """Of each group `by`, the acceptable row with the highest value of column `highest` (the first of equals).
+
+    Groups without an acceptable row stay, with missing values, so that they are counted.
+    """
+    groups = records[by].drop_duplicates()
+    chosen = acceptable(records).sort_values(highest, ascending=False, kind="stable").drop_duplicates(by)
+    return groups.merge(chosen, on=by, how="left", validate="one_to_one")
+
+
+def best_rates(records: pd.DataFrame, by: list[str], rate: str) -> pd.DataFrame:
+    """The highest acceptable rate of every run: columns `by`, run and `rate`; a run without an acceptable plan counts as rate 1."""
+    table = best(records, [*by, "run"], rate)[[*by, "run", rate]]
+    return table.fillna({rate: NO_PLAN_RATE})
+
+
+def front(points: pd.DataFrame, loss: str = "loss_pp", rate: str = "rate") -> pd.DataFrame:
+    """The non-dominated rows (lower loss, higher rate) after dropping duplicates, by ascending rate."""
+    ordered = points.drop_duplicates([loss, rate]).sort_values([rate, loss], ascending=[False, True], kind="stable")
+    lowest = ordered[loss].cummin()
+    keep = (ordered[loss] == lowest) & ~lowest.duplicated()
+    return ordered[keep].iloc[::-1]
+
+
+def fronts(points: pd.DataFrame, by: str | list[str], loss: str = "loss", rate: str = "rate") -> pd.DataFrame:
+    """The rows of `points` on the front of their group `by`."""
+    return pd.concat([front(rows, loss, rate) for _, rows in points.groupby(by, sort=False)], ignore_index=True)
+
+
+def points_of_runs(records: pd.DataFrame, group: str, rate: str) -> pd.DataFrame:
+    """The points that section 5.4 calls all data: the fronts of single runs, loss below 1 pp, put together.
+
+    Adds columns `group` and `rate` (copies of the columns named) and `loss` (pp, on the split that chose) to the records' own.
+    Raises `UserError` for a missing column, a missing value, or no acceptable plan.
+    """
+    for column in (group, rate, "loss_pp", "run"):
+        choose("column", column, list(records.columns))
+        _refuse_where(records[column].isna(), records, column, "known")
+    points = acceptable(records)
+    points = points.assign(group=points[group], rate=points[rate], loss=points["loss_pp"])
+    if points.empty:
+        raise UserError(
+            f"none of {len(records)} plans loses less than {ACCEPTABLE_LOSS_PP:g} pp, so there is no point to compare"
+        )
+    return fronts(points, "run")
+
+
+def point_sets(records: pd.DataFrame, group: str, rates: list[str]) -> pd.DataFrame:
+    """The points behind tables B.2 and B.3, for each network and rate: columns network, rate_name, data and those of the points.
+
+    `data` is "all" (`points_of_runs`; of `read_points` every point), "Pareto" (the front per group of those), and, where test losses
+    are known, "all, loss on test" (the points of "all", which other images chose).
+    """
+    sets = []
+    for network, rows in records.groupby("network", sort=False):
+        for rate in rates:
+            points = rows if set(POINTS) <= set(rows.columns) else points_of_runs(rows, group, rate)
+            kinds = {"all": points, "Pareto": fronts(points, "group")}
+            if "test_loss_pp" in points:
+                kinds["all, loss on test"] = points.assign(loss=points["test_loss_pp"])
+            sets += [kind.assign(network=network, rate_name=rate, data=name) for name, kind in kinds.items()]
+    return pd.concat(sets, ignore_index=True)
+
+
+def best_so_far(records: pd.DataFrame, column: str = "fitness") -> pd.DataFrame:
+    """Records ordered by run and evaluation, with a column `best` = highest `column` of the run up to there."""
+    ordered = records.sort_values(["run", "evaluation"], kind="stable")
+    return ordered.assign(best=ordered.groupby("run")[column].cummax())

@@ -1,0 +1,376 @@
+"""The thesis's claims: what is asked of each, every statistic on small tables with each verdict, and notebooks on doctored records."""
+
+import inspect
+import re
+import subprocess
+import sys
+from itertools import product
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import notebooks_before
+
+from weightlab import analysis, notebooks, paths
+from weightlab.analysis.claims import STATISTICS
+from weightlab.errors import UserError
+
+CLAIMS = analysis.read_claims()
+
+
+def test_all_42_claims_are_asked():
+    assert list(dict.fromkeys(CLAIMS["claim"])) == list(range(1, 43))
+    assert not CLAIMS.duplicated(["claim", "part"]).any() and CLAIMS["statement"].str.len().gt(20).all()
+
+
+@pytest.mark.parametrize("row", list(CLAIMS.itertuples()), ids=[f"{row.claim}{row.part}" for row in CLAIMS.itertuples()])
+def test_every_claim_says_what_decides_it(row):
+    """An existing statistic that takes just these arguments and as many tables as are named, of notebooks that exist."""
+    assert np.isfinite(row.threshold) and row.least_n >= 1 and row.n_of
+    tables, arguments = row.tables.split(), yaml.safe_load(row.arguments) or {}
+    inspect.signature(STATISTICS[row.statistic]).bind(*tables, **arguments)
+    for table in tables:
+        assert re.fullmatch(r"\d\d_\w+/\w+", table) and table.split("/")[0] in notebooks.names()
+    assert isinstance(yaml.safe_load(row.where) or {}, dict)
+    assert (row.statistic == "unmeasured") == (not tables)
+
+
+def test_every_statistic_is_used_and_tested():
+    assert set(CLAIMS["statistic"]) == set(STATISTICS) == {case[0] for case in CASES}
+
+
+def test_what_claims_read_is_read_after_it_was_written():
+    """make runs the notebooks that the replication table reads before it, and the analyses after the searches they analyse."""
+    read = {table.split("/")[0] for tables in CLAIMS["tables"] for table in tables.split()}
+    assert read <= set(notebooks_before("13_replication_table"))
+    assert "04_quantization" in notebooks_before("11_anova_quantization") and "06_clustering" in notebooks_before(
+        "12_anova_clustering"
+    )
+
+
+def searches(**columns):
+    """Two runs in each of groups a and b, two plans each; group a reaches a rate of 12 and 11, group b of 10 and 8."""
+    return pd.DataFrame({
+        "group": ["a"] * 4 + ["b"] * 4, "run": list("ssttuuvv"), "fitness": [1.0, 5, 2, 6, 3, 4, 1, 2],
+        "rate": [12.0, 9, 11, 20, 10, 7, 8, 30], "loss_pp": [0.9, 0.1, 0.5, 1.0, 0.3, -0.2, 0.4, 5.0],
+        "test_loss_pp": [1.1, -0.1, 0.5, 1.0, 0.3, -0.3, 0.2, 5.0],
+    }).assign(**columns)  # fmt: skip
+
+
+def runs(a, b):
+    """One acceptable plan a run."""
+    rates = [*a, *b]
+    return pd.DataFrame({"group": ["a"] * len(a) + ["b"] * len(b), "run": range(len(rates)), "rate": rates, "loss_pp": 0.5})
+
+
+def by_k(tanh, relu):
+    """Losses by k from 1 on, one k for the whole net."""
+    rows = [(network, k, loss) for network, losses in (("tanh", tanh), ("relu", relu)) for k, loss in enumerate(losses, 1)]
+    return pd.DataFrame(rows, columns=["network", "k", "loss_pp"])
+
+
+def scan(*allowed):
+    """Ten k in each layer, of which the first so many are refused."""
+    rows = [(layer, k, k > refused, 0.9 + 0.01 * (k > refused)) for layer, refused in enumerate(allowed) for k in range(1, 11)]
+    return pd.DataFrame(rows, columns=["layer", "k", "allowed", "validation_accuracy"])
+
+
+def lines(a, b):
+    """Straight curves over rates 0 to 10 and four points a group."""
+    rows = [(group, rate, slope * rate + 0.1) for group, slope in (("a", a), ("b", b)) for rate in (0.0, 5.0, 10.0)]
+    return pd.DataFrame(rows, columns=["group", "rate", "loss"]), pd.DataFrame({"group": ["a"] * 4 + ["b"] * 5})
+
+
+def fits(p=0.01, f=8.0):
+    """Coefficients and tests of two networks, and their points."""
+    points = pd.DataFrame({"group": list("aaabbbb") * 2, "network": ["tanh"] * 7 + ["relu"] * 7})
+    coefficients = pd.DataFrame({"group": ["a", "b"], "parameter": "x^2", "p": [p, 0.5]})
+    tests = pd.DataFrame({"test": "T", "network": ["tanh", "relu"], "F": [f, 2.0], "df": 6, "residual_df": 40, "p": [p, 0.3]})
+    return coefficients, tests, points
+
+
+def influence(focus, spread):
+    rows = [("n", "f", layer, factor, share) for layer in range(3) for factor, share in (("focus", focus), ("spread", spread))]
+    return pd.DataFrame(rows, columns=["network", "format", "layer", "factor", "omega_squared"])
+
+
+def tuned(*after):
+    return pd.DataFrame({"loss_pp_before": 0.8, "loss_pp_after": after, "swarm_loss_pp": 0.5})
+
+
+def signs(*correlations):
+    return pd.DataFrame({"network": "n", "format": "f", "inertia": correlations})
+
+
+def times(a, b):
+    return pd.DataFrame({"method": ["a", "a", "b", "b"], "clustering_s": [a, a, b, b], "accuracy_s": 1.0})
+
+
+def splits(*wang):
+    return pd.DataFrame({"dataset": ["nette", "nette", "wang", "wang"], "before": [1.0, 2, *wang], "after": [0.5, 2.5, 3, 4]})
+
+
+both = {"of": {"group": "a"}, "to": {"group": "b"}}
+far, near = runs(range(20, 31), range(1, 12)), runs(range(20, 31), range(19, 30))
+# statistic, tables in which the claim holds, tables in which it does not, arguments, relation and threshold, value and n of the first
+CASES = [
+    ("best_rate", [searches()], [searches(rate=3)], {"rate": "rate"}, ">=", 11, 12, 8),
+    ("best_rate_ratio", [searches()], [searches(rate=3)], {"rate": "rate", **both}, ">", 1.1, 1.2, 2),
+    ("best_rate_range", [searches(rate=3)], [searches()], {"rate": "rate", "column": "group", "groups": ["a", "b"]}, "<=", 1.1, 1, 2),
+    ("beaten_p", [far], [runs(range(1, 12), range(20, 31))], {"column": "group", "better": ["a"], "worse": ["b"], "value": "rate"},
+     "<", 0.05, 8.15e-05, 11),
+    ("median_gap", [near], [far], {"rate": "rate", **both}, "<=", 0.1, 1 / 24, 11),
+    ("spread_ratio", [runs([1, 11, 21], [1, 2, 3])], [runs([1, 2, 3], [1, 2, 3])], {"rate": "rate", **both}, ">", 1, 10, 3),
+    ("near_best_gap", [runs([10, 9.9], [10, 1])], [runs([10, 1], [9.9, 10])], {"rate": "rate", "within": 0.05, **both}, ">", 0, 0.5, 2),
+    ("most_accurate_on_test", [searches()], [searches(test_loss_pp=0.1)], {}, "<", 0.1, 0.05, 4),
+    ("dominating_but_less_fit", [runs([12, 10], [9]).assign(loss_pp=[0.2, 0.4, 0.5], fitness=[1, 3, 2])],
+     [runs([12, 10], [9]).assign(loss_pp=[0.2, 0.4, 0.5], fitness=[3, 2, 1])], {"rate": "rate"}, ">", 0, 1, 3),
+    ("smallest_k_difference", [by_k([2, 0.5, 0.5], [2, 2, 0.5])], [by_k([2, 2, 0.5], [2, 2, 0.5])], {"of": "relu", "to": "tanh"},
+     ">", 0, 1, 3),
+    ("raggedness_ratio", [by_k([9, 2, 3, 1], [0, 1, 2, 4])], [by_k([9, 2, 3, 1], [5, 1, 2, 1])],
+     {"of": "relu", "to": "tanh", "from_k": 2}, ">", 2, 3, 4),
+    ("decades_removed", [scan(5, 0)], [scan(0, 0)], {}, ">=", 0.3, np.log10(2), 10),
+    ("emptied_layers", [scan(10, 0)], [scan(9, 0)], {}, ">=", 1, 1, 10),
+    ("most_sensitive", [scan(1, 7, 0)], [scan(0, 2, 3)], {"layers": [0, 1]}, ">=", 2, 2, 10),
+    ("passing_despite_scan", [scan(2, 0), pd.DataFrame({"k": [1, 2, 3], "validation_accuracy": [0.5, 0.6, 0.99]})],
+     [scan(2, 0), pd.DataFrame({"k": [1, 2, 3], "validation_accuracy": [0.5, 0.97, 0.99]})], {"threshold": 0.97}, "<=", 0, 0, 2),
+    ("fitted_gap", lines(0.1, 0.2), lines(0.2, 0.1), {"of": "a", "to": "b"}, "<", 0, -1, 4),
+    ("lowest_fitted_loss", lines(0.1, 0.2), lines(-0.1, 0.2), {"group": "a"}, ">", 0, 0.1, 4),
+    ("coefficient_p", fits()[::2], fits(p=0.2)[::2], {"parameter": "x^2", "groups": ["a"]}, "<", 0.05, 0.01, 6),
+    ("p_of_test", fits()[1:], fits(p=0.2)[1:], {"test": "T"}, "<", 0.05, 0.01, 6),
+    ("f_ratio_of_test", fits()[1:], fits(f=1)[1:], {"test": "T", "of": {"network": "tanh"}, "to": {"network": "relu"}}, ">", 1, 4, 3),
+    ("scatter_growth_p", [pd.DataFrame({"rate": range(9), "residual": [(-1) ** i * i**2 for i in range(9)]})],
+     [pd.DataFrame({"rate": range(9), "residual": [(-1) ** i / (i + 1) for i in range(9)]})], {}, "<", 0.05, 0, 9),
+    ("explained_gap", [influence(0.5, 0.2)], [influence(0.2, 0.5)], {"of": "focus", "to": "spread"}, ">", 0, 0.3, 3),
+    ("relative_gain", [tuned(0.4, 0.8)], [tuned(0.7, 0.8)], {"loss": "loss_pp", "which": "highest"}, ">=", 0.3, 0.5, 2),
+    ("gain_difference", [tuned(0.2, 0.4)], [tuned(0.7, 0.8)], {"of": "loss_pp_after", "to": "swarm_loss_pp"}, ">", 0, 0.2, 2),
+    ("sign_agreement", [signs(-1, -0.5, 0.2, 0.9)], [signs(-1, -0.5, -0.2, -0.9)], {"predictor": "inertia"}, "<", 1, 0.5, 4),
+    ("time_ratio", [times(3, 1)], [times(1, 3)], {"of": "a", "to": "b", "parts": ["clustering_s", "accuracy_s"]}, ">", 1, 2, 2),
+    ("least_time_share", [times(0.2, 0.25)], [times(3, 0.25)],
+     {"part": "accuracy_s", "parts": ["clustering_s", "accuracy_s"], "methods": ["a", "b"]}, ">", 0.5, 0.8, 2),
+    ("quality_to_time", [searches().rename(columns={"group": "method"}), times(3, 1)],
+     [searches().rename(columns={"group": "method"}), times(1.1, 1)], {"methods": ["a", "b"], "rate": "rate"},
+     "<", 0.5, (11.5 / 9 - 1) / 2, 2),
+    ("improved_share", [splits(4, 5)], [splits(3, 1)], {"before": "before", "after": "after"}, ">", 0.5, 0.75, 4),
+    ("largest_shift", [splits(4, 8)], [splits(2, 3)], {"loss": "before", "of": "wang", "to": "nette"}, ">=", 5, 6, 2),
+    ("unmeasured", [], [], {"reason": "because"}, ">", 0, np.nan, 0),
+]  # fmt: skip
+
+
+def judge(folder, statistic, tables, arguments, relation, threshold, least_n, where=None):
+    """The row of one claim held against tables saved in `folder`."""
+    names = [f"01_made/table{number}" for number in range(len(tables))]
+    for name, table in zip(names, tables, strict=True):
+        paths.write_table(table, folder / "01_made", name.split("/")[1])
+    row = {
+        "claim": 1, "part": "a", "section": "5.1", "statement": "it is so", "tables": " ".join(names), "where": yaml.safe_dump(where or {}),
+        "statistic": statistic, "arguments": yaml.safe_dump(arguments), "relation": relation, "threshold": threshold,
+        "least_n": least_n, "n_of": "runs", "published": 1.0,
+    }  # fmt: skip
+    return analysis.replicate(pd.DataFrame([row]), folder, "held_out").iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("statistic", "holds", "fails", "arguments", "relation", "threshold", "value", "n"), CASES, ids=[case[0] for case in CASES]
+)
+def test_each_statistic_leads_to_each_verdict(statistic, holds, fails, arguments, relation, threshold, value, n, tmp_path):
+    found = judge(tmp_path, statistic, holds, arguments, relation, threshold, n)
+    assert (found["value"], found["n"]) == (pytest.approx(value, rel=1e-3, abs=1e-12, nan_ok=True), n)
+    if statistic == "unmeasured":
+        assert (found["verdict"], found["reason"]) == ("undecided", "because")
+        return
+    assert found["verdict"] == "replicated"
+    assert judge(tmp_path, statistic, fails, arguments, relation, threshold, 1)["verdict"] == "not replicated"
+    short = judge(tmp_path, statistic, holds, arguments, relation, threshold, n + 1)
+    assert short["verdict"] == "undecided" and short["reason"].startswith(f"n = {n} runs, {n + 1} asked for")
+    bare = judge(tmp_path, statistic, [table[[]].assign(other=1) for table in holds], arguments, relation, threshold, n)
+    assert bare["verdict"] == "undecided" and "no " in bare["reason"] and np.isnan(bare["value"])
+
+
+def test_beaten_p_is_the_worst_pair_after_holm(tmp_path):
+    """Group c beats b by nothing: one pair that is not sure makes the whole claim fail."""
+    rates = {"a": range(30, 41), "b": range(1, 12), "c": range(1, 12)}
+    table = pd.concat([runs(values, []).assign(group=name, run=lambda t, n=name: t["run"].map(n.__add__(":{}").format)) for name, values in rates.items()])  # fmt: skip
+    arguments = {"column": "group", "better": ["a", "c"], "worse": ["b"], "value": "rate"}
+    assert judge(tmp_path, "beaten_p", [table], arguments, "<", 0.05, 11)["value"] == 1
+    arguments["better"] = ["a"]
+    assert judge(tmp_path, "beaten_p", [table], arguments, "<", 0.05, 11)["verdict"] == "replicated"
+    assert "no rows with group d" in judge(tmp_path, "beaten_p", [table], arguments | {"worse": ["d"]}, "<", 0.05, 11)["reason"]
+
+
+def test_rates_are_those_of_plans_chosen_below_one_point(tmp_path):
+    """Neither the rate of 30 at 5 pp nor that of 20 at 1 pp counts, and a run without an acceptable plan counts as rate 1."""
+    found = judge(tmp_path, "best_rate", [searches()], {"rate": "rate"}, ">", 1, 1)
+    assert found["value"] == 12 and found["reason"] == "loss 0.90 pp, on test 1.10 pp"
+    lost = searches().assign(loss_pp=lambda t: t["loss_pp"].where(t["run"] != "s", 2.0))
+    assert (
+        "shares 0.50 and 0.00"
+        in judge(tmp_path, "near_best_gap", [lost], {"rate": "rate", "within": 0, **both}, ">", 0, 2)["reason"]
+    )
+
+
+def test_a_question_about_the_layer_mean_rate_is_put_to_the_storage_rate_too(tmp_path):
+    table = searches(layer_mean_rate=lambda t: t["rate"], storage_rate=5.0).drop(columns="rate")
+    paths.write_table(table, tmp_path / "01_made", "table0")
+    row = {"claim": 1, "part": "a", "tables": "01_made/table0", "where": "", "statistic": "best_rate", "arguments": "{rate: layer_mean_rate}",
+           "relation": ">", "threshold": 10, "least_n": 1, "n_of": "plans", "published": np.nan}  # fmt: skip
+    found = analysis.replicate(pd.DataFrame([row]), tmp_path, "held_out").set_index("rate_name")
+    assert found["value"].to_dict() == {"layer_mean_rate": 12, "storage_rate": 5}
+    assert analysis.verdicts(found.reset_index()).item() == "replicated"
+    assert analysis.verdicts(found.reset_index(), "storage_rate").item() == "not replicated"
+
+
+def test_only_rows_of_the_protocol_count(tmp_path):
+    table = searches(protocol=["published"] * 4 + ["held_out"] * 4)
+    assert judge(tmp_path, "best_rate", [table], {"rate": "rate"}, ">", 1, 1)["value"] == 10
+
+
+def test_a_stand_in_is_shown_but_decides_nothing(tmp_path):
+    where = {"network": "mobilenet_v2"}
+    found = judge(tmp_path, "best_rate", [searches(network="mobilenet_v2_fashion")], {"rate": "rate"}, ">", 1, 1, where)
+    assert found["verdict"] == "undecided" and found["value"] == 12 and "stand-in" in found["reason"]
+    found = judge(tmp_path, "best_rate", [searches(network="mobilenet_v2")], {"rate": "rate"}, ">", 1, 1, where)
+    assert found["verdict"] == "replicated"
+
+
+def test_a_claim_holds_if_all_its_parts_do():
+    parts = pd.DataFrame({"claim": [1, 1, 2, 2, 3, 3], "rate_name": "",
+                          "verdict": ["replicated", "replicated", "undecided", "replicated", "not replicated", "undecided"]})  # fmt: skip
+    assert analysis.verdicts(parts).to_dict() == {1: "replicated", 2: "undecided", 3: "not replicated"}
+
+
+def test_missing_tables_leave_claims_undecided(tmp_path):
+    found = analysis.replicate(CLAIMS, tmp_path, "held_out")
+    assert set(found["verdict"]) == {"undecided"} and set(found["claim"]) == set(range(1, 43))
+    assert found.loc[found["claim"] == 9, "reason"].eq("02_optimizers/records is missing").all()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"statistic": "beaten_q"}, "unknown statistic of claim 1a 'beaten_q'; allowed: "),
+        ({"relation": "="}, "unknown relation of claim 1a '='; allowed: <, <=, >, >="),
+        ({"threshold": "much"}, "every claim needs a number in column threshold"),
+        ({"least_n": np.nan}, "every claim needs a number in column least_n"),
+    ],
+)
+def test_claims_that_cannot_be_checked_are_refused(change, sentence, tmp_path):
+    CLAIMS.head(1).assign(**change).to_csv(tmp_path / "claims.csv", index=False)
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        analysis.read_claims(tmp_path / "claims.csv")
+    CLAIMS.drop(columns="where").to_csv(tmp_path / "claims.csv", index=False)
+    with pytest.raises(UserError, match="where missing"):
+        analysis.read_claims(tmp_path / "claims.csv")
+
+
+def made_records(column, groups, shift):
+    """Records as the notebooks write them: four runs in each group of each network, whose loss grows with the rate and is
+    `shift` pp higher in the last group."""
+    rng, tables = np.random.default_rng(7), []
+    for network, (place, group), run in product(("lenet5_tanh", "lenet5_relu"), enumerate(groups), range(4)):
+        rate = np.sort(rng.uniform(6, 18, 25))
+        loss = 0.06 * (rate - 6) + rng.uniform(0, 0.05, 25) + shift * (place == len(groups) - 1)
+        tables.append(pd.DataFrame({
+            "network": network, column: group, "run": f"{network}{group}{run}", "search": "genetic", "seed": run, "protocol": "held_out",
+            "evaluation": range(25), "fitness": rate, "loss_pp": loss, "test_loss_pp": loss + 0.02,
+            "layer_mean_rate": rate, "storage_rate": rate + 1,
+        }))  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.fixture
+def without_torch(own_root, tmp_path):
+    """A stand-in repository in which importing torch fails, and a way to run a notebook there: its answers, or its error."""
+    root, environment = own_root
+    (tmp_path / "forbidden" / "torch").mkdir(parents=True)
+    (tmp_path / "forbidden" / "torch" / "__init__.py").write_text("raise ImportError('this notebook only reads records')")
+    environment |= {"PYTHONPATH": str(tmp_path / "forbidden"), "OMP_NUM_THREADS": "1"}
+
+    def run(name, *settings):
+        command = [
+            sys.executable,
+            "-m",
+            "weightlab.notebooks",
+            name,
+            "--profile",
+            "smoke",
+            *(["--set", *settings] if settings else []),
+        ]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root())
+        if done.returncode:
+            return done.stderr.strip().splitlines()[-1]
+        cells = nbformat.read(root / "outputs" / "smoke" / name / "notebook.ipynb", as_version=4).cells
+        answer = cells[[cell.source for cell in cells].index("## Answer") + 1]
+        return "\n".join(output.data["text/markdown"] for output in answer.outputs if "text/markdown" in output.get("data", {}))
+
+    return root / "outputs" / "smoke", run
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "column", "groups"),
+    [
+        ("11_anova_quantization", "04_quantization", "format", ("float32", "float16", "float8_thesis")),
+        ("12_anova_clustering", "06_clustering", "method", ("exact", "kmeans", "minibatch", "gmm")),
+    ],
+)
+def test_answers_of_the_analyses_follow_the_records(name, source, column, groups, without_torch):
+    """The same notebook on records in which a group is shifted, and on records in which none is; neither run can import torch."""
+    outputs, run = without_torch
+    paths.write_table(made_records(column, groups, 0.2), outputs / source, "records")
+    shifted = run(name)
+    paths.write_table(made_records(column, groups, 0.0), outputs / source, "records")
+    alike = run(name)
+    assert "One common curve does not describe all groups" in shifted and "One common curve would describe all groups" in alike
+    assert "beyond chance (Holm p < 0.05): no difference" in alike and alike != shifted
+    tests = pd.read_parquet(outputs / name / "tests.parquet")
+    row = tests[(tests["network"] == "lenet5_tanh") & (tests["rate_name"] == "layer_mean_rate") & (tests["data"] == "all")]
+    row = row[row["test"] == "one common curve against one per group, F"].iloc[0]
+    assert f"F({row['df']}, {row['residual_df']}) = {row['F']:.1f}, p = {row['p']:.2g}" in alike
+    points = pd.read_parquet(outputs / name / "points.parquet").groupby(["network", "rate_name", "data", "group"]).size()
+    assert points.xs("all", level="data").min() >= 12
+
+
+def test_analyses_refuse_records_that_cannot_answer(without_torch, tmp_path):
+    _, run = without_torch
+    missing = run("11_anova_quantization")
+    assert missing.startswith("error: ") and "run `make experiment NB=04_quantization PROFILE=smoke` first" in missing
+    (tmp_path / "few.csv").write_text("group,rate,loss\n" + "".join(f"{g},{r},0.{r}\n" for g in "ab" for r in range(1, 5)))
+    few = run("11_anova_quantization", f"records={tmp_path / 'few.csv'}")
+    assert "none of 2 sets of points can be fitted" in few and "group 'a' has 4 points" in few
+    (tmp_path / "one.csv").write_text("group,rate,loss\na,1,0.1\na,2,0.3\n")
+    assert "at least two groups in column 'group', got ['a']" in run("12_anova_clustering", f"records={tmp_path / 'one.csv'}")
+
+
+def test_analyses_take_points_not_made_here(without_torch, tmp_path):
+    _, run = without_torch
+    rng = np.random.default_rng(3)
+    rate = rng.uniform(5, 15, 60)
+    pd.DataFrame({"group": np.repeat(["mine", "theirs"], 30), "rate": rate, "loss": 0.01 * rate + np.repeat([0, 1], 30) + rng.normal(0, 0.02, 60)}).to_csv(tmp_path / "mine.csv", index=False)  # fmt: skip
+    answer = run("11_anova_quantization", f"records={tmp_path / 'mine.csv'}", "least_points=5")
+    assert "given records" in answer and "does not describe all groups: F(3, 54)" in answer and "theirs 1." in answer
+
+
+def test_the_replication_table_follows_the_records(without_torch):
+    """Claim 9 on runs in which every search beats random search, on runs in which random search wins, and on too few runs."""
+    outputs, run = without_torch
+    searches = ["random", "genetic", "particle_swarm", "black_hole"]
+
+    def write(better, count):
+        rows = [{"network": network, "search": search, "run": f"{network}{search}{seed}", "protocol": "held_out", "evaluation": 0,
+                 "fitness": seed + 100.0 * (search in better), "loss_pp": 0.5, "test_loss_pp": 0.5, "layer_mean_rate": 10.0, "storage_rate": 9.0}
+                for network, search, seed in product(("lenet5_tanh", "lenet5_relu"), searches, range(count))]  # fmt: skip
+        paths.write_table(pd.DataFrame(rows).assign(format="float32"), outputs / "02_optimizers", "records")
+        return run("13_replication_table")
+
+    assert "- replicated, claim 9:" in write(searches[1:], 11)
+    assert "- not replicated, claim 9:" in write(searches[:1], 11)
+    few = write(searches[1:], 5)
+    assert "claim 9:" not in few and re.search(r"Undecided claims: .*\b9,", few)
+
+
+def test_the_tables_of_a_smoke_run_hold_what_claims_ask_for(smoke_outputs):
+    """Too little of everything, but no table and no column is wanting."""
+    parts = pd.read_parquet(smoke_outputs("13_replication_table") / "parts.parquet")
+    assert not parts["reason"].str.contains("no column|is missing|unknown column").any()

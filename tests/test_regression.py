@@ -1,0 +1,288 @@
+"""Quadratic curves per group: against numpy's least squares and scipy's F distribution, and what they refuse."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from weightlab import analysis
+from weightlab.errors import UserError
+
+KNOWN = {"float16": (-0.56, 0.08, -0.0006), "float32": (-0.55, 0.081, -0.0003), "float8_thesis": (0.1, -0.015, 0.0077)}
+
+
+def design(points, by_group):
+    """Columns 1, rate, rate², for all points together or for each group by itself in turn (patsy is not involved)."""
+    powers = np.stack([points["rate"] ** power for power in range(3)], axis=1)
+    if not by_group:
+        return powers
+    groups = sorted(points["group"].unique())
+    return np.hstack([powers[:, [power]] * (points["group"].to_numpy()[:, None] == groups) for power in range(3)])
+
+
+def squares(matrix, loss):
+    return ((loss - matrix @ np.linalg.lstsq(matrix, loss, rcond=None)[0]) ** 2).sum()
+
+
+@pytest.fixture
+def points():
+    """Unbalanced groups around known curves; the scatter grows with the rate and differs between groups."""
+    rng = np.random.default_rng(5)
+    tables = []
+    for (name, (a, b, c)), n in zip(KNOWN.items(), (60, 17, 143), strict=True):
+        rate = rng.uniform(4, 20, n)
+        tables.append(
+            pd.DataFrame({"group": name, "rate": rate, "loss": a + b * rate + c * rate**2 + rng.normal(0, 0.02 * rate)})
+        )
+    return pd.concat(tables).sample(frac=1, random_state=1).reset_index(drop=True)
+
+
+def known_loss(points):
+    return np.polynomial.polynomial.polyval(points["rate"], np.array([KNOWN[group] for group in points["group"]]).T, tensor=False)
+
+
+@pytest.fixture
+def exact(points):
+    """The same rates; scatter without any component along the model, so that least squares must return the known coefficients."""
+    full, noise = design(points, True), np.random.default_rng(6).normal(0, 0.1, len(points))
+    noise -= full @ np.linalg.lstsq(full, noise, rcond=None)[0]
+    return points.assign(loss=known_loss(points) + noise)
+
+
+def test_known_coefficients_come_back(exact):
+    table = analysis.coefficients(analysis.fit_curves(exact))
+    for row in table.itertuples():
+        assert row.coefficient == pytest.approx(
+            KNOWN[row.group][("intercept", "x", "x^2").index(row.parameter)], rel=1e-6, abs=1e-9
+        )
+
+
+def test_coefficients_and_errors_equal_numpys(points):
+    full, loss = design(points, True), points["loss"].to_numpy()
+    solution = np.linalg.lstsq(full, loss, rcond=None)[0]
+    inverse, residual = np.linalg.inv(full.T @ full), loss - full @ solution
+    df = len(points) - 9
+    se = np.sqrt(np.diag(inverse) * (residual**2).sum() / df)
+    hat = np.einsum("ij,jk,ik->i", full, inverse, full)
+    hc3 = np.sqrt(np.diag(inverse @ (full.T * (residual / (1 - hat)) ** 2) @ full @ inverse))
+    table = analysis.coefficients(analysis.fit_curves(points))
+    assert table["coefficient"].to_numpy() == pytest.approx(solution, rel=1e-6)
+    assert table["se"].to_numpy() == pytest.approx(se, rel=1e-6)
+    assert table["p"].to_numpy() == pytest.approx(2 * stats.t.sf(abs(solution / se), df), rel=1e-6)
+    assert table["robust_se"].to_numpy() == pytest.approx(hc3, rel=1e-6)
+    assert table["robust_p"].to_numpy() == pytest.approx(2 * stats.t.sf(abs(solution / hc3), df), rel=1e-6)
+
+
+def test_sequential_test_equals_nested_least_squares(points):
+    """Each term's F is the squares it takes away after those before it, over the residual mean square of the full model."""
+    full, loss = design(points, True), points["loss"].to_numpy()
+    left = [(loss**2).sum(), *(squares(full[:, : 3 * terms], loss) for terms in (1, 2, 3))]
+    df = len(points) - 9
+    f = -np.diff(left) / 3 / (left[-1] / df)
+    table = analysis.sequential_test(analysis.fit_curves(points))
+    assert table["F"].to_numpy() == pytest.approx(f, rel=1e-6)
+    assert table["p"].to_numpy() == pytest.approx(stats.f.sf(f, 3, df), rel=1e-6)
+    assert table["df"].tolist() == [3, 3, 3] and set(table["residual_df"]) == {df}
+
+
+def test_common_curve_test_equals_two_least_squares(points):
+    full, common, loss = design(points, True), design(points, False), points["loss"].to_numpy()
+    one, each = squares(common, loss), squares(full, loss)
+    df = len(points) - 9
+    f = ((one - each) / 6) / (each / df)
+    table = analysis.common_curve_test(analysis.fit_curves(points))
+    plain, robust = table.iloc[0], table.iloc[1]
+    assert (plain["F"], plain["p"]) == pytest.approx((f, stats.f.sf(f, 6, df)), rel=1e-6)
+    assert (plain["df"], plain["residual_df"]) == (6, df)
+    solution, inverse = np.linalg.lstsq(full, loss, rcond=None)[0], np.linalg.inv(full.T @ full)
+    residual, hat = loss - full @ solution, np.einsum("ij,jk,ik->i", full, inverse, full)
+    covariance = inverse @ (full.T * (residual / (1 - hat)) ** 2) @ full @ inverse
+    contrast = np.zeros((6, 9))
+    for row, (power, group) in enumerate([(power, group) for power in range(3) for group in (1, 2)]):
+        contrast[row, 3 * power], contrast[row, 3 * power + group] = -1, 1
+    off = contrast @ solution
+    wald = off @ np.linalg.solve(contrast @ covariance @ contrast.T, off) / 6
+    assert (robust["F"], robust["p"]) == pytest.approx((wald, stats.f.sf(wald, 6, df)), rel=1e-6)
+
+
+def test_the_two_tests_are_named_and_answer_different_questions(exact):
+    """Groups of one and the same steep curve: the thesis's test is sure of its terms, the comparison of groups finds nothing."""
+    fit = analysis.fit_curves(exact.assign(loss=exact["loss"] - known_loss(exact) + 0.1 + 0.04 * exact["rate"]))
+    sequential, common = analysis.sequential_test(fit), analysis.common_curve_test(fit)
+    assert sequential["p"].iloc[1] < 1e-9 and (common["p"] > 0.99).all()
+    assert not set(sequential["test"]) & set(common["test"]) and not set(sequential["hypothesis"]) & set(common["hypothesis"])
+    assert (
+        sequential["hypothesis"].str.contains("zero in every group").all()
+        and common["hypothesis"].str.contains("one curve").all()
+    )
+
+
+def test_heteroscedasticity_is_found_where_it_is(points, exact):
+    """The F form of Breusch and Pagan's test, squared residuals regressed on the model's terms."""
+    full, fit = design(points, True), analysis.fit_curves(points)
+    squared = (points["loss"] - full @ np.linalg.lstsq(full, points["loss"], rcond=None)[0]).to_numpy() ** 2
+    left, df = squares(full, squared), len(points) - 9
+    f = ((((squared - squared.mean()) ** 2).sum() - left) / 8) / (left / df)
+    table = analysis.heteroscedasticity_test(fit).iloc[0]
+    assert (table["F"], table["p"]) == pytest.approx((f, stats.f.sf(f, 8, df)), rel=1e-6)
+    assert table["p"] < 0.01 < analysis.heteroscedasticity_test(analysis.fit_curves(exact))["p"].item()
+
+
+def test_fitted_curves_lie_on_the_curves_over_each_groups_own_rates(exact):
+    curves = analysis.fitted_curves(analysis.fit_curves(exact), steps=7)
+    for name, rows in curves.groupby("group"):
+        own = exact.loc[exact["group"] == name, "rate"]
+        assert (rows["rate"].min(), rows["rate"].max()) == pytest.approx((own.min(), own.max()))
+        assert rows["loss"].to_numpy() == pytest.approx(np.polynomial.polynomial.polyval(rows["rate"], KNOWN[name]))
+        assert (rows["lower"] < rows["loss"]).all() and (rows["loss"] < rows["upper"]).all()
+
+
+def test_residuals_are_what_the_curves_leave(points):
+    table = analysis.residuals(analysis.fit_curves(points))
+    full = design(points, True)
+    left = points["loss"] - full @ np.linalg.lstsq(full, points["loss"], rcond=None)[0]
+    assert table["residual"].to_numpy() == pytest.approx(left.to_numpy())
+    assert (table["fitted"] + table["residual"]).to_numpy() == pytest.approx(points["loss"].to_numpy())
+    ordered = table.sort_values("studentized")
+    assert ordered["quantile"].is_monotonic_increasing and ordered["quantile"].iloc[0] == pytest.approx(
+        -ordered["quantile"].iloc[-1]
+    )
+
+
+def test_curves_are_found_in_files_not_made_here(points, tmp_path):
+    points.to_csv(tmp_path / "points.csv", index=False)
+    points.to_parquet(tmp_path / "points.parquet")
+    fits = [analysis.fit_curves(analysis.read_points(tmp_path / f"points.{kind}")).params for kind in ("csv", "parquet")]
+    assert fits[0].to_numpy() == pytest.approx(analysis.fit_curves(points).params.to_numpy()) and (fits[0] == fits[1]).all()
+
+
+def several(n=20, **columns):
+    rate = np.linspace(5, 12, n)
+    table = pd.DataFrame({"group": np.where(np.arange(n) % 2, "a", "b"), "rate": rate, "loss": np.sin(7 * rate)})
+    return table.assign(**columns)
+
+
+@pytest.mark.parametrize(
+    ("points", "sentence"),
+    [
+        (several(40).drop(columns="rate"), "points need the columns group, rate, loss; rate missing, got group, loss"),
+        (several(40, group="a"), "at least two groups in column 'group', got ['a']"),
+        (several(40, loss=[np.nan, *range(39)]), "1 of 40 values in column 'loss' are not finite numbers, the first is 'nan'"),
+        (several(40, rate=[np.inf, *range(39)]), "1 of 40 values in column 'rate' are not finite numbers, the first is 'inf'"),
+        (several(40, rate=["much", *range(39)]), "1 of 40 values in column 'rate' are not finite numbers, the first is 'much'"),
+        (several(40, group=[None, *"ab" * 19, "a"]), "1 of 40 values in column 'group' are not names of groups"),
+        (several(5), "group 'a' has 2 points; a curve of 3 coefficients needs at least 12"),
+        (several(40, rate=[5, 6, 7, 8] * 10), "group 'a' has 2 different rates; a curve of 3 coefficients needs at least 4"),
+        (several(40, loss=0.5), "the curves pass through every point"),
+        (pd.DataFrame(columns=["group", "rate", "loss"]), "at least two groups in column 'group', got []"),
+    ],
+)
+def test_points_that_cannot_answer_are_refused_in_one_sentence(points, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)) as refused:
+        analysis.fit_curves(points)
+    assert "\n" not in str(refused.value)
+
+
+def test_fewer_points_than_coefficients_are_refused_whatever_is_asked():
+    with pytest.raises(UserError, match="group 'a' has 3 points; a curve of 3 coefficients needs at least 4"):
+        analysis.fit_curves(several(7), least=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "sentence"),
+    [
+        ("group,rate\na,1\n", "points.csv", "loss missing"),
+        ("group,rate,loss\na,1,0.2\nb,2,\n", "points.csv", "1 of 2 values in column 'loss'"),
+        ("group,rate,loss\na,1,0.2\n", "points.csv", "at least two groups"),
+        ("", "points.csv", "is not a readable table"),
+        ("not parquet", "points.parquet", "is not a readable table"),
+        ("a", "points.xlsx", "unknown kind of table file '.xlsx'; allowed: .parquet, .csv"),
+    ],
+)
+def test_files_that_cannot_answer_are_refused_in_one_sentence(content, name, sentence, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        analysis.read_points(tmp_path / name)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="none.csv is not a readable table"):
+        analysis.read_points(tmp_path / "none.csv")
+    with pytest.raises(UserError, match="run `make experiment NB=04_quantization PROFILE=smoke` first"):
+        analysis.read_output(tmp_path / "smoke", "04_quantization", "records")
+
+
+def test_published_curves_of_k_means_and_gmm_cross_where_the_text_says():
+    """Section 5.6: K-Means better at low rates, GMM above about 16; only with the nets of table B.3 the right way round."""
+    table = analysis.published_coefficients("table_B_3_regression_clustering").rename(columns={"published": "coefficient"})
+    crossings = analysis.crossings(table[table["network"] == "lenet5_tanh"], "kmeans", "gmm")
+    assert crossings == pytest.approx([2.88, 16.10], abs=0.01)
+    other = analysis.crossings(table[table["network"] == "lenet5_relu"], "kmeans", "gmm")
+    assert not [rate for rate in other if 15 < rate < 17]
+    with pytest.raises(UserError, match="unknown group 'kmean'"):
+        analysis.crossings(table[table["network"] == "lenet5_tanh"], "kmean", "gmm")
+
+
+@pytest.mark.parametrize(
+    ("network", "points", "f", "p"), [("lenet5_relu", 1203, 204.6, 2e-179), ("lenet5_tanh", 1622, 5.9, 4e-6)]
+)
+def test_degrees_of_freedom_are_those_of_the_published_points(network, points, f, p):
+    """With as many points as the thesis had, our test has the degrees of freedom at which its F gives the known p."""
+    table = analysis.published_coefficients("table_B_2_regression_quantization")
+    table = table[(table["network"] == network) & (table["data"] == "all")].pivot(
+        index="group", columns="parameter", values="published"
+    )
+    rng = np.random.default_rng(2)
+    group = rng.choice(table.index, points)
+    rate = rng.uniform(5, 14, points)
+    curves = table.loc[group]
+    loss = curves["intercept"].to_numpy() + curves["x"].to_numpy() * rate + curves["x^2"].to_numpy() * rate**2
+    fit = analysis.fit_curves(pd.DataFrame({"group": group, "rate": rate, "loss": loss + rng.normal(0, 0.2, points)}))
+    test = analysis.common_curve_test(fit).iloc[0]
+    assert stats.f.sf(f, test["df"], test["residual_df"]) == pytest.approx(p, rel=0.5)
+    assert set(analysis.sequential_test(fit)["residual_df"]) == {points - 9}
+
+
+def records(**columns):
+    table = pd.DataFrame({
+        "network": "lenet5_tanh", "format": ["float32"] * 4 + ["float16"] * 3, "run": ["a"] * 2 + ["b"] * 2 + ["c"] * 3,
+        "layer_mean_rate": [10.0, 12, 11, 12, 13, 14, 9], "loss_pp": [0.2, 0.5, 0.4, 0.6, 0.3, 1.0, 0.9],
+        "test_loss_pp": [0.3, 1.2, 0.1, 0.5, 0.4, 0.2, 0.9],
+    })  # fmt: skip
+    return table.assign(**columns)
+
+
+def test_points_are_the_fronts_of_runs_and_pareto_points_the_fronts_of_groups():
+    """Of run c only (13, 0.3) is left: 1.0 is not below 1, (9, 0.9) is dominated. (12, 0.6) of run b falls to (12, 0.5) of run a."""
+    sets = analysis.point_sets(records(), "format", ["layer_mean_rate"])
+    rows = {name: set(zip(points["rate"], points["loss"], strict=True)) for name, points in sets.groupby("data")}
+    assert rows["all"] == {(10, 0.2), (12, 0.5), (11, 0.4), (12, 0.6), (13, 0.3)}
+    assert rows["Pareto"] == {(10, 0.2), (11, 0.4), (12, 0.5), (13, 0.3)}
+    assert rows["all, loss on test"] == {(10, 0.3), (12, 1.2), (11, 0.1), (12, 0.5), (13, 0.4)}
+    assert set(sets["network"]) == {"lenet5_tanh"} and set(sets["rate_name"]) == {"layer_mean_rate"}
+
+
+def test_points_given_from_outside_are_all_kept(tmp_path):
+    several(30).to_csv(tmp_path / "points.csv", index=False)
+    sets = analysis.point_sets(analysis.read_points(tmp_path / "points.csv"), "group", ["rate"])
+    assert sets.groupby("data").size()["all"] == 30 and set(sets["network"]) == {"given records"}
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (records().drop(columns="run"), "unknown column 'run'"),
+        (records(loss_pp=np.nan), "7 of 7 values in column 'loss_pp' are not known"),
+        (records(loss_pp=1.0), "none of 7 plans loses less than 1 pp"),
+    ],
+)
+def test_records_without_points_are_refused(table, sentence):
+    with pytest.raises(UserError, match=sentence):
+        analysis.points_of_runs(table, "format", "layer_mean_rate")
+
+
+def test_a_run_without_an_acceptable_plan_counts_as_rate_one():
+    table = analysis.best_rates(records(loss_pp=[0.2, 0.5, 0.4, 0.6, 1.3, 1.0, 2.9]), ["format"], "layer_mean_rate")
+    assert table.set_index("run")["layer_mean_rate"].to_dict() == {"a": 12, "b": 12, "c": 1}
