@@ -25,7 +25,9 @@ NOTEBOOKS := $(basename $(notdir $(sort $(wildcard notebooks/*.ipynb))))
 LIBRARY := $(wildcard lib/weightlab/*.py lib/weightlab/*/*.py)
 DATA := $(or $(WEIGHTLAB_DATA),data)
 MNIST := $(DATA)/mnist/.verified
+FASHION := $(DATA)/fashion_mnist/.verified
 MODELS := models/lenet5_tanh.safetensors models/lenet5_relu.safetensors
+STAND_IN := models/mobilenet_v2_fashion.safetensors
 
 .DEFAULT_GOAL := help
 .PHONY: help env data models retrain experiments experiment lab test bench lint format clean
@@ -39,18 +41,19 @@ env: $(ENV) ## make .venv with the tested versions (nothing with PYTHON=...)
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
-data: | $(ENV) ## download MNIST and verify its checksums
+data: | $(ENV) ## download MNIST and Fashion-MNIST and verify their checksums
 	$(RUN) -m weightlab.data
-$(MNIST): | $(ENV)
-	$(RUN) -m weightlab.data
+$(DATA)/%/.verified: | $(ENV)
+	$(RUN) -m weightlab.data $*
 	touch $@
 
 models: $(ENV) ## verify the trained networks, train what is missing
 	$(RUN) -m weightlab.training
-$(MODELS): | $(ENV) $(MNIST)
+$(STAND_IN): | $(FASHION)
+$(MODELS) $(STAND_IN): | $(ENV) $(MNIST)
 	$(RUN) -m weightlab.training $(basename $(notdir $@))
 
-retrain: $(ENV) $(MNIST) ## train the networks again (about 20 minutes each on one core)
+retrain: $(ENV) $(MNIST) $(FASHION) ## train the networks again (20 to 30 minutes each on one core)
 	$(RUN) -m weightlab.training --retrain
 
 experiments: $(NOTEBOOKS:%=outputs/$(PROFILE)/%/notebook.ipynb) ## run all notebooks (PROFILE=smoke, quick or full)
@@ -62,10 +65,18 @@ experiment: outputs/$(PROFILE)/$(NB)/notebook.ipynb ## run one notebook: NB=02_o
 outputs/$(PROFILE)/%/notebook.ipynb: notebooks/%.ipynb params/$(PROFILE)/%.yaml $(LIBRARY) $(MODELS) | $(ENV) $(MNIST)
 	$(RUN) -m weightlab.notebooks $* --profile $(PROFILE)
 
+outputs/$(PROFILE)/07_mobilenet_v2/notebook.ipynb: $(STAND_IN) | $(FASHION)
+
+# Notebooks that read what others wrote run after them.
+executed = $(patsubst %,outputs/$(PROFILE)/%/notebook.ipynb,$(filter $(1),$(NOTEBOOKS)))
+$(call executed,11%): $(call executed,04%)
+$(call executed,12%): $(call executed,06%)
+$(call executed,13%): $(call executed,01% 02% 03% 04% 05% 06% 07% 11% 12%) published/claims.csv
+
 lab: $(ENV) $(MNIST) ## open JupyterLab on the notebooks
 	$(RUN) -m jupyterlab --notebook-dir .
 
-test: $(ENV) $(MNIST) $(MODELS) ## run the tests
+test: $(ENV) $(MNIST) $(FASHION) $(MODELS) $(STAND_IN) ## run the tests
 	$(RUN) -m pytest -n 2
 
 bench: $(ENV) $(MNIST) $(MODELS) ## measure the evaluation engine (about 15 minutes)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,12 +28,14 @@ def published():
 
 @pytest.fixture(scope="session")
 def smoke_outputs(tmp_path_factory, worker_id):
-    """Run a notebook headless at smoke size, once for all test processes, and return its outputs folder."""
+    """Run a notebook headless at smoke size, after those it reads, once for all test processes, and return its outputs folder."""
     base = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
     environment = stand_in_root(base / "repository")
 
     def outputs(name: str) -> Path:
         folder = base / "repository" / "outputs" / "smoke" / name
+        for other in notebooks_before(name):
+            outputs(other)
         with FileLock(base / f"{name}.lock"):
             if not (folder / "notebook.ipynb").exists():
                 command = [sys.executable, "-m", "weightlab.notebooks", name, "--profile", "smoke"]
@@ -41,6 +44,13 @@ def smoke_outputs(tmp_path_factory, worker_id):
         return folder
 
     return outputs
+
+
+def notebooks_before(name: str) -> list[str]:
+    """The notebooks that make runs before a notebook, in its order."""
+    make = ["make", "-nB", "PYTHON=python", "PROFILE=smoke", f"outputs/smoke/{name}/notebook.ipynb"]
+    plan = subprocess.run(make, cwd=paths.root(), capture_output=True, text=True, check=True).stdout
+    return [other for other in re.findall(r"-m weightlab\.notebooks (\S+) --profile", plan) if other != name]
 
 
 def stand_in_root(folder: Path) -> dict:

@@ -21,7 +21,7 @@ LAYERS = [
     {"accounting", "codebooks", "sharing"},
     {"space", "kernels", "stages", "chunks", "evaluation", "fitness"},
     {"search"},
-    {"specifications", "runs"},
+    {"specifications", "runs", "tuning"},
     {"analysis", "figures"},
     {"notebooks"},
 ]
@@ -41,6 +41,7 @@ SIDEWAYS = {
     ("evaluation", "stages"),
     ("stages", "kernels"),
     ("runs", "specifications"),
+    ("tuning", "runs"),
 }
 SIDEWAYS |= {(module, "errors") for module in ("backend", "paths", "rng")}
 ROW = {module: row for row, modules in enumerate(LAYERS) for module in modules}
@@ -124,7 +125,7 @@ def test_make_redoes_a_notebook_only_when_what_it_rests_on_changed(tmp_path):
     shutil.copy(paths.root() / "Makefile", tmp_path)
     shutil.copytree(paths.models(), tmp_path / "models")
     done = [tmp_path / "outputs" / "smoke" / name / "notebook.ipynb" for name in ("00_explore", "02_optimizers")]
-    for file in [tmp_path / "data" / "mnist" / ".verified", *done]:
+    for file in [*(tmp_path / "data" / name / ".verified" for name in ("mnist", "fashion_mnist")), *done]:
         file.parent.mkdir(parents=True)
         file.touch()
 

@@ -4,6 +4,7 @@ import io
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 
@@ -41,6 +42,15 @@ def write_table(table: pd.DataFrame, folder: str | Path, name: str) -> Path:
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_whole(file, buffer.getvalue())
+    return file
+
+
+def write_csv(table: pd.DataFrame, folder: str | Path, name: str) -> Path:
+    """Write a table as `folder/name.csv`, whole or not at all, plans as lists such as [3, 5, 3, 2, 2]; returns the file."""
+    file = resolve(folder) / f"{name}.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    plain = table.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
+    write_whole(file, plain.to_csv(index=False, lineterminator="\n").encode())
     return file
 
 

@@ -32,10 +32,15 @@ def evaluator(
 ) -> Evaluator:
     """An evaluator for plans of a setting, layer by layer or for the whole net, on the splits that are recorded."""
     model = models.load(setting.network)
-    ks = range(1, setting.k_max + 1)
-    codebooks = Codebooks(model, setting.method, setting.format, ks, whole_net, folder=codebooks_folder)
+    codebooks = Codebooks(model, setting.method, setting.format, setting.candidates, whole_net, folder=codebooks_folder)
     splits = [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
     return Evaluator(model, codebooks, splits, device, threads)
+
+
+def uniform_plans(evaluator: Evaluator, ks: Iterable[int]) -> pd.DataFrame:
+    """`Evaluator.measure` of the same k in every layer, a row for each of `ks`, with columns `k` and `plan` before it."""
+    plans = np.repeat(np.array(list(ks))[:, None], len(evaluator.codebooks.names), axis=1)
+    return pd.concat([pd.DataFrame({"k": plans[:, 0], "plan": list(plans)}), evaluator.measure(plans)], axis=1)
 
 
 class Runner:
@@ -61,10 +66,10 @@ class Runner:
         with FileLock(self.folder / f".{file.name}.lock"):
             if not file.exists():
                 evaluator = self.evaluator(spec)
-                total = len(evaluator.codebooks.names) * spec.k_max
+                total = len(evaluator.codebooks.names) * len(spec.candidates)
                 with tqdm(total=total, desc=f"scan {spec.network} {spec.format}", disable=not self.progress) as bar:
                     accuracy = _in_steps(lambda plans: evaluator.accuracy(plans, partial=True), bar)
-                    table = space.scan(accuracy, evaluator.codebooks.names, range(1, spec.k_max + 1))
+                    table = space.scan(accuracy, evaluator.codebooks.names, spec.candidates)
                 columns = {f"accuracy_{i}": f"{name}_accuracy" for i, name in enumerate(RECORDED_SPLITS)}
                 paths.write_table(table.rename(columns=columns), self.folder, file.stem)
             return _read(file)
@@ -72,7 +77,7 @@ class Runner:
     def space(self, spec: Specification) -> IntegerSpace:
         """The allowed k of each layer; raises `UserError` if the threshold leaves a layer none."""
         if spec.threshold is None:
-            return space.full(len(self.evaluator(spec).codebooks.names), range(1, spec.k_max + 1))
+            return space.full(len(self.evaluator(spec).codebooks.names), spec.candidates)
         return space.reduce(self.scan(spec), f"{PROTOCOLS[spec.protocol]}_accuracy", spec.threshold)
 
     def run(self, spec: Specification, progress: Callable[[int], object] = lambda evaluations: None) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 
 from weightlab import accounting, clustering, data, floats, models, rng, search, space
@@ -18,6 +18,7 @@ SCHEMA = 2  # raised whenever records of an older kind may no longer be reused
 class Setting:
     """What plans are measured on. `images` limits each split to its first images (None: all).
 
+    The k that are tried are those listed in `ks`, or all from 1 to `k_max`; with a list, `k_max` is its largest.
     Raises `UserError` for unknown names and numbers out of range.
     """
 
@@ -30,6 +31,7 @@ class Setting:
     objective_rate: str = "storage"
     k_max: int = 50
     images: int | None = None
+    ks: tuple[int, ...] | None = None
 
     def __post_init__(self):
         choose("network", self.network, models.NETWORKS)
@@ -38,20 +40,31 @@ class Setting:
         choose("format", self.format, floats.FORMATS)
         choose("protocol", self.protocol, PROTOCOLS)
         choose("objective rate", self.objective_rate, accounting.RATES)
+        if self.ks is not None:
+            object.__setattr__(self, "ks", _ascending(self.ks))
+            object.__setattr__(self, "k_max", self.ks[-1])
         clustering.check_k(self.k_max)
         if self.images is not None:
             _check_whole("images", self.images, 1)
         if self.protocol == "published" and self.method == "exact":
             raise UserError("protocol 'published' is the thesis's own, got method 'exact'; allowed: kmeans, minibatch, gmm")
 
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """The k that are tried, ascending."""
+        return self.ks or tuple(range(1, self.k_max + 1))
+
     def measured(self) -> "Setting":
         """The part of it that answers depend on: the same for all protocols, rates and searches."""
-        names = {"network", "dataset", "method", "format", "k_max", "images"}
+        names = {"network", "dataset", "method", "format", "k_max", "images", "ks"}
         return Setting(**{each.name: getattr(self, each.name) for each in fields(Setting) if each.name in names})
 
     def describe(self) -> dict:
-        """All of it as JSON-ready values, with the checkpoint's hash."""
-        return asdict(self) | {"checkpoint": models.card(self.network)["sha256"], "schema": SCHEMA}
+        """All of it as JSON-ready values, with the checkpoint's hash; a list of k only where there is one."""
+        values = asdict(self)
+        if self.ks is None:
+            del values["ks"]  # so that what was named before there were lists keeps its name
+        return values | {"checkpoint": models.card(self.network)["sha256"], "schema": SCHEMA}
 
     @property
     def hash(self) -> str:
@@ -63,7 +76,7 @@ class Setting:
 class Specification(Setting):
     """Everything a search's records depend on; equal specifications share one folder.
 
-    `threshold` is the accuracy (fraction) at which the range scan keeps a k, None for the full range 1..k_max. `settings` override
+    `threshold` is the accuracy (fraction) at which the range scan keeps a k, None for all that are tried. `settings` override
     the search's published ones.
     """
 
@@ -88,6 +101,15 @@ class Specification(Setting):
                 f"budget must hold the first generation of {made.size} evaluations of {self.search}, got {self.budget}"
             )
         object.__setattr__(self, "settings", asdict(made.settings))
+
+
+def _ascending(ks: Sequence[int]) -> tuple[int, ...]:
+    """A list of k as it is kept; raises `UserError` unless it holds numbers of clusters."""
+    if isinstance(ks, str) or not isinstance(ks, Sequence) or not len(ks):
+        raise UserError(f"ks must be None or a list of numbers of clusters, got {ks!r}")
+    for k in ks:
+        clustering.check_k(k)
+    return tuple(sorted({int(k) for k in ks}))
 
 
 def _check_whole(name: str, value, least: int) -> None:
