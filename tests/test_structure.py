@@ -120,7 +120,7 @@ def test_make_refuses_unknown_names_in_one_sentence(setting, allowed):
 
 def test_make_redoes_a_notebook_only_when_what_it_rests_on_changed(tmp_path):
     """A target rests on the notebook, its YAML and the library, and on nothing that changes by itself."""
-    for name in ("notebooks", "params", "lib"):
+    for name in ("notebooks", "params", "published", "lib"):
         shutil.copytree(paths.root() / name, tmp_path / name)
     shutil.copy(paths.root() / "Makefile", tmp_path)
     shutil.copytree(paths.models(), tmp_path / "models")

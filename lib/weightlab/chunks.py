@@ -14,6 +14,7 @@ from weightlab.stages import Stage, images_last
 KEPT_BYTES = 768 << 20  # activations kept for later calls, by default
 CHUNK_BYTES = 64 << 20  # the largest activation of a chunk, by default
 CHUNKS_A_THREAD = 5
+SMALLEST = 112  # images of a chunk, where they fit: fewer are not worth the calls
 LARGEST = {"cpu": 2000, "cuda": 10_000}  # images of a chunk
 LINE = 16  # float32 numbers of a cache line
 
@@ -68,7 +69,8 @@ def size(images: int, sizes: Sequence[int], threads: int, device: torch.device) 
     On a CPU an odd number of cache lines: with images last, numbers of neighbouring places lie a chunk apart, and at an even
     number of lines they would drive each other out of the cache.
     """
-    chunk = max(1, min(images // (CHUNKS_A_THREAD * threads), CHUNK_BYTES // max(sizes), LARGEST[device.type]))
+    even = max(images // (CHUNKS_A_THREAD * threads), SMALLEST)
+    chunk = max(1, min(even, CHUNK_BYTES // max(sizes), LARGEST[device.type]))
     return chunk if chunk < 2 * LINE else chunk - (chunk - LINE) % (2 * LINE)
 
 

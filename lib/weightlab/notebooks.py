@@ -73,7 +73,11 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
         parameters[key] = value
     final = paths.outputs() / profile / name
     working = final.with_name(f".{name}.running")
-    parameters |= {"output_folder": str(working), "searches_folder": str(final.parent / "searches"), "outputs_folder": str(final.parent)}
+    parameters |= {
+        "output_folder": str(working),
+        "searches_folder": str(final.parent / "searches"),
+        "outputs_folder": str(final.parent),
+    }
     parameters = {key: value for key, value in parameters.items() if key in defaults(name)}
     try:
         final.mkdir(parents=True, exist_ok=True)
