@@ -374,3 +374,11 @@ def test_the_tables_of_a_smoke_run_hold_what_claims_ask_for(smoke_outputs):
     """Too little of everything, but no table and no column is wanting."""
     parts = pd.read_parquet(smoke_outputs("13_replication_table") / "parts.parquet")
     assert not parts["reason"].str.contains("no column|is missing|unknown column").any()
+
+
+@pytest.mark.parametrize("name", ["11_anova_quantization", "12_anova_clustering"])
+def test_smoke_runs_have_points_enough_for_their_curves(name, smoke_outputs):
+    """At least 12 a group in what the thesis calls all data, and a curve through them for each network and rate."""
+    points, sets = (pd.read_parquet(smoke_outputs(name) / f"{table}.parquet") for table in ("points", "sets"))
+    assert points[points["data"] == "all"].groupby(["network", "rate_name", "group"]).size().min() >= 12
+    assert (sets.loc[sets["data"] != "Pareto", "outcome"] == "fitted").all()

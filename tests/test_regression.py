@@ -151,6 +151,16 @@ def test_residuals_are_what_the_curves_leave(points):
     )
 
 
+def test_robust_errors_are_not_invented_for_a_group_without_scatter(points):
+    """A group whose points all lose the same has errors of zero by HC3, and would differ from any other beyond all doubt."""
+    flat = points.assign(loss=points["loss"].where(points["group"] != "float16", 0.5))
+    fit = analysis.fit_curves(flat)
+    table, tests = analysis.coefficients(fit), analysis.common_curve_test(fit)
+    assert table[["robust_se", "robust_p"]].isna().all(axis=None) and table[["coefficient", "se", "p"]].notna().all(axis=None)
+    assert tests["F"].notna().tolist() == [True, False] and tests["p"].notna().tolist() == [True, False]
+    assert analysis.fitted_curves(fit)[["lower", "upper"]].isna().all(axis=None)
+
+
 def test_curves_are_found_in_files_not_made_here(points, tmp_path):
     points.to_csv(tmp_path / "points.csv", index=False)
     points.to_parquet(tmp_path / "points.parquet")

@@ -73,15 +73,18 @@ def of_sets(function: Callable[[RegressionResults], pd.DataFrame], fits: dict[tu
 
 
 def coefficients(fit: RegressionResults) -> pd.DataFrame:
-    """A row per coefficient: group, parameter, coefficient, se and p (t test of zero), robust_se and robust_p (HC3)."""
-    robust = _robust(fit)
+    """A row per coefficient: group, parameter, coefficient, se and p (t test of zero), robust_se and robust_p (HC3).
+
+    Robust values are missing where the curve of a group passes through all its points: its own errors would be zero.
+    """
+    robust, known = _robust(fit)
     rows = pd.DataFrame(list(product(PARAMETERS, _groups(fit))), columns=["parameter", "group"])
     return rows.assign(
         coefficient=fit.params.to_numpy(),
         se=fit.bse.to_numpy(),
         p=fit.pvalues.to_numpy(),
-        robust_se=robust.bse.to_numpy(),
-        robust_p=robust.pvalues.to_numpy(),
+        robust_se=known * robust.bse.to_numpy(),
+        robust_p=known * robust.pvalues.to_numpy(),
     )
 
 
@@ -101,19 +104,21 @@ def sequential_test(fit: RegressionResults) -> pd.DataFrame:
 def common_curve_test(fit: RegressionResults) -> pd.DataFrame:
     """Do the groups differ? F test of `ONE_COMMON_CURVE` against `ONE_CURVE_PER_GROUP`, and its Wald form with HC3 errors.
 
-    The robust form holds where residuals scatter unequally, but calls too many differences real where a group has few points.
+    The robust form holds where residuals scatter unequally, but calls too many differences real where a group has few points; it is
+    missing where the curve of a group passes through all its points.
     """
     common = smf.ols(ONE_COMMON_CURVE, fit.model.data.frame).fit()
     f, p, df = fit.compare_f_test(common)
     groups = len(_groups(fit))
     differences = np.eye(groups)[1:] - np.eye(groups)[0]  # of every group from the first, (groups - 1, groups)
-    robust = _robust(fit).f_test(np.kron(np.eye(len(PARAMETERS)), differences))
+    robust, known = _robust(fit)
+    wald = robust.f_test(np.kron(np.eye(len(PARAMETERS)), differences))
     hypothesis = ["one curve describes all groups"]
     return pd.concat(
         [
             _tests("one common curve against one per group, F", hypothesis, [f], [df], fit.df_resid, [p]),
-            _tests("one common curve against one per group, robust F (HC3)", hypothesis, [float(robust.fvalue)], [df], fit.df_resid,
-                   [float(robust.pvalue)]),
+            _tests("one common curve against one per group, robust F (HC3)", hypothesis, [known * float(wald.fvalue)], [df],
+                   fit.df_resid, [known * float(wald.pvalue)]),
         ],
         ignore_index=True,
     )  # fmt: skip
@@ -127,12 +132,16 @@ def heteroscedasticity_test(fit: RegressionResults) -> pd.DataFrame:
 
 
 def fitted_curves(fit: RegressionResults, steps: int = 100) -> pd.DataFrame:
-    """Each group's curve over its own rates: columns group, rate, loss, lower and upper (pointwise 95 % interval, HC3)."""
+    """Each group's curve over its own rates: columns group, rate, loss, lower and upper (pointwise 95 % interval, HC3).
+
+    The interval is missing where the curve of a group passes through all its points.
+    """
     spans = fit.model.data.frame.groupby("group")["rate"].agg(["min", "max"])
     grids = [pd.DataFrame({"group": name, "rate": np.linspace(*span, steps)}) for name, *span in spans.itertuples()]
     grid = pd.concat(grids, ignore_index=True)
-    band = _robust(fit).get_prediction(grid).summary_frame()
-    return grid.assign(loss=band["mean"], lower=band["mean_ci_lower"], upper=band["mean_ci_upper"])
+    robust, known = _robust(fit)
+    band = robust.get_prediction(grid).summary_frame()
+    return grid.assign(loss=band["mean"], lower=known * band["mean_ci_lower"], upper=known * band["mean_ci_upper"])
 
 
 def at_common_rate(curves: pd.DataFrame) -> tuple[float, pd.Series]:
@@ -187,9 +196,10 @@ def published_coefficients(table: str) -> pd.DataFrame:
     return printed[["network", "data", "group", "parameter", "published", "published_p"]].replace({"group": clusterings})
 
 
-def _robust(fit: RegressionResults) -> RegressionResults:
-    """The same fit with errors that hold when residuals scatter unequally (HC3)."""
-    return fit.model.fit(cov_type="HC3", use_t=True)
+def _robust(fit: RegressionResults) -> tuple[RegressionResults, float]:
+    """The same fit with errors that hold when residuals scatter unequally (HC3); and 1, or NaN if a group has no scatter at all."""
+    left = (fit.resid**2).groupby(fit.model.data.frame["group"]).sum()
+    return fit.model.fit(cov_type="HC3", use_t=True), 1.0 if left.min() > 1e-20 * fit.ssr else np.nan
 
 
 def _groups(fit: RegressionResults) -> list:
