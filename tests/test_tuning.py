@@ -121,11 +121,10 @@ def test_a_tuned_plan_is_never_worse_on_the_split_that_chose(evaluator, tmp_path
 
 def test_tuning_tells_before_and_after_on_every_split(lenet5, evaluator, grid, tmp_path):
     train = data.load("mnist", "train").first(IMAGES)
-    also = Evaluator(lenet5, evaluator.codebooks, [train], device="cpu", threads=1)
     plans = {("tanh", "float16"): (evaluator, PLAN), ("tanh", "again"): (evaluator, [3, 3, 8, 2, 2])}
     arguments = {"focuses": FOCUSES, "chooser": "test", "progress": False}
     table = tuning.for_plans(
-        plans, ["network", "format"], lambda *plan: [tuning.tune(*plan, tmp_path, [also], **arguments)], progress=False
+        plans, ["network", "format"], lambda *plan: [tuning.tune(*plan, tmp_path, lenet5, [train], **arguments)], progress=False
     )
     assert table[["network", "format"]].to_numpy().tolist() == [list(key) for key in plans]
     row = table.iloc[0]

@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from filelock import FileLock
+from torch import nn
 from tqdm import tqdm
 
 from weightlab import paths, rng, runs, search
 from weightlab.clustering import Lift
 from weightlab.codebooks import Codebooks
+from weightlab.data import Split
 from weightlab.errors import UserError, choose
 from weightlab.evaluation import Evaluator
 from weightlab.fitness import Target, TargetRule
@@ -94,19 +96,26 @@ def compare(evaluator: Evaluator, plan: Sequence[int], focuses: Sequence[float],
     return found
 
 
-def tune(evaluator: Evaluator, plan: Sequence[int], folder: str | Path, also: Sequence[Evaluator] = (), **grid) -> pd.DataFrame:
+def tune(
+    evaluator: Evaluator,
+    plan: Sequence[int],
+    folder: str | Path,
+    model: nn.Module | None = None,
+    also: Sequence[Split] = (),
+    **grid,
+) -> pd.DataFrame:
     """A plan before and after a `focus_grid`, whose arguments `grid` are: one row with spread, focuses (chosen) and what `compare` says.
 
-    `loss_pp_before` and `loss_pp_after` are those on the split that chose. Evaluators in `also` measure on further splits what was
-    chosen without them; they must have been given the same codebooks.
+    `loss_pp_before` and `loss_pp_after` are those on the split that chose. Splits in `also`, for which the network itself is
+    needed, are measured too, though nothing is chosen on them.
     """
     spread, chooser = grid.get("spread", SPREAD), grid.get("chooser", "validation")
     focuses = chosen(focus_grid(evaluator, plan, folder, **grid))
-    row = {"spread": float(spread), "focuses": focuses}
-    for each in (evaluator, *also):
-        row |= compare(each, plan, focuses, spread)
-    row |= {f"loss_pp_{when}": row[f"{chooser}_loss_pp_{when}"] for when in ("before", "after")}
-    return pd.DataFrame([row])
+    row = {"spread": float(spread), "focuses": focuses} | compare(evaluator, plan, focuses, spread)
+    if also:
+        elsewhere = Evaluator(model, evaluator.codebooks, also, str(evaluator.device), evaluator.threads, memory=0)
+        row |= compare(elsewhere, plan, focuses, spread)
+    return pd.DataFrame([row | {f"loss_pp_{when}": row[f"{chooser}_loss_pp_{when}"] for when in ("before", "after")}])
 
 
 def for_plans(
