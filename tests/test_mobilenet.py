@@ -289,7 +289,6 @@ def server(tmp_path, imagenette, monkeypatch):
         thread = threading.Thread(target=serving.serve_forever)
         thread.start()
         source = f"http://127.0.0.1:{serving.server_port}/{archive.name}", hashlib.md5(archive.read_bytes()).hexdigest()
-        monkeypatch.setattr(data, "IMAGENETTE", source)
         monkeypatch.setattr(
             backend.torchvision().datasets.Imagenette, "_ARCHIVES", {"full": source, "320px": source, "160px": source}
         )
@@ -328,7 +327,7 @@ def imagenet(tmp_path, monkeypatch):
     torch.save(model.state_dict(), tmp_path / "weights")
     digest = hashlib.sha256((tmp_path / "weights").read_bytes()).hexdigest()
     file = (tmp_path / "weights").rename(tmp_path / f"mobilenet_v2-{digest[:8]}.pth")
-    monkeypatch.setattr(models, "IMAGENET_WEIGHTS", f"https://127.0.0.1:9/{file.name}")
+    monkeypatch.setattr(models, "_address", lambda: f"https://127.0.0.1:9/{file.name}")
     monkeypatch.setenv("WEIGHTLAB_DATA", str(tmp_path))
     return model, file
 
@@ -338,10 +337,6 @@ def test_weights_that_lie_in_the_data_folder_are_loaded(imagenet):
     loaded = models.load("mobilenet_v2")
     assert not loaded.training and models.card("mobilenet_v2")["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
-
-
-def test_the_published_weights_are_known_by_torchvisions_name():
-    assert backend.torchvision().models.MobileNet_V2_Weights.IMAGENET1K_V1.url == models.IMAGENET_WEIGHTS
 
 
 def test_corrupt_weights_are_refused(imagenet):

@@ -46,7 +46,6 @@ PICTURES = {  # files in `train` and `val` of the sets that are folders of JPEG 
     "imagenette": ("imagenette2", {"train": 9_469, "val": 3_925}),
     "imagewang": ("imagewang", {"train": 14_669, "val": 3_929}),
 }
-IMAGENETTE = "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2.tgz", "fe2fc210e6bb7c5664d602c3cd71e612"  # and its MD5
 IMAGENET_INDEX = {  # of the folders of Imagenette, then of the dog breeds that Imagewang has besides
     "n01440764": 0, "n02102040": 217, "n02979186": 482, "n03000684": 491, "n03028079": 497,
     "n03394916": 566, "n03417042": 569, "n03425413": 571, "n03445777": 574, "n03888257": 701,
@@ -281,15 +280,15 @@ def _fetch_pictures(dataset: str) -> Path:
                 if not folder.is_dir():  # another process may have been faster
                     _download_imagenette(folder)
         except _FAILURES as error:
-            reason = f"{IMAGENETTE[0]} cannot be fetched: {_one_line(error)}"
+            reason = f"it cannot be fetched: {_one_line(error)}"
     if not folder.is_dir():
         raise UserError(f"{dataset} is not in {folder} ({reason}); put its folders train and val there")
     return folder
 
 
 def _download_imagenette(folder: Path) -> None:
-    address, md5 = IMAGENETTE
     datasets = backend.torchvision().datasets
+    address, md5 = datasets.Imagenette._ARCHIVES["full"]
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         archive = Path(temporary) / Path(address).name
         with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer, open(archive, "wb") as file:

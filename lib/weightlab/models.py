@@ -18,8 +18,6 @@ from torch import nn
 from weightlab import backend, data, paths
 from weightlab.errors import UserError, choose
 
-# torchvision's first weights of MobileNet_v2, those of the thesis; the file's name ends in the beginning of its SHA-256.
-IMAGENET_WEIGHTS = "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -119,7 +117,7 @@ def card(network: str, folder: Path | None = None) -> dict:
     choose("network", network, NETWORKS)
     file = _file(network, folder)
     if file.suffix == ".pth":
-        return {"network": network, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "source": IMAGENET_WEIGHTS}
+        return {"network": network, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "source": _address()}
     written = file.with_suffix(".json")
     for each in (file, written):
         if not each.exists():
@@ -140,18 +138,23 @@ def _file(network: str, folder: Path | None) -> Path:
     return _imagenet_weights() if network == "mobilenet_v2" and not file.exists() else file
 
 
+def _address() -> str:
+    """Where torchvision's first weights of MobileNet_v2 lie, those of the thesis; the name ends in the beginning of the SHA-256."""
+    return backend.torchvision().models.MobileNet_V2_Weights.IMAGENET1K_V1.url
+
+
 def _imagenet_weights() -> Path:
     """torchvision's weights of MobileNet_v2, downloaded if missing, always checked."""
-    file = paths.data() / Path(IMAGENET_WEIGHTS).name
+    file = paths.data() / Path(_address()).name
     if not file.exists():
         try:
-            with urllib.request.urlopen(IMAGENET_WEIGHTS, timeout=data.TIMEOUT_S) as answer:
+            with urllib.request.urlopen(_address(), timeout=data.TIMEOUT_S) as answer:
                 raw = answer.read()
             file.parent.mkdir(parents=True, exist_ok=True)
             paths.write_whole(file, raw)
         except (OSError, http.client.HTTPException) as error:
             raise UserError(
-                f"the ImageNet weights of MobileNet_v2 are not in {file} and {IMAGENET_WEIGHTS} cannot be fetched ({error}); "
+                f"the ImageNet weights of MobileNet_v2 are not in {file} and {_address()} cannot be fetched ({error}); "
                 "put the file there"
             ) from None
     found = hashlib.sha256(file.read_bytes()).hexdigest()
