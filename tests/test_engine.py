@@ -168,6 +168,11 @@ def test_memory_for_kept_activations_is_bounded(validation):
         evaluator.correct(np.random.default_rng(1).integers(1, 51, (80, 5)))
         assert evaluator.kept_bytes <= memory
     assert evaluator.kept_bytes > memory / 2  # and made use of
+    before = evaluator.correct([[9, 9, 9, 9, 9]])
+    evaluator.release()
+    assert evaluator.kept_bytes == 0
+    again = evaluator.correct([[9, 9, 9, 9, 9], [9, 9, 9, 9, 8]])
+    np.testing.assert_array_equal(again[:1], before)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")

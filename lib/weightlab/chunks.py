@@ -45,6 +45,10 @@ class Shelf:
         self._made += 1
         return self._empty()
 
+    def clear(self) -> None:
+        self._kept.clear()
+        self._made = 0
+
     def keep(self, prefix: tuple[int, ...], activation: torch.Tensor) -> torch.Tensor:
         """Keep what was written to memory that was taken, and return it."""
         if self.slots:

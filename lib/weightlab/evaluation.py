@@ -123,6 +123,12 @@ class Evaluator:
         """Memory that kept activations take now."""
         return sum(shelf.nbytes for chunk in self._chunks for shelf in chunk.shelves)
 
+    def release(self) -> None:
+        """Give back the memory of kept activations; what is known about plans stays."""
+        for chunk in self._chunks:
+            for shelf in chunk.shelves:
+                shelf.clear()
+
     @property
     def computed(self) -> np.ndarray:
         """Images that went through each stage so far, int64 (stages,)."""

@@ -101,6 +101,9 @@ class Runner:
         with tqdm(total=sum(spec.budget for spec in specs), unit="plan", disable=not self.progress) as bar:
             for number, spec in enumerate(specs, 1):
                 bar.set_description(f"search {number}/{len(specs)}: {spec.network} {spec.search} {spec.seed}")
+                for setting, evaluator in self._evaluators.items():
+                    if setting != spec.measured():
+                        evaluator.release()  # or every setting would keep its activations to the end
                 tables.append(self.run(spec, bar.update).assign(run=spec.hash))
         return pd.concat(tables, ignore_index=True)
 

@@ -249,6 +249,7 @@ def _kept(folder: str | Path, kind: str, evaluator: Evaluator, identity: dict) -
         raise UserError(f"the folder {file.parent} cannot be written: {error}") from error
     with lock:
         yield file
+    evaluator.release()  # the activations of one plan are of no use to the next
 
 
 def _read(file: Path) -> pd.DataFrame:
