@@ -200,3 +200,15 @@ def test_threads_do_not_disturb_each_others_weights(validation):
         np.testing.assert_array_equal(
             Evaluator(model, codebooks, [split], "cpu", threads=4, chunk=20).correct(plans)[:, 0], expected
         )
+
+
+@pytest.mark.parametrize("format", ["float32", "float8_e4m3"])
+def test_counts_of_mobilenet_equal_the_oracles(format):
+    """20 random plans of 53 layers (an evaluation of the oracle is slow), small k among them, in chunks on two threads."""
+    model, split = models.load("mobilenet_v2_fashion"), data.load("fashion_mnist", "validation").first(120)
+    rng = np.random.default_rng(8)
+    plans = np.concatenate([rng.choice([4, 8, 16], (10, 53)), rng.choice([16, 32], (10, 53))])
+    plans[5:15, :30] = plans[5, :30]  # a prefix in common
+    codebooks = sharing.Codebooks(model, format=format, ks=[4, 8, 16, 32])
+    evaluator = Evaluator(model, codebooks, [split], "cpu", threads=2, chunk=50)
+    np.testing.assert_array_equal(evaluator.correct(plans)[:, 0], oracle(model, codebooks, plans, split))
