@@ -335,6 +335,7 @@ CHANGED = {
     "protocol": "published",
     "objective_rate": "layer_mean",
     "k_max": 9,
+    "ks": (2, 5, 9),
     "threshold": None,
     "images": None,
     "settings": {"mutation": 0.3},
