@@ -256,7 +256,7 @@ def test_optimism_lets_each_split_choose():
     assert table.at["test", "other_loss_pp"] == pytest.approx((0.2 + 4.0) / 2) and table.at["test", "acceptable_elsewhere"] == 0.5
     words = analysis.optimism_in_words(table.reset_index())
     assert "lose 0.62 pp on test and 2.10 pp on validation" in words and "hides 1.47 pp and 0.75 pp" in words
-    assert "Only test finds" in analysis.optimism_in_words(table.loc[["test"]].reset_index())
+    assert "on test only" in analysis.optimism_in_words(table.loc[["test"]].reset_index())
 
 
 def test_limits_reached_counts_what_the_fitness_misled():

@@ -111,7 +111,8 @@ def front(points: pd.DataFrame, loss: str = "loss_pp", rate: str = "rate") -> pd
 
 def fronts(points: pd.DataFrame, by: str | list[str], loss: str = "loss", rate: str = "rate") -> pd.DataFrame:
     """The rows of `points` on the front of their group `by`."""
-    return pd.concat([front(rows, loss, rate) for _, rows in points.groupby(by, sort=False)], ignore_index=True)
+    edges = [front(rows, loss, rate) for _, rows in points.groupby(by, sort=False)]
+    return pd.concat(edges or [points], ignore_index=True)
 
 
 def points_of_runs(records: pd.DataFrame, group: str, rate: str) -> pd.DataFrame:

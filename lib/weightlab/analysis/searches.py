@@ -108,7 +108,7 @@ def optimism_in_words(table: pd.DataFrame) -> str:
     """Rows of `optimism`, averaged, as a sentence."""
     loss = table.groupby("chooser")[["own_loss_pp", "other_loss_pp"]].mean()
     if len(loss) < 2:
-        return f"Only {' and '.join(loss.index) or 'neither split'} finds acceptable plans, so what choosing on test flatters is not known."
+        return f"Acceptable plans: {', '.join(f'on {split} only' for split in loss.index) or 'none'}; what choosing on test flatters stays open."
     gaps, (test, validation) = loss["other_loss_pp"] - loss["own_loss_pp"], (loss.loc[split] for split in ("test", "validation"))
     return (
         f"Best plans of runs that test chooses lose {test.own_loss_pp:.2f} pp on test and {test.other_loss_pp:.2f} pp on validation; those that "

@@ -35,7 +35,8 @@ def fronts_by_group(records: pd.DataFrame, group: str, rate: str) -> Figure:
     """The front of each group's acceptable plans (figures 5.11, 5.14), a column of panels per network: below, the loss on test."""
     points = analysis.fronts(analysis.acceptable(records), ["network", group], "loss_pp", rate)
     figure, axes, colours, markers = _grid(records, group)
-    for column, (network, rows) in enumerate(points.groupby("network", sort=False)):
+    for column, network in enumerate(dict.fromkeys(records["network"])):
+        rows = points[points["network"] == network]
         _points(axes[:, column], rows, group, rate, colours, markers)
         for name, edge in rows.groupby(group, sort=False):
             axes[0, column].plot(edge[rate], edge["loss_pp"], drawstyle="steps-pre", color=colours[name], linewidth=1)

@@ -28,7 +28,7 @@ def neighbour_distances(points: pd.DataFrame) -> Figure:
     return figure
 
 
-def lifted_space(points: pd.DataFrame, title: str) -> Figure:
+def lifted_space(points: pd.DataFrame, network: str, layer: str) -> Figure:
     """The clusters of one layer in the lifted space and its weights' histogram, a row per focus (figure B.1).
 
     `points` has columns focus, weight, lifted and cluster (from 0).
@@ -47,7 +47,7 @@ def lifted_space(points: pd.DataFrame, title: str) -> Figure:
         for ax, name in ((space, "second coordinate"), (histogram, "number of weights")):
             ax.axvline(0, color="black", linestyle=":", linewidth=1, label="zero")
             ax.axvline(rows["weight"].mean(), color="black", linestyle="--", linewidth=1, label="mean")
-            ax.set(xlabel="weight", ylabel=name, title=f"{title}, focus {focus:g}")
+            ax.set(xlabel="weight", ylabel=name, title=f"{label(network)}, {layer}, focus {focus:g}")
         space.legend(fontsize=8)
     return figure
 
@@ -114,18 +114,20 @@ def tuning_gains(arms: pd.DataFrame, chooser: str) -> Figure:
 
     `arms` has columns network, format, arm, gain_pp (on the split `chooser`: filled) and test_gain_pp (hollow).
     """
-    networks, names = list(dict.fromkeys(arms["network"])), list(dict.fromkeys(arms["arm"]))
+    networks, order = list(dict.fromkeys(arms["network"])), list(dict.fromkeys(arms["arm"]))
     look = styles(dict.fromkeys(arms["format"]))
     figure, axes = panels(len(networks), sharey=True)
     for ax, network in zip(axes[0], networks, strict=True):
         for shift, (format, style) in zip(np.linspace(-0.2, 0.2, len(look)), look.items(), strict=True):
             rows = arms[(arms["network"] == network) & (arms["format"] == format)]
-            x = np.array([names.index(arm) for arm in rows["arm"]]) + shift
+            x = np.array([order.index(arm) for arm in rows["arm"]]) + shift
             ax.vlines(x, rows["gain_pp"], rows["test_gain_pp"], color=style["color"], linewidth=0.8, alpha=0.6)
             ax.plot(x, rows["test_gain_pp"], linestyle="", markersize=6, markerfacecolor="white", **style)
             ax.plot(x, rows["gain_pp"], linestyle="", markersize=6, label=label(format), **style)
         ax.axhline(0, color="black", linestyle=":", linewidth=1)
-        ax.set_xticks(range(len(names)), names)
+        ax.set_xticks(range(len(order)), order)
         ax.set(ylabel="loss taken away [pp]", title=label(network))
-        ax.legend(fontsize=8, title=f"filled: {chooser}, hollow: test", title_fontsize=8)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    title = f"filled: {chooser}, hollow: test"
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8, title=title, title_fontsize=8)
     return figure
