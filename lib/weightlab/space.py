@@ -42,7 +42,7 @@ class IntegerSpace:
 
 @dataclass(frozen=True)
 class BoxSpace:
-    """Vectors of real numbers from 0 to `highest`, one limit per coordinate; kept to `decimals` places, so that repeats are known.
+    """Vectors of numbers from 0 to `highest`, one limit per coordinate; kept to `decimals` places, so that repeats are known.
 
     Raises `UserError` unless every limit is a finite number above 0.
     """

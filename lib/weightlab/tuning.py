@@ -1,6 +1,7 @@
 """A chosen plan made better at the same rate: every layer clustered again in a lifted space (equation 3.1, section 5.5).
 
-A vector of focus values, float (L,), has one for each layer of the plan (one in all for a whole-net plan); 0 leaves a layer as it is.
+A vector of focus values, float (L,), has one for each layer of the plan (one in all for a whole-net plan); 0 leaves a layer as it
+is.
 Losses and accuracies stand in tables under the names that `Evaluator.measure` gives them, for every split of the evaluator.
 """
 
@@ -41,11 +42,11 @@ def focus_grid(
     chooser: str = "validation",
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Try every focus on one layer after the other, from input to output, and keep the first of highest accuracy on split `chooser`.
+    """Try every focus on one layer after the other, from input to output; keep the first of highest accuracy on split `chooser`.
 
-    Earlier layers stay at their chosen focus, later ones are clustered plainly. A row per layer and focus: spread, layer, name, k,
-    focus, chosen (bool), `predictors`, rates, accuracy and loss on every split. The table is kept in `folder` layer by layer: a call that
-    was interrupted goes on where it was, a repeated one costs nothing. `chosen` reads the result.
+    Earlier layers stay at their chosen focus, later ones are clustered plainly. A row per layer and focus: spread, layer, name,
+    k, focus, chosen (bool), `predictors`, rates, accuracy and loss on every split. The table is kept in `folder` layer by layer:
+    a call that was interrupted goes on where it was, a repeated one costs nothing. `chosen` reads the result.
     Raises `UserError` for a wrong plan, spread, split or folder, and for focuses that are not finite or lack 0.
     """
     books, plan, focuses = evaluator.codebooks, _plan(evaluator, plan), _focuses(focuses)
@@ -87,7 +88,7 @@ def measure(evaluator: Evaluator, plan: Sequence[int], focuses: np.ndarray, spre
 
 
 def compare(evaluator: Evaluator, plan: Sequence[int], focuses: Sequence[float], spread: float = SPREAD) -> dict[str, float]:
-    """A plan as it is and under one vector of focus values: its rates, and accuracy and loss as `<split>_loss_pp_before`, `…_after`."""
+    """A plan as it is and under one vector of focus values: rates, accuracy and loss as `<split>_loss_pp_before`, `…_after`."""
     table = measure(evaluator, plan, np.stack([np.zeros(len(focuses)), focuses]), spread)
     rates = [column for column in table if column.endswith("_rate")]
     found = table[rates].iloc[0].to_dict()
@@ -104,10 +105,10 @@ def tune(
     also: Sequence[Split] = (),
     **grid,
 ) -> pd.DataFrame:
-    """A plan before and after a `focus_grid`, whose arguments `grid` are: one row with spread, focuses (chosen) and what `compare` says.
+    """A plan before and after a `focus_grid`, whose arguments `grid` are.
 
-    `loss_pp_before` and `loss_pp_after` are those on the split that chose. Splits in `also`, for which the network itself is
-    needed, are measured too, though nothing is chosen on them.
+    One row: spread, focuses (those chosen), and what `compare` says; `loss_pp_before` and `loss_pp_after` are those on the split
+    that chose. Splits in `also`, for which the network itself is needed, are measured too, though nothing is chosen on them.
     """
     spread, chooser = grid.get("spread", SPREAD), grid.get("chooser", "validation")
     focuses = chosen(focus_grid(evaluator, plan, folder, **grid))
@@ -202,9 +203,9 @@ def swarm(
 ) -> pd.DataFrame:
     """A particle swarm over the focus of all layers at once, towards the highest accuracy on split `chooser`.
 
-    Against a `focus_grid` over the same `focuses`: positions go from 0 to their highest, and it has as many evaluations. `settings`
-    override those of section 5.5. Returns the records of `runs.run` with the vectors in column `focuses` and a column spread; kept
-    in `folder`, resumed there if interrupted. Raises `UserError` as `focus_grid` does, and for a wrong setting.
+    Against a `focus_grid` over the same `focuses`: positions go from 0 to their highest, and it has as many evaluations.
+    `settings` override those of section 5.5. Returns the records of `runs.run` with the vectors in column `focuses` and a column
+    spread; kept in `folder`, resumed there if interrupted. Raises `UserError` as `focus_grid` does, and for a wrong setting.
     """
     plan, focuses = _plan(evaluator, plan), _focuses(focuses)
     choose("split", chooser, [split.name for split in evaluator.splits])

@@ -13,8 +13,8 @@ from weightlab.errors import choose
 def correlations(table: pd.DataFrame, by: list[str], predictors: list[str], response: str) -> pd.DataFrame:
     """Pearson's r of every predictor with the response in each group `by`, as the titles of figure 5.12 give it.
 
-    A row per group: the columns of `by`, n (points), and for each predictor its r under its own name and its p (two-sided, of r = 0,
-    for independent points) as `<predictor>_p`; missing where either column is constant. Raises `UserError` for an unknown column.
+    A row per group: the columns of `by`, n (points), and for each predictor its r under its own name and its p (two-sided, of
+    r = 0, for independent points) as `<predictor>_p`; missing where either column is constant. Raises `UserError` for an unknown column.
     """
     for column in (*by, *predictors, response):
         choose("column", column, table.columns)
@@ -33,8 +33,8 @@ def correlations(table: pd.DataFrame, by: list[str], predictors: list[str], resp
 def influence(table: pd.DataFrame, by: list[str], factors: list[str], response: str) -> pd.DataFrame:
     """How much of the spread of the response each factor explains in each group `by`, the factors crossed completely.
 
-    Two-way analysis of variance of the main effects, every value of a factor a level of its own. Columns: those of `by`, factor, df,
-    f, p, and omega_squared, the share of the variance explained, less what as many levels of pure noise would explain (it may be
+    Two-way analysis of variance of the main effects, every value of a factor a level of its own. Columns: those of `by`, factor,
+    df, f, p, and omega_squared, the share of the variance explained, less what as many levels of pure noise would explain (it may be
     negative; missing where the response is constant). Raises `UserError` for a column that is not there.
     """
     for column in (*by, *factors, response):
@@ -60,7 +60,7 @@ def influence(table: pd.DataFrame, by: list[str], factors: list[str], response: 
 
 
 def gains_of_guesses(table: pd.DataFrame, by: list[str], guesses: list[str], response: str) -> pd.DataFrame:
-    """What would be gained in each group `by` if the row of the least guess were taken, for each of `guesses`, instead of the first.
+    """What would be gained in each group `by` if, for each of `guesses`, the row of its least value were taken, not the first.
 
     A row per group: the columns of `by`, and under the name of each guess the response there less that of the first row (in
     percentage points, the response being a fraction); under `measuring` that of the row of highest response.

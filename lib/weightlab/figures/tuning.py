@@ -13,7 +13,7 @@ PREDICTORS = {"inertia": "inertia in the lifted space", "weight_delta": "weight 
 def neighbour_distances(points: pd.DataFrame) -> Figure:
     """Evenly spaced weights in the lifted space and the distance between neighbours (figure 3.1).
 
-    `points` has columns focus, weight and lifted, a focus's weights ascending; a distance stands half-way between its two weights.
+    `points` has columns focus, weight and lifted, a focus's weights ascending; a distance stands half-way between its weights.
     """
     figure, axes = panels(2)
     curve, distance = axes[0]
