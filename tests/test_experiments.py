@@ -273,6 +273,16 @@ def test_final_targets_are_the_last_of_each_run():
     assert row["accuracy"] == pytest.approx(0.985) and row["loss_pp"] == pytest.approx(0.5)
 
 
+def test_plans_in_words_name_the_split_that_chose_and_the_other():
+    plan = made_up().iloc[1]
+    assert analysis.in_words(plan, "validation").endswith("which loses 0.50 pp on validation and 1.25 pp on test")
+    plan = plan.copy()
+    plan["loss_pp"] = plan["test_loss_pp"]
+    assert analysis.in_words(plan, "test").endswith("which loses 1.25 pp on test and 0.50 pp on validation")
+    plan["storage_rate"] = np.nan
+    assert analysis.in_words(plan, "test") == "no acceptable plan"
+
+
 def test_tally_and_rates_of_runs():
     tally = analysis.tally(made_up(), ["network"]).iloc[0]
     assert tally.to_dict() == {"runs": 2, "evaluations": 5, "repeated": 0, "acceptable": 2}

@@ -76,9 +76,10 @@ def in_words(plan: pd.Series, chooser: str) -> str:
     """A row of the records with its rates and losses as part of a sentence."""
     if pd.isna(plan["storage_rate"]):
         return "no acceptable plan"
+    other = "validation" if chooser == "test" else "test"
     return (
         f"{list(map(int, plan['plan']))} with layer-mean rate {plan['layer_mean_rate']:.2f} and **storage rate "
-        f"{plan['storage_rate']:.2f}**, which loses {plan['loss_pp']:.2f} pp on {chooser} and {plan['test_loss_pp']:.2f} pp on test"
+        f"{plan['storage_rate']:.2f}**, which loses {plan['loss_pp']:.2f} pp on {chooser} and {plan[f'{other}_loss_pp']:.2f} pp on {other}"
     )
 
 
