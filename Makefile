@@ -79,7 +79,7 @@ lab: $(ENV) $(MNIST) ## open JupyterLab on the notebooks
 test: $(ENV) $(MNIST) $(FASHION) $(MODELS) $(STAND_IN) ## run the tests
 	$(RUN) -m pytest -n 2
 
-bench: $(ENV) $(MNIST) $(MODELS) ## measure the evaluation engine (about 15 minutes)
+bench: $(ENV) $(MNIST) $(MODELS) ## measure the evaluation engine (about 6 minutes)
 	$(RUN) benchmarks/evaluation.py
 
 lint: $(ENV) ## check style

@@ -68,7 +68,7 @@ def test_the_front_csv_is_what_no_acceptable_or_other_plan_beats(name, group, sm
     table, front = records(smoke_outputs, name), pd.read_csv(smoke_outputs(name) / "front.csv")
     for (network, kind), rows in table.groupby(["network", group]):
         points = set(zip(rows["loss_pp"], rows["layer_mean_rate"], strict=True))
-        best = {(l, r) for l, r in points if not any((a <= l and b >= r) and (a, b) != (l, r) for a, b in points)}  # noqa: E741
+        best = {own for own in points if not any(a <= own[0] and b >= own[1] and (a, b) != own for a, b in points)}
         mine = front[(front["network"] == network) & (front[group] == kind)]
         assert sorted(mine["layer_mean_rate"]) == pytest.approx(sorted(r for _, r in best))
         for plan, rate in zip(mine["plan"], mine["storage_rate"], strict=True):
