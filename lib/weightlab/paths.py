@@ -1,11 +1,21 @@
-"""Names of the repository's folders, and how a file is written there."""
+"""Names of the repository's folders, and how a file is written and read there."""
 
+import hashlib
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
+import pyarrow
+from pyarrow import parquet
+
+from weightlab.errors import UserError
+
+SEAL = "weightlab.sha256"  # the key under which a table's own checksum lies in it
+SEAL_PLACE = SEAL.encode() + b"\x18\x40"  # in the file: the key, then Thrift's mark of 64 bytes, then these
 
 
 def root() -> Path:
@@ -35,14 +45,38 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-def write_table(table: pd.DataFrame, folder: str | Path, name: str) -> Path:
-    """Write a table as `folder/name.parquet`, whole or not at all; returns the file."""
+def write_table(table: pd.DataFrame, folder: str | Path, name: str, notes: Mapping[str, str] = MappingProxyType({})) -> Path:
+    """Write a table as `folder/name.parquet`, whole or not at all, with its own checksum and notes in it; returns the file."""
     file = resolve(folder) / f"{name}.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
+    content = pyarrow.Table.from_pandas(table, preserve_index=False)
+    content = content.replace_schema_metadata({**content.schema.metadata, **notes, SEAL: "0" * 64})
     buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_whole(file, buffer.getvalue())
+    parquet.write_table(content, buffer)
+    write_whole(file, _seal(buffer.getvalue()))
     return file
+
+
+def read_table(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A table that `write_table` wrote, and its notes; raises `UserError` unless every byte is as it was written."""
+    try:
+        content = file.read_bytes()
+        if content != _seal(content):
+            raise ValueError("its checksum is wrong")
+        table = parquet.read_table(io.BytesIO(content))
+        notes = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        return table.to_pandas(), {key: value for key, value in notes.items() if key not in (SEAL, "pandas")}
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise UserError(f"{file} is damaged or was not written by weightlab ({' '.join(str(error).split())})") from error
+
+
+def _seal(content: bytes) -> bytes:
+    """A Parquet file with the checksum of itself in its place; the checksum is taken with zeros there."""
+    place = content.rfind(SEAL_PLACE) + len(SEAL_PLACE)
+    if place < len(SEAL_PLACE):
+        raise ValueError("it has no checksum")
+    before, after = content[:place], content[place + 64 :]
+    return before + hashlib.sha256(before + b"0" * 64 + after).hexdigest().encode() + after
 
 
 def write_csv(table: pd.DataFrame, folder: str | Path, name: str) -> Path:
