@@ -1,6 +1,9 @@
 # weightlab: `make` alone lists what there is to do.
 PROFILE ?= quick
 NB ?= 02_optimizers
+# Who runs searches: WORKERS processes here (all cores), or a dask SCHEDULER: its address, or a YAML file of params/cluster.
+WORKERS ?=
+SCHEDULER ?=
 
 # Threads that wait do not spin: on a busy machine spinning costs a factor of eight.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -14,8 +17,9 @@ RUN := .venv/bin/python
 ENV := .venv/.complete
 endif
 
-ifeq ($(wildcard params/$(PROFILE)/*.yaml),)
-$(error unknown PROFILE '$(PROFILE)'; allowed: $(notdir $(wildcard params/*)))
+PROFILES := $(filter-out cluster,$(notdir $(wildcard params/*)))
+ifeq ($(filter $(PROFILE),$(PROFILES)),)
+$(error unknown PROFILE '$(PROFILE)'; allowed: $(PROFILES))
 endif
 ifeq ($(wildcard notebooks/$(NB).ipynb),)
 $(error unknown notebook NB '$(NB)'; allowed: $(basename $(notdir $(wildcard notebooks/*.ipynb))))
@@ -30,10 +34,10 @@ MODELS := models/lenet5_tanh.safetensors models/lenet5_relu.safetensors
 STAND_IN := models/mobilenet_v2_fashion.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help env data models retrain experiments experiment lab test bench lint format clean
+.PHONY: help env data models retrain experiments experiment status lab test bench bench-faults lint format clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
 
 env: $(ENV) ## make .venv with the tested versions (nothing with PYTHON=...)
 .venv/.complete: pyproject.toml constraints.txt
@@ -63,7 +67,7 @@ experiment: outputs/$(PROFILE)/$(NB)/notebook.ipynb ## run one notebook: NB=02_o
 	@$(RUN) -m weightlab.notebooks --results --profile $(PROFILE)
 
 outputs/$(PROFILE)/%/notebook.ipynb: notebooks/%.ipynb params/$(PROFILE)/%.yaml $(LIBRARY) $(MODELS) | $(ENV) $(MNIST)
-	$(RUN) -m weightlab.notebooks $* --profile $(PROFILE)
+	$(RUN) -m weightlab.notebooks $* --profile $(PROFILE) $(WORKERS:%=--workers %) $(SCHEDULER:%=--scheduler %)
 
 outputs/$(PROFILE)/07_mobilenet_v2/notebook.ipynb: $(STAND_IN) | $(FASHION)
 
@@ -73,6 +77,9 @@ $(call executed,11%): $(call executed,04%)
 $(call executed,12%): $(call executed,06%)
 $(call executed,13%): $(call executed,01% 02% 03% 04% 05% 06% 07% 11% 12%) published/claims.csv
 
+status: $(ENV) ## tell which searches of PROFILE are complete, partial or failed, and how long the rest takes
+	@$(RUN) -m weightlab.status --profile $(PROFILE) $(WORKERS:%=--workers %)
+
 lab: $(ENV) $(MNIST) ## open JupyterLab on the notebooks
 	$(RUN) -m jupyterlab --notebook-dir .
 
@@ -81,6 +88,9 @@ test: $(ENV) $(MNIST) $(FASHION) $(MODELS) $(STAND_IN) ## run the tests
 
 bench: $(ENV) $(MNIST) $(MODELS) ## measure the evaluation engine (about 6 minutes)
 	$(RUN) benchmarks/evaluation.py
+
+bench-faults: $(ENV) $(MNIST) $(MODELS) ## kill, fill, flip and interrupt long runs; measure two workers (about 30 minutes)
+	$(RUN) benchmarks/faults.py
 
 lint: $(ENV) ## check style
 	$(RUN) -m ruff check .

@@ -1,11 +1,7 @@
-"""Searches run to a budget: records, checkpoints, exact resumption; then the runner on a trained network."""
+"""Specifications, and the runner on a trained network."""
 
 import itertools
-import json
-import multiprocessing
-import random
 import shutil
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
@@ -13,269 +9,14 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 import pandas as pd
 import pytest
+from damages import DAMAGES, flip
 from filelock import FileLock
 
-from weightlab import accounting, data, models, paths, rng, runs, search, sharing, space, training
+from weightlab import accounting, data, models, paths, runs, sharing, space, training
 from weightlab.errors import UserError
-from weightlab.fitness import Target, TargetRule, fitness
+from weightlab.fitness import TargetRule, fitness
 from weightlab.runs import Runner, Specification
 from weightlab.search import genetic
-
-WIDE = space.full(5, range(1, 51))
-MOVING = TargetRule(0.01, 1.0, "batch", 0.6, 1.0, 0.001, 0.1)
-BESIDE = ["evaluation", "generation", "plan", "repeated"]
-
-
-def measure(plans):
-    """A cheap stand-in for a network: an accuracy that grows with the numbers of clusters, and a rate that falls."""
-    accuracy, rate = 1 - 0.5 / np.sqrt(plans).mean(axis=1), 32 / np.log2(plans + 1).mean(axis=1)
-    return pd.DataFrame({"accuracy": accuracy, "rate": rate, "smallest": plans.min(axis=1)})
-
-
-def loop(folder, name="genetic", budget=400, measure=measure, allowed=WIDE, rule=MOVING, **rest):
-    folder.mkdir(parents=True, exist_ok=True)
-    return runs.run(search.make(name, allowed, rng.derive(1, name)), Target(rule), measure, budget, folder, **rest)
-
-
-# --- budget and records ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", search.SEARCHES)
-@pytest.mark.parametrize("budget", [20, 31, 39, 40, 41, 399])
-def test_a_generation_starts_only_if_it_fits_the_budget(tmp_path, name, budget):
-    records = loop(tmp_path, name, budget)
-    first, later = (12, 11) if name == "genetic" else (20, 20)
-    assert len(records) == first + (budget - first) // later * later <= budget
-
-
-@pytest.mark.parametrize("name, first", [("genetic", 12), ("black_hole", 20)])
-def test_a_budget_below_the_first_generation_is_refused_and_writes_nothing(tmp_path, name, first):
-    with pytest.raises(UserError, match=f"{first - 1} evaluations.* of {first}"):
-        loop(tmp_path, name, first - 1)
-    assert not list(tmp_path.iterdir())
-
-
-def test_records_have_a_row_per_evaluation_and_columns_of_known_kinds(tmp_path):
-    records = loop(tmp_path, budget=34, identity={"network": "toy", "seed": 3})
-    measured = ["accuracy", "rate", "smallest"]
-    assert list(records) == ["network", "seed", *BESIDE, *measured, "fitness", "target_accuracy", "target_rate"]
-    kinds = {"seed": "i", "evaluation": "i", "generation": "i", "repeated": "b", "smallest": "i"}
-    for column in records.columns.drop(["network", "plan"]):
-        assert records[column].dtype.kind == kinds.get(column, "f"), column
-    assert records["evaluation"].tolist() == list(range(34))
-    assert records["generation"].tolist() == [0] * 12 + [1] * 11 + [2] * 11
-    assert set(records["network"]) == {"toy"} and set(records["seed"]) == {3}
-    plans = np.stack(records["plan"])
-    assert plans.shape == (34, 5) and plans.dtype == np.int64
-    pd.testing.assert_frame_equal(records[measured], measure(plans))
-
-
-def test_what_is_returned_is_what_is_written(tmp_path):
-    records = loop(tmp_path / "run", budget=34)
-    pd.testing.assert_frame_equal(records, pd.read_parquet(tmp_path / "run" / "evaluations.parquet"))
-    pd.testing.assert_frame_equal(records.assign(run="run"), runs.read(tmp_path))
-    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == ["evaluations.parquet", "times.parquet"]
-
-
-def test_repeated_marks_every_plan_met_before_in_its_generation_or_earlier(tmp_path):
-    records, met, expected = loop(tmp_path, "random", 100, allowed=space.full(2, range(1, 11))), set(), []
-    for plan in map(tuple, records["plan"]):
-        expected.append(plan in met)
-        met.add(plan)
-    assert records["repeated"].tolist() == expected
-    assert 0 < sum(expected) < 99
-
-
-def test_a_budget_counts_repeats(tmp_path):
-    records = loop(tmp_path, "random", 60, allowed=space.full(1, [4]))
-    assert len(records) == 60 and records["repeated"].sum() == 59
-
-
-@pytest.mark.parametrize("form", ["fixed", "batch", "pointwise"])
-def test_each_generation_is_scored_against_the_target_it_has_already_moved(tmp_path, form):
-    rule = replace(MOVING, form=form)
-    records, target = loop(tmp_path, budget=100, rule=rule), Target(rule)
-    for _, generation in records.groupby("generation"):
-        objectives = generation[["accuracy", "rate"]].to_numpy()
-        target.update(objectives)
-        assert (generation[["target_accuracy", "target_rate"]].to_numpy() == target.now).all()
-        assert generation["fitness"].tolist() == fitness(objectives, target.now).tolist()
-    assert (target.now.tolist() == [0.01, 1.0]) == (form == "fixed")
-
-
-def test_times_lie_in_a_file_of_their_own(tmp_path):
-    records, times = loop(tmp_path, budget=34), pd.read_parquet(tmp_path / "times.parquet")
-    assert times["generation"].tolist() == [0, 1, 2] and (times["seconds"] > 0).all()
-    assert {"host", "process"} <= set(times) and not {"seconds", "host", "process"} & set(records)
-
-
-def test_progress_adds_up_to_the_evaluations(tmp_path):
-    told = []
-    loop(tmp_path, budget=34, progress=told.append)
-    assert sum(told) == 34
-
-
-def test_reading_a_folder_without_records_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no complete search"):
-        runs.read(tmp_path)
-
-
-# --- resumption -----------------------------------------------------------------------------------------------------------------
-
-PAUSES_S = {"genetic": 0.12, "black_hole": 0.22}  # a generation's; long enough that three kills come before the end
-
-
-def live(folder, name):
-    """What the child process does: go on until it is killed or done."""
-
-    def slow(plans):
-        time.sleep(PAUSES_S[name])
-        return measure(plans)
-
-    loop(folder, name, measure=slow)
-
-
-def version(file):
-    """Changes whenever the file is replaced."""
-    return (file.stat().st_ino, file.stat().st_mtime_ns) if file.exists() else None
-
-
-@pytest.mark.parametrize("name", PAUSES_S)
-def test_a_process_killed_at_random_moments_ends_with_the_same_records(tmp_path, name):
-    """Kills fall right after one of a checkpoint's two writes, or up to 0.8 s later."""
-    folder, chance = tmp_path / "killed", random.Random(name)
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["weightlab.runs"])  # so that children start at once
-
-    def start():
-        process = processes.Process(target=live, args=(folder, name))
-        process.start()
-        return process
-
-    for _ in range(3):
-        watched = folder / chance.choice(["partial.parquet", "state.json"])
-        before, process = version(watched), start()
-        while version(watched) == before and process.is_alive():
-            time.sleep(0.001)
-        time.sleep(chance.choice([0, 0.8 * chance.random()]))
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL, "it ended before it could be killed"
-        assert not (folder / "evaluations.parquet").exists()
-    last = start()
-    last.join()
-    assert last.exitcode == 0
-    loop(tmp_path / "undisturbed", name)
-    assert (folder / "evaluations.parquet").read_bytes() == (tmp_path / "undisturbed" / "evaluations.parquet").read_bytes()
-    times = pd.read_parquet(folder / "times.parquet")
-    assert times["generation"].tolist() == list(range(len(times))) and times["process"].nunique() >= 2
-    assert not (folder / "state.json").exists() and not (folder / "partial.parquet").exists()
-
-
-def measure_then_fail():
-    """A measure that takes over a second for the first generation (so that it is saved) and breaks down in the third."""
-    calls = []
-
-    def failing(plans):
-        calls.append(len(plans))
-        if len(calls) == 1:
-            time.sleep(1.05)
-        if len(calls) == 3:
-            raise RuntimeError("out of order")
-        return measure(plans)
-
-    return failing
-
-
-@pytest.fixture(scope="module")
-def broken_off(tmp_path_factory):
-    """A folder with the checkpoint of a genetic search after its first generation."""
-    folder = tmp_path_factory.mktemp("broken") / "off"
-    with pytest.raises(RuntimeError, match="out of order"):
-        loop(folder, measure=measure_then_fail())
-    assert sorted(file.name for file in folder.iterdir()) == ["partial.parquet", "state.json"]
-    return folder
-
-
-@pytest.fixture
-def checkpoint(broken_off, tmp_path):
-    return shutil.copytree(broken_off, tmp_path / "checkpoint")
-
-
-def test_a_failure_in_the_middle_loses_nothing_that_was_saved(checkpoint, tmp_path):
-    measured, told = [], []
-
-    def counting(plans):
-        measured.append(len(plans))
-        return measure(plans)
-
-    loop(checkpoint, measure=counting, progress=told.append)
-    loop(tmp_path / "undisturbed")
-    assert (checkpoint / "evaluations.parquet").read_bytes() == (tmp_path / "undisturbed" / "evaluations.parquet").read_bytes()
-    assert sum(measured) == 397 - 12 and sum(told) == 397
-
-
-def test_more_records_than_the_state_counts_are_what_a_kill_between_the_two_writes_leaves(checkpoint, tmp_path):
-    table = pd.read_parquet(checkpoint / "partial.parquet")
-    pd.concat([table, table]).to_parquet(checkpoint / "partial.parquet", index=False)
-    loop(checkpoint)
-    loop(tmp_path / "undisturbed")
-    assert (checkpoint / "evaluations.parquet").read_bytes() == (tmp_path / "undisturbed" / "evaluations.parquet").read_bytes()
-
-
-def _cut(file):
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def _without(key):
-    def remove(file):
-        state = json.loads(file.read_text())
-        del state[key]
-        file.write_text(json.dumps(state))
-
-    return remove
-
-
-def _of_another_search(file):
-    other = search.make("particle_swarm", WIDE, rng.derive(1), particles=12)
-    other.ask()
-    other.tell(np.ones((12, 2)), lambda objectives: objectives[:, 0])
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"search": other.state()}))
-
-
-DAMAGES = {
-    "state cut short": ("state.json", _cut),
-    "state empty": ("state.json", lambda file: file.write_bytes(b"")),
-    "state not text": ("state.json", lambda file: file.write_bytes(b"\xff\x00\xfe")),
-    "state of nothing": ("state.json", lambda file: file.write_text("{}")),
-    "state a list": ("state.json", lambda file: file.write_text("[]")),
-    "state without search": ("state.json", _without("search")),
-    "state without target": ("state.json", _without("target")),
-    "state without times": ("state.json", _without("times")),
-    "state of another search": ("state.json", _of_another_search),
-    "records cut short": ("partial.parquet", _cut),
-    "records empty": ("partial.parquet", lambda file: file.write_bytes(b"")),
-    "records too few": ("partial.parquet", lambda file: pd.read_parquet(file)[:5].to_parquet(file, index=False)),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_refused_in_one_sentence_and_left_as_it_is(checkpoint, damage):
-    name, spoil = DAMAGES[damage]
-    spoil(checkpoint / name)
-    before = {file.name: file.read_bytes() for file in checkpoint.iterdir()}
-    with pytest.raises(UserError, match="checkpoint .* is damaged") as caught:
-        loop(checkpoint)
-    assert str(checkpoint) in str(caught.value) and "\n" not in str(caught.value)
-    assert {file.name: file.read_bytes() for file in checkpoint.iterdir()} == before
-
-
-def test_a_checkpoint_without_its_records_is_refused(checkpoint):
-    (checkpoint / "partial.parquet").unlink()
-    with pytest.raises(UserError, match="damaged"):
-        loop(checkpoint)
-    assert (checkpoint / "state.json").exists()
-
 
 # --- specifications -------------------------------------------------------------------------------------------------------------
 
@@ -304,7 +45,7 @@ WRONG = [
 
 
 def runner_in(folder):
-    return Runner(folder, device="cpu", threads=1, progress=False)
+    return Runner(folder, device="cpu", threads=1, progress=False, workers=1)
 
 
 @pytest.fixture(scope="session")
@@ -454,10 +195,10 @@ def test_plans_come_from_the_range_that_the_scan_leaves(outcome):
 def test_searches_on_the_same_ground_share_one_scan(outcome):
     runner, _ = outcome
     (scan,) = runner.folder.glob("scan-*.parquet")
-    before = version(scan)
+    before = scan.stat()
     fresh = runner_in(runner.folder)
     records = fresh.run_all([replace(SPEC, search="random", settings={}, budget=20), replace(SPEC, seed=1, budget=12)])
-    assert [scan] == list(runner.folder.glob("scan-*.parquet")) and version(scan) == before
+    assert [scan] == list(runner.folder.glob("scan-*.parquet")) and scan.stat().st_ino == before.st_ino
     assert records.groupby("run", sort=False).size().tolist() == [20, 12]
     assert set(records["run"]) < set(runs.read(runner.folder)["run"])
 
@@ -490,7 +231,7 @@ def test_the_objective_rate_is_the_one_chosen(outcome):
 def test_a_complete_search_is_read_and_not_run_again(outcome, tmp_path):
     runner, records = outcome
     shutil.copytree(runner.folder / SPEC.hash, tmp_path / SPEC.hash)
-    records[:7].to_parquet(tmp_path / SPEC.hash / "evaluations.parquet", index=False)  # what a new search would not give
+    paths.write_table(records[:7], tmp_path / SPEC.hash, "evaluations")  # what a new search would not give
     assert len(runner_in(tmp_path).run(SPEC)) == 7
 
 
@@ -503,18 +244,33 @@ def test_a_search_that_another_process_completes_meanwhile_is_not_run_again(outc
             waiting = pool.submit(runner_in(tmp_path).run, SPEC)
             while not (folder / "specification.json").exists():
                 time.sleep(0.01)
-            records[:7].to_parquet(folder / "evaluations.parquet", index=False)  # ... and done
+            paths.write_table(records[:7], folder, "evaluations")  # ... and done
         assert len(waiting.result()) == 7
 
 
-def test_unreadable_records_are_refused_and_kept(outcome, tmp_path):
+@pytest.mark.parametrize("damage", ["cut short", "a flipped bit in the records", "another table"])
+def test_damaged_records_are_put_aside_and_made_anew(outcome, tmp_path, damage):
     runner, _ = outcome
+    shutil.copy(next(runner.folder.glob("scan-*")), tmp_path)
     file = shutil.copytree(runner.folder / SPEC.hash, tmp_path / SPEC.hash) / "evaluations.parquet"
-    _cut(file)
-    before = file.read_bytes()
-    with pytest.raises(UserError, match=r"evaluations\.parquet is not a readable table"):
+    whole = file.read_bytes()
+    DAMAGES[damage](file)
+    damaged = file.read_bytes()
+    with pytest.warns(UserWarning, match="evaluations.parquet is damaged .* kept as damaged-0-evaluations.parquet"):
         runner_in(tmp_path).run(SPEC)
-    assert file.read_bytes() == before
+    assert file.read_bytes() == whole and (file.parent / "damaged-0-evaluations.parquet").read_bytes() == damaged
+
+
+def test_a_damaged_scan_is_made_again(outcome, tmp_path):
+    runner, _ = outcome
+    scan = runner.scan(SPEC)
+    (file,) = runner.folder.glob("scan-*.parquet")
+    copy = tmp_path / file.name
+    copy.write_bytes(file.read_bytes())
+    flip(copy)
+    with pytest.warns(UserWarning, match="scan-.* is damaged .* made again"):
+        pd.testing.assert_frame_equal(runner_in(tmp_path).scan(SPEC), scan)
+    assert copy.read_bytes() == file.read_bytes()
 
 
 def test_the_published_protocol_chooses_and_reports_on_test(trained, tmp_path):

@@ -15,13 +15,13 @@ import yaml
 from weightlab import paths
 
 LAYERS = [
-    {"errors", "paths", "rng", "backend"},
+    {"errors", "paths", "rng", "backend", "clusters", "executors"},
     {"data", "models", "training"},
     {"floats", "clustering"},
     {"accounting", "codebooks", "sharing"},
     {"space", "kernels", "stages", "chunks", "evaluation", "fitness"},
     {"search"},
-    {"specifications", "runs", "tuning"},
+    {"specifications", "run_folder", "loop", "status", "progress", "runs", "tuning"},
     {"analysis", "figures"},
     {"notebooks"},
 ]
@@ -40,10 +40,18 @@ SIDEWAYS = {
     ("chunks", "stages"),
     ("evaluation", "stages"),
     ("stages", "kernels"),
+    ("loop", "run_folder"),
+    ("progress", "status"),
+    ("runs", "loop"),
+    ("runs", "progress"),
+    ("runs", "run_folder"),
     ("runs", "specifications"),
-    ("tuning", "runs"),
+    ("tuning", "loop"),
+    ("tuning", "run_folder"),
+    ("clusters", "paths"),
+    ("executors", "clusters"),
 }
-SIDEWAYS |= {(module, "errors") for module in ("backend", "paths", "rng")}
+SIDEWAYS |= {(module, "errors") for module in ("backend", "clusters", "executors", "paths", "rng")}
 ROW = {module: row for row, modules in enumerate(LAYERS) for module in modules}
 LIBRARY = paths.root() / "lib" / "weightlab"
 

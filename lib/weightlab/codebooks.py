@@ -152,7 +152,7 @@ class Codebooks:
             if file.exists():
                 try:
                     return _read(file, ks)
-                except (SafetensorError, KeyError, ValueError) as error:
+                except (SafetensorError, KeyError, ValueError, TypeError) as error:
                     warnings.warn(f"{file} is damaged ({error}) and is made again", stacklevel=2)
             made = self._make(group, ks)
             paths.write_whole(file, _bytes(made))

@@ -1,5 +1,6 @@
 """The one exception for input that a person can mend, and what a command does with it."""
 
+import sys
 from collections.abc import Callable, Iterable
 
 
@@ -15,8 +16,11 @@ def choose(kind: str, value, allowed: Iterable) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; a `UserError` ends it with its sentence alone and exit status 1."""
+    """Run a command; a `UserError` ends it with its sentence alone and exit status 1, Ctrl-C with a sentence and status 130."""
     try:
         main()
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        print("interrupted: what is complete is kept; the same command goes on from the last checkpoints", file=sys.stderr)
+        raise SystemExit(130) from None

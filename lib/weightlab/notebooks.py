@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from weightlab import errors, paths
+from weightlab import errors, executors, paths
 from weightlab.errors import UserError, choose
 
 RECORDED_PACKAGES = ("numba", "numpy", "pandas", "papermill", "scikit-learn", "torch", "torchvision", "weightlab")
@@ -28,7 +28,8 @@ def names() -> list[str]:
 
 
 def profiles() -> list[str]:
-    return sorted(folder.name for folder in paths.params().iterdir() if folder.is_dir())
+    """The folders of `params/` that set parameters of notebooks; beside them lies `cluster/`."""
+    return sorted(folder.name for folder in paths.params().iterdir() if folder.is_dir() and folder.name != "cluster")
 
 
 def defaults(name: str) -> dict:
@@ -171,6 +172,8 @@ def main() -> None:
     parser.add_argument("notebook", nargs="?", help="its name, such as 02_optimizers")
     parser.add_argument("--profile", default="quick", help="smoke, quick (default) or full: the folder of params/ to take")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters to override, values as in YAML")
+    parser.add_argument("--workers", type=int, help="processes of this machine that run searches (default: as many as cores)")
+    parser.add_argument("--scheduler", help="a dask scheduler's address, or a YAML file of params/cluster, to run searches there")
     parser.add_argument("--results", action="store_true", help="only print where the profile's results are")
     arguments = parser.parse_args()
     choose("profile", arguments.profile, profiles())
@@ -183,6 +186,9 @@ def main() -> None:
         if "=" not in pair:
             raise UserError(f"--set takes NAME=VALUE, got {pair!r}")
     overrides = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in arguments.set)}
+    given = {"workers": arguments.workers, "scheduler": arguments.scheduler}
+    executors.check(**given)
+    overrides |= {key: value for key, value in given.items() if value is not None and key in defaults(arguments.notebook)}
     folder = run(arguments.notebook, arguments.profile, overrides)
     print(f"{arguments.notebook}: {folder}")
 

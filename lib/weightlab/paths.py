@@ -3,6 +3,8 @@
 import hashlib
 import io
 import os
+import uuid
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -33,7 +35,7 @@ def resolve(folder: str | Path) -> Path:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that at every moment it is either as before or complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # process numbers may repeat on another machine
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -68,6 +70,15 @@ def read_table(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
         return table.to_pandas(), {key: value for key, value in notes.items() if key not in (SEAL, "pandas")}
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise UserError(f"{file} is damaged or was not written by weightlab ({' '.join(str(error).split())})") from error
+
+
+def kept_table(file: Path) -> pd.DataFrame | None:
+    """A table that can be made again: None if it is not there or damaged, of which a warning tells."""
+    try:
+        return read_table(file)[0] if file.exists() else None
+    except UserError as error:
+        warnings.warn(f"{error}; it is made again", stacklevel=3)
+        return None
 
 
 def _seal(content: bytes) -> bytes:

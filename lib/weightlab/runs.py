@@ -1,26 +1,29 @@
-"""Searches run to a budget, recorded, checkpointed and resumed exactly."""
+"""Searches run to a budget, one or a grid of them: recorded, checkpointed, resumed exactly, by as many processes as there are."""
 
+import hashlib
 import json
 import os
-import platform
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 from filelock import FileLock
 from tqdm import tqdm
 
-from weightlab import data, models, paths, rng, search, space
+from weightlab import backend, data, executors, loop, models, paths, rng, search, space
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.fitness import Target
-from weightlab.search import Search
+from weightlab.progress import Progress
+from weightlab.run_folder import RunFolder
 from weightlab.space import IntegerSpace
 from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS, Setting, Specification
+from weightlab.specifications import grid as grid  # for callers, beside `Specification`
 
 
 def evaluator(
@@ -44,10 +47,27 @@ def uniform_plans(evaluator: Evaluator, ks: Iterable[int]) -> pd.DataFrame:
 
 
 class Runner:
-    """Runs specifications below one folder; searches on the same network, data, method and format share codebooks and answers."""
+    """Runs specifications below one folder; searches on the same network, data, method and format share codebooks and answers.
 
-    def __init__(self, folder: str | Path, device: str = "auto", threads: int | None = None, progress: bool = True):
+    A grid is run by `workers` processes of this machine (default: as many as cores; 1: by this process), or by the workers of a dask
+    `scheduler`: its address, or a YAML file of `params/cluster`. Each process computes with `threads` threads (default: one each, and
+    all cores where one process does everything). None of it changes a record.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        device: str = "auto",
+        threads: int | None = None,
+        progress: bool = True,
+        workers: int | None = None,
+        scheduler: str | None = None,
+    ):
         self.folder, self.device, self.threads, self.progress = paths.resolve(folder), device, threads, progress
+        executors.check(workers, scheduler)
+        backend.check_threads(threads)
+        one_is_enough = backend.device(device).type == "cuda"
+        self.workers, self.scheduler = workers or (1 if one_is_enough else backend.cores()), scheduler
         self._evaluators: dict[Setting, Evaluator] = {}
 
     def evaluator(self, setting: Setting) -> Evaluator:
@@ -59,20 +79,22 @@ class Runner:
             )
         return self._evaluators[key]
 
-    def scan(self, spec: Specification) -> pd.DataFrame:
+    def scan(self, spec: Setting) -> pd.DataFrame:
         """The range scan a specification's space rests on, kept as `scan-<hash>.parquet`: layer, name, k, accuracies."""
         file = self.folder / f"scan-{spec.measured().hash}.parquet"
+        if (table := paths.kept_table(file)) is not None:
+            return table
         _prepare(self.folder)
         with FileLock(self.folder / f".{file.name}.lock"):
-            if not file.exists():
-                evaluator = self.evaluator(spec)
-                total = len(evaluator.codebooks.names) * len(spec.candidates)
-                with tqdm(total=total, desc=f"scan {spec.network} {spec.format}", disable=not self.progress) as bar:
-                    accuracy = _in_steps(lambda plans: evaluator.accuracy(plans, partial=True), bar)
-                    table = space.scan(accuracy, evaluator.codebooks.names, spec.candidates)
-                columns = {f"accuracy_{i}": f"{name}_accuracy" for i, name in enumerate(RECORDED_SPLITS)}
-                paths.write_table(table.rename(columns=columns), self.folder, file.stem)
-            return _read(file)
+            if (table := paths.kept_table(file)) is not None:  # another process has made it meanwhile
+                return table
+            evaluator = self.evaluator(spec)
+            total = len(evaluator.codebooks.names) * len(spec.candidates)
+            with tqdm(total=total, desc=f"scan {spec.network} {spec.format}", disable=not self.progress) as bar:
+                accuracy = _in_steps(lambda plans: evaluator.accuracy(plans, partial=True), bar)
+                table = space.scan(accuracy, evaluator.codebooks.names, spec.candidates)
+            columns = {f"accuracy_{i}": f"{name}_accuracy" for i, name in enumerate(RECORDED_SPLITS)}
+            return paths.read_table(paths.write_table(table.rename(columns=columns), self.folder, file.stem))[0]
 
     def space(self, spec: Specification) -> IntegerSpace:
         """The allowed k of each layer; raises `UserError` if the threshold leaves a layer none."""
@@ -80,32 +102,73 @@ class Runner:
             return space.full(len(self.evaluator(spec).codebooks.names), spec.candidates)
         return space.reduce(self.scan(spec), f"{PROTOCOLS[spec.protocol]}_accuracy", spec.threshold)
 
-    def run(self, spec: Specification, progress: Callable[[int], object] = lambda evaluations: None) -> pd.DataFrame:
-        """The records of one search: read if it is complete, else begun or resumed; `progress` is told of evaluations done."""
-        folder = self.folder / spec.hash
-        if (folder / "evaluations.parquet").exists():
-            progress(spec.budget)
-            _drop_checkpoint(folder)  # which a kill may have left
-            return _read(folder / "evaluations.parquet")
-        _prepare(folder, {"specification.json": json.dumps(spec.describe(), indent=1).encode()})
-        allowed = self.space(spec)
-        made = search.make(spec.search, allowed, rng.derive(spec.seed, "search", spec.search), **spec.settings)
-        with FileLock(folder / ".lock"):
-            if (folder / "evaluations.parquet").exists():  # another process has completed it meanwhile
-                return self.run(spec, progress)
-            return run(made, Target(spec.target), self._measure(spec), spec.budget, folder, _identity(spec), progress)
+    def run(self, spec: Specification, wait: bool = True) -> pd.DataFrame | None:
+        """The records of one search: read if it is complete, else begun or resumed here.
+
+        Where another process is at work on it: None, or with `wait` what that process makes of it.
+        """
+        folder = RunFolder(self.folder / spec.hash)
+        if (records := folder.records()) is not None:
+            return records
+        folder.begin(spec.describe())
+        with folder.lock(wait) as ours:
+            if not ours:
+                return None
+            if (records := folder.tidy()) is not None:  # another process has completed it meanwhile
+                return records
+            for setting, evaluator in self._evaluators.items():
+                if setting != spec.measured():
+                    evaluator.release()  # or every setting would keep its activations to the end
+            try:
+                allowed = self.space(spec)
+                made = search.make(spec.search, allowed, rng.derive(spec.seed, "search", spec.search), **spec.settings)
+                return loop.run(made, Target(spec.target), self._measure(spec), spec.budget, folder.path, _identity(spec))
+            except Exception as error:
+                folder.fail(error)
+                if isinstance(error, OSError):
+                    raise UserError(f"the search in {folder.path} stopped ({error}); what was checkpointed stays") from error
+                raise
 
     def run_all(self, specs: Iterable[Specification]) -> pd.DataFrame:
-        """The records of many searches in one table, with a column `run` that tells them apart."""
-        specs, tables = list(specs), []
-        with tqdm(total=sum(spec.budget for spec in specs), unit="plan", disable=not self.progress) as bar:
-            for number, spec in enumerate(specs, 1):
-                bar.set_description(f"search {number}/{len(specs)}: {spec.network} {spec.search} {spec.seed}")
-                for setting, evaluator in self._evaluators.items():
-                    if setting != spec.measured():
-                        evaluator.release()  # or every setting would keep its activations to the end
-                tables.append(self.run(spec, bar.update).assign(run=spec.hash))
-        return pd.concat(tables, ignore_index=True)
+        """The records of a grid of searches in one table, with a column `run`, the specification's hash, that tells them apart.
+
+        What is complete is read, what is partial is resumed. A search that fails does not stop the others; at the end `UserError`
+        names what failed. Several calls on one folder, from wherever, share the work.
+        """
+        specs = {spec.hash: spec for spec in specs}
+        tables = {run: RunFolder(self.folder / run).records() for run in specs}
+        left = [spec for run, spec in specs.items() if tables[run] is None]
+        for spec in left:
+            RunFolder(self.folder / spec.hash).begin(spec.describe())
+        # First one search of each setting, so that scans and codebooks are made side by side; then what shares them, together.
+        settings = [spec.measured().hash for spec in left]
+        order = sorted(range(len(left)), key=lambda i: (settings[i] in settings[:i], settings[i]))
+        left = [left[i] for i in order]
+        with Progress(self.folder, list(specs), self.workers, show=self.progress and bool(left)):
+            failures = self._work_off(left)
+        if failures:
+            raise UserError(
+                f"{len(failures)} of {len(specs)} searches failed, the others are complete and kept; the first: {failures[0]}"
+            )
+        tables |= {spec.hash: RunFolder(self.folder / spec.hash).records() for spec in left}
+        return pd.concat([table.assign(run=run) for run, table in tables.items()], ignore_index=True)
+
+    def _work_off(self, specs: list[Specification]) -> list[str]:
+        """Complete searches, first those that nobody else is at work on; returns what failed, a sentence each."""
+        failures = []
+        for wait in (False, True):
+            if self.scheduler is None and min(self.workers, len(specs)) <= 1:
+                task = partial(_attempt, self, wait)
+            else:
+                task = partial(_attempt_elsewhere, self.folder, self.device, self.threads or 1, wait)
+            busy = []
+            for spec, outcome in executors.execute(task, specs, self.workers, self.scheduler):
+                for message in outcome.warnings:
+                    warnings.warn(message, stacklevel=3)
+                failures += [outcome.failure] if outcome.failure else []
+                busy += [spec] if outcome.busy else []
+            specs = busy
+        return failures
 
     def _measure(self, spec: Specification) -> Callable[[np.ndarray], pd.DataFrame]:
         evaluator, chooser = self.evaluator(spec), PROTOCOLS[spec.protocol]
@@ -117,59 +180,6 @@ class Runner:
             return table
 
         return measure
-
-
-def run(
-    search: Search,
-    target: Target,
-    measure: Callable[[np.ndarray], pd.DataFrame],
-    budget: int,
-    folder: Path,
-    identity: Mapping = MappingProxyType({}),
-    progress: Callable[[int], object] = lambda evaluations: None,
-) -> pd.DataFrame:
-    """The one loop between search and evaluation: generations until the next no longer fits the budget (in evaluations).
-
-    `measure` takes plans (n, d) and returns a row for each, among its columns `accuracy` (fraction) and `rate`, the objectives.
-    Records go to `folder`, at most one checkpoint a second, after a whole generation; a call on a folder with a checkpoint goes
-    on from there, and ends with the same file, byte for byte, as a call that was never interrupted. Times are kept apart.
-    """
-    records, times = _resume(search, target, folder)
-    progress(search.evaluations)
-    seen = {tuple(plan) for table in records for plan in table["plan"]}
-    saved = time.monotonic()
-    while search.evaluations + search.size <= budget:
-        started = time.time()
-        plans = search.ask()
-        table = measure(plans)
-        objectives = table[["accuracy", "rate"]].to_numpy()
-        target.update(objectives)
-        table["fitness"] = target.fitness(objectives)
-        table["target_accuracy"], table["target_rate"] = target.now
-        first = search.evaluations
-        search.tell(objectives, target.fitness)
-        table.insert(0, "evaluation", np.arange(first, search.evaluations))
-        table.insert(1, "generation", search.generation - 1)
-        table.insert(2, "plan", list(plans))
-        keys = [tuple(plan) for plan in plans]
-        table.insert(3, "repeated", [key in seen or key in keys[:i] for i, key in enumerate(keys)])
-        seen.update(keys)
-        records.append(table)
-        times.append({"generation": search.generation - 1, "seconds": time.time() - started, "host": platform.node(),
-                      "process": os.getpid()})  # fmt: skip
-        progress(len(plans))
-        if time.monotonic() - saved >= 1:
-            _checkpoint(search, target, records, times, folder)
-            saved = time.monotonic()
-    if not records:
-        raise UserError(f"a budget of {budget} evaluations does not hold the first generation of {search.size}")
-    table = pd.concat(records, ignore_index=True)
-    for column, value in reversed(identity.items()):
-        table.insert(0, column, value)
-    paths.write_table(pd.DataFrame(times), folder, "times")
-    paths.write_table(table, folder, "evaluations")
-    _drop_checkpoint(folder)
-    return _read(folder / "evaluations.parquet")
 
 
 def enumerate_box(
@@ -190,50 +200,72 @@ def enumerate_box(
     with tqdm(total=total, unit="plan", desc="box", disable=not progress) as bar:
         for start in range(0, total, batch):
             file = folder / f"part-{start // batch:08d}.parquet"
-            if not file.exists():
+            table = paths.kept_table(file)
+            if table is None:
                 indices = np.stack(np.unravel_index(np.arange(start, min(start + batch, total)), box.lengths), axis=1)
                 plans = box.decode(indices)
                 table = evaluator.measure(plans)
                 table.insert(0, "plan", list(plans))
                 paths.write_table(table, folder, file.stem)
-            table = _read(file)
             bar.update(len(table))
             yield table
 
 
 def read(folder: str | Path) -> pd.DataFrame:
     """The records of all complete searches below a folder, with a column `run` that tells them apart."""
-    files = sorted(Path(folder).glob("*/evaluations.parquet"))
+    files = _complete(folder)
+    return pd.concat([paths.read_table(file)[0].assign(run=file.parent.name) for file in files], ignore_index=True)
+
+
+def records_hash(folder: str | Path, runs: Iterable[str] | None = None) -> str:
+    """SHA-256 over the records of all complete searches below a folder (or of `runs`, their hashes), in the order of their names.
+
+    It is the same for the same grid, whoever ran it and however often it was interrupted.
+    """
+    digest = hashlib.sha256()
+    for file in _complete(folder, runs):
+        digest.update(file.parent.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an attempt at one search."""
+
+    busy: bool = False  # another process is at work on it
+    failure: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def _attempt(runner: Runner, wait: bool, spec: Specification) -> Outcome:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        records, failure = None, ""
+        try:
+            records = runner.run(spec, wait)
+        except Exception as error:
+            sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            failure = f"{sentence} (see {runner.folder / spec.hash / 'failed.json'})"
+    told = tuple(str(each.message) for each in caught if issubclass(each.category, UserWarning))
+    return Outcome(records is None and not failure, failure, told)
+
+
+def _attempt_elsewhere(folder: Path, device: str, threads: int, wait: bool, spec: Specification) -> Outcome:
+    return _attempt(_runner_of_this_process(folder, device, threads), wait, spec)
+
+
+@lru_cache(maxsize=1)
+def _runner_of_this_process(folder: Path, device: str, threads: int) -> Runner:
+    """Kept for the searches that this worker is given later, so that they share codebooks and answers."""
+    return Runner(folder, device, threads, progress=False, workers=1)
+
+
+def _complete(folder: str | Path, runs: Iterable[str] | None = None) -> list[Path]:
+    files = sorted(Path(folder).glob("*/evaluations.parquet")) if runs is None else []
+    files += sorted(Path(folder) / run / "evaluations.parquet" for run in runs or ())
     if not files:
         raise UserError(f"{folder} holds no complete search (no */evaluations.parquet)")
-    return pd.concat([_read(file).assign(run=file.parent.name) for file in files], ignore_index=True)
-
-
-def _checkpoint(search: Search, target: Target, records: list[pd.DataFrame], times: list[dict], folder: Path) -> None:
-    """Records first, then the state that says how many of them count: a kill in between leaves the older state with more rows."""
-    paths.write_table(pd.concat(records, ignore_index=True), folder, "partial")
-    state = {"search": search.state(), "target": target.now.tolist(), "times": times}
-    paths.write_whole(folder / "state.json", json.dumps(state).encode())
-
-
-def _drop_checkpoint(folder: Path) -> None:
-    for name in ("state.json", "partial.parquet"):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _resume(search: Search, target: Target, folder: Path) -> tuple[list[pd.DataFrame], list[dict]]:
-    if not (folder / "state.json").exists():
-        return [], []
-    try:
-        state = json.loads((folder / "state.json").read_bytes())
-        table = _read(folder / "partial.parquet")
-        search.restore(state["search"])
-        target.now = np.array(state["target"], dtype=float)
-        if len(table) < search.evaluations:
-            raise ValueError(f"{len(table)} records for {search.evaluations} evaluations")
-        return [table[: search.evaluations]], state["times"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the checkpoint in {folder} is damaged ({error}); delete that folder to search anew") from error
+    return files
 
 
 def _identity(spec: Specification) -> dict:
@@ -256,21 +288,12 @@ def _in_steps(function: Callable[[np.ndarray], np.ndarray], bar: tqdm, step: int
     return stepped
 
 
-def _prepare(folder: Path, files: Mapping[str, bytes] = MappingProxyType({})) -> None:
+def _prepare(folder: Path) -> None:
     """Make a folder and prove that it can be written before any work is done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         proof = folder / f".writable-{os.getpid()}"
         paths.write_whole(proof, b"")
         proof.unlink()
-        for name, content in files.items():
-            paths.write_whole(folder / name, content)
     except OSError as error:
         raise UserError(f"the outputs folder {folder} cannot be written: {error}") from error
-
-
-def _read(file: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not a readable table ({error})") from error

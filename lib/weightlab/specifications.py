@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from itertools import product
 
 from weightlab import accounting, clustering, data, floats, models, rng, search, space
 from weightlab.errors import UserError, choose
@@ -11,7 +12,7 @@ from weightlab.fitness import TargetRule
 
 PROTOCOLS = {"held_out": "validation", "published": "test"}  # the split on which everything is chosen
 RECORDED_SPLITS = ("validation", "test")
-SCHEMA = 2  # raised whenever records of an older kind may no longer be reused
+SCHEMA = 3  # raised whenever records of an older kind may no longer be reused
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,35 @@ class Specification(Setting):
                 f"budget must hold the first generation of {made.size} evaluations of {self.search}, got {self.budget}"
             )
         object.__setattr__(self, "settings", asdict(made.settings))
+
+
+def grid(
+    networks: Sequence[str],
+    targets: Sequence[TargetRule] | Mapping[str, TargetRule],
+    searches: Sequence[str] = ("genetic",),
+    seeds: Iterable[int] = (0,),
+    formats: Sequence[str] = ("float32",),
+    methods: Sequence[str] = ("exact",),
+    **common,
+) -> list[Specification]:
+    """Every combination, seeds running fastest, as specifications; `common` is what all of them share.
+
+    `targets` are all tried on every network, or with a mapping each network has its own. Raises `UserError` as `Specification`
+    does, and for a grid that is empty.
+    """
+    seeds = list(seeds)
+    specs = [
+        Specification(network, target, search, seed, format=format, method=method, **common)
+        for network in networks
+        for target in ([targets[network]] if isinstance(targets, Mapping) else targets)
+        for method, format, search, seed in product(methods, formats, searches, seeds)
+    ]
+    if not specs:
+        raise UserError(
+            f"a grid needs at least one network, target, search, seed, format and method, got {list(networks)}, "
+            f"{len(targets)} targets, {list(searches)}, {seeds}, {list(formats)}, {list(methods)}"
+        )
+    return specs
 
 
 def _ascending(ks: Sequence[int]) -> tuple[int, ...]:

@@ -18,19 +18,20 @@ from filelock import FileLock
 from torch import nn
 from tqdm import tqdm
 
-from weightlab import paths, rng, runs, search
+from weightlab import loop, paths, rng, search
 from weightlab.clustering import Lift
 from weightlab.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.errors import UserError, choose
 from weightlab.evaluation import Evaluator
 from weightlab.fitness import Target, TargetRule
+from weightlab.run_folder import RunFolder
 from weightlab.space import BoxSpace
 
 FOCUSES = tuple(round(0.2 * step, 1) for step in range(50))  # 0, 0.2 … 9.8
 SPREAD = 2.0
 SWARM = {"particles": 10, "max_velocity": 2.0}  # where its settings differ from those of section 5.2
-SCHEMA = 1  # raised whenever tables of an older kind may no longer be read
+SCHEMA = 2  # raised whenever tables of an older kind may no longer be read
 
 
 def focus_grid(
@@ -53,7 +54,8 @@ def focus_grid(
     choose("split", chooser, [split.name for split in evaluator.splits])
     identity = {"plan": plan, "spread": _spread(spread), "focuses": focuses, "chooser": chooser}
     with _kept(folder, "focus", evaluator, identity) as file:
-        tables = [rows for _, rows in _read(file).groupby("layer")] if file.exists() else []
+        kept = paths.kept_table(file)
+        tables = [] if kept is None else [rows for _, rows in kept.groupby("layer")]
         left, done = range(len(tables), len(plan)), len(tables)
         for layer in tqdm(
             left, initial=done, total=len(plan), desc=f"focus, spread {spread:g}", unit="layer", disable=not progress
@@ -67,7 +69,7 @@ def focus_grid(
             columns["chosen"] = np.arange(len(focuses)) == table[f"{chooser}_accuracy"].argmax()  # the first of the highest
             tables.append(pd.concat([pd.DataFrame(columns), pd.DataFrame(guesses), table], axis=1))
             paths.write_table(pd.concat(tables, ignore_index=True), file.parent, file.stem)
-        table = _read(file)
+        table = pd.concat(tables, ignore_index=True)
     table.insert(0, "spread", float(spread))
     return table
 
@@ -179,15 +181,16 @@ def one_by_one(
     """
     plan, focuses, spreads = _plan(evaluator, plan), _focuses(focuses), [_spread(spread) for spread in spreads]
     with _kept(folder, "one-by-one", evaluator, {"plan": plan, "spreads": spreads, "focuses": focuses}) as file:
-        if not file.exists():
+        if (table := paths.kept_table(file)) is None:
             tables = []
             for layer, name in enumerate(evaluator.codebooks.names):
                 trials = np.outer(focuses, np.arange(len(plan)) == layer)  # (focuses, L)
                 for spread in spreads:
                     columns = {"layer": layer, "name": name, "k": plan[layer], "spread": spread, "focus": focuses}
                     tables.append(pd.concat([pd.DataFrame(columns), measure(evaluator, plan, trials, spread)], axis=1))
-            paths.write_table(pd.concat(tables, ignore_index=True), file.parent, file.stem)
-        return _read(file)
+            table = pd.concat(tables, ignore_index=True)
+            paths.write_table(table, file.parent, file.stem)
+        return table
 
 
 def swarm(
@@ -204,7 +207,7 @@ def swarm(
     """A particle swarm over the focus of all layers at once, towards the highest accuracy on split `chooser`.
 
     Against a `focus_grid` over the same `focuses`: positions go from 0 to their highest, and it has as many evaluations.
-    `settings` override those of section 5.5. Returns the records of `runs.run` with the vectors in column `focuses` and a column
+    `settings` override those of section 5.5. Returns the records of `loop.run` with the vectors in column `focuses` and a column
     spread; kept in `folder`, resumed there if interrupted. Raises `UserError` as `focus_grid` does, and for a wrong setting.
     """
     plan, focuses = _plan(evaluator, plan), _focuses(focuses)
@@ -228,12 +231,12 @@ def swarm(
         "budget": budget,
     }
     with _kept(folder, "swarm", evaluator, identity | {"settings": asdict(made.settings)}) as file:
-        place = file.with_suffix("")
-        if not (place / "evaluations.parquet").exists():
-            place.mkdir(exist_ok=True)
+        place = RunFolder(file.with_suffix(""))
+        place.path.mkdir(exist_ok=True)
+        if (table := place.tidy()) is None:
             with tqdm(total=budget, desc=f"focus swarm {seed}", disable=not progress) as bar:
-                runs.run(made, target, measured, budget, place, {"chooser": chooser, "seed": seed}, bar.update)
-        table = _read(place / "evaluations.parquet").rename(columns={"plan": "focuses"})
+                table = loop.run(made, target, measured, budget, place.path, {"chooser": chooser, "seed": seed}, bar.update)
+        table = table.rename(columns={"plan": "focuses"})
     table.insert(0, "spread", float(spread))
     return table
 
@@ -251,13 +254,6 @@ def _kept(folder: str | Path, kind: str, evaluator: Evaluator, identity: dict) -
     with lock:
         yield file
     evaluator.release()  # the activations of one plan are of no use to the next
-
-
-def _read(file: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not a readable table ({error}); delete it to measure anew") from error
 
 
 def _plan(evaluator: Evaluator, plan: Sequence[int]) -> list[int]:

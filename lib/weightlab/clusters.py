@@ -1,0 +1,143 @@
+"""PBS and SLURM clusters from a YAML file, by dask-jobqueue: jobs in whose processes searches run.
+
+Jobs end at their walltime, the grid does not: workers leave a little earlier by themselves, the cluster submits jobs anew as long as
+there is work, and whoever is given a search next resumes it.
+"""
+
+import argparse
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from weightlab import errors, paths
+from weightlab.errors import UserError, choose
+
+KINDS = {"pbs": "PBS", "slurm": "SLURM"}
+LEAVE_EARLIER_S = 120  # than the walltime: a worker that leaves hands its task on, one that is killed is missed only later
+LEAVE_APART_S = 30  # so that not all workers leave at once
+ENVIRONMENT = ("export OMP_NUM_THREADS=1", "export OMP_WAIT_POLICY=PASSIVE")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a YAML file of `params/cluster` says.
+
+    `kind` is pbs or slurm, `jobs` the number of jobs kept in the queue, `options` those of dask-jobqueue's PBSCluster or SLURMCluster.
+    Unless they say otherwise a job has one process of one thread for each core, which leaves before the walltime.
+    Raises `UserError` for what they do not have, and where cores, memory or walltime are missing.
+    """
+
+    kind: str
+    jobs: int = 1
+    options: Mapping = field(default_factory=dict)
+
+    def __post_init__(self):
+        choose("kind of cluster", self.kind, KINDS)
+        if isinstance(self.jobs, bool) or not isinstance(self.jobs, int) or self.jobs < 1:
+            raise UserError(f"jobs must be a whole number of at least 1, got {self.jobs!r}")
+        if not isinstance(self.options, Mapping):
+            raise UserError(f"options of a cluster must be 'name: value' lines, got {self.options!r}")
+        allowed = sorted(_known(self.kind))
+        for name in self.options:
+            choose(f"option of a {self.kind} cluster", name, allowed)
+        for name in ("cores", "memory", "walltime"):
+            if name not in self.options:
+                raise UserError(f"a cluster needs cores, memory and walltime, got no {name}")
+        seconds(self.options["walltime"])
+
+    def settings(self) -> dict:
+        """All options, ours where none are given."""
+        given = dict(self.options)
+        given.setdefault("processes", given["cores"])
+        given["job_script_prologue"] = [*ENVIRONMENT, *given.get("job_script_prologue", [])]
+        extra = [str(each) for each in given.get("worker_extra_args", [])]
+        if "--lifetime" not in extra:
+            left = seconds(given["walltime"])
+            early = min(LEAVE_EARLIER_S, left // 4)
+            extra += ["--lifetime", f"{left - early}s", "--lifetime-stagger", f"{min(LEAVE_APART_S, early // 2)}s"]
+        return given | {"worker_extra_args": extra}
+
+
+def read(file: str | Path) -> Cluster:
+    """A cluster from a YAML file, its path as given or below the repository; raises `UserError` for what it may not hold."""
+    path = paths.resolve(file)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold 'name: value' lines, got {type(values).__name__}")
+    for name in values:
+        choose(f"key in {path.name}", name, ("kind", "jobs", "options"))
+    if "kind" not in values:
+        raise UserError(f"{path} needs a kind; allowed: {', '.join(KINDS)}")
+    return Cluster(**values)
+
+
+def job_script(cluster: Cluster) -> str:
+    """The script that would be submitted."""
+    made = _made(cluster)
+    try:
+        return made.job_script()
+    finally:
+        made.close()
+
+
+def start(cluster: Cluster):
+    """The dask-jobqueue cluster, at work: it keeps `jobs` jobs in the queue until it is closed."""
+    made = _made(cluster)
+    made.adapt(minimum_jobs=cluster.jobs, maximum_jobs=cluster.jobs)  # submits again what has ended; `scale` would not
+    return made
+
+
+def seconds(walltime: str | int) -> int:
+    """A walltime such as 01:30:00, 1-12:00:00, 90:00 or 90 (minutes, as SLURM reads it) in seconds."""
+    text = str(walltime)
+    days, _, clock = text.rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdecimal() for part in [*parts, days or "0"]) or len(parts) > 3:
+        raise UserError(f"a walltime is written HH:MM:SS in quotes, got {walltime!r}")
+    numbers = [int(part) for part in parts]
+    if days:
+        numbers += [0] * (3 - len(numbers))  # days-hours, days-hours:minutes
+    elif len(numbers) == 1:
+        numbers = [0, *numbers, 0]
+    return int(days or 0) * 86_400 + sum(number * 60**power for power, number in enumerate(reversed(numbers)))
+
+
+def _made(cluster: Cluster):
+    # No limit to how many workers a task may outlive: at every walltime it loses one, and it is nearer its end each time.
+    options = {"allowed_failures": 10_000, "dashboard": False, "dashboard_address": None}
+    made = getattr(_jobqueue(), f"{KINDS[cluster.kind]}Cluster")
+    return made(**cluster.settings(), scheduler_options=options)
+
+
+def _known(kind: str) -> set[str]:
+    jobqueue = _jobqueue()
+    job = getattr(jobqueue, f"{KINDS[kind]}Cluster").job_cls
+    core = jobqueue.core
+    names = {name for each in (job, core.Job, core.JobQueueCluster) for name in inspect.signature(each.__init__).parameters}
+    ours = {"self", "scheduler", "scheduler_options", "scheduler_cls", "job_cls", "n_workers", "loop", "asynchronous"}
+    return names - ours - {"base_class_kwargs", "job_kwargs"}
+
+
+def _jobqueue():
+    try:
+        import dask_jobqueue
+    except ImportError:
+        raise UserError("PBS and SLURM clusters need the extra: pip install 'weightlab[cluster]'") from None
+    return dask_jobqueue
+
+
+def main() -> None:
+    """`python -m weightlab.clusters FILE`: print the job script that would be submitted."""
+    parser = argparse.ArgumentParser(prog="python -m weightlab.clusters", description="Print the job script of a cluster.")
+    parser.add_argument("file", help="a YAML file such as params/cluster/pbs.yaml")
+    print(job_script(read(parser.parse_args().file)))
+
+
+if __name__ == "__main__":
+    errors.run(main)

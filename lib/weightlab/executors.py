@@ -1,0 +1,135 @@
+"""One function called on many items: in this process, in processes of this machine, or by the workers of a dask scheduler.
+
+The engines are joblib's and dask's own. What is added: a worker that dies takes no item with it (the function must be such that an
+item can be begun again), and an engine that is gone says so in one sentence.
+"""
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TypeVar
+
+from weightlab import clusters
+from weightlab.errors import UserError
+
+DEATHS = 3  # in a row, without an item completed in between, after which it is the items that kill workers
+ANSWER_S = 10  # a scheduler's time to answer
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def check(workers: int | None, scheduler: str | None) -> None:
+    """Raise `UserError` for a number of processes or a scheduler that cannot be meant."""
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise UserError(f"workers must be None (as many as cores) or a whole number of at least 1, got {workers!r}")
+    if scheduler and "://" not in scheduler and not str(scheduler).endswith((".yaml", ".yml")):
+        raise UserError(
+            f"scheduler must be an address such as tcp://host:8786 or a YAML file of params/cluster, got {scheduler!r}"
+        )
+
+
+def execute(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int = 1, scheduler: str | None = None
+) -> Iterator[tuple[Item, Result]]:
+    """Pairs of an item and `function(item)`, in the order in which they are done.
+
+    With a `scheduler` (address or YAML file, see `clusters`) dask's workers call it, else `workers` processes of this machine, or
+    this process itself where one is enough. Raises `UserError` if the scheduler cannot be reached or dies, or workers keep dying.
+    """
+    items = list(items)
+    if scheduler:
+        return _on_dask(function, items, scheduler)
+    if min(workers, len(items)) <= 1:
+        return ((item, function(item)) for item in items)
+    return _in_processes(function, items, workers)
+
+
+def _in_processes(function: Callable[[Item], Result], items: list[Item], workers: int) -> Iterator[tuple[Item, Result]]:
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    left, deaths = dict(enumerate(items)), 0
+    task = delayed(partial(_in_child, function, os.getpid()))
+    while left:
+        try:
+            with parallel_config(backend="loky", inner_max_num_threads=1):
+                # As many tasks handed out as there are workers: the rest stays with whoever is free first.
+                parallel = Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers)
+            for number, result in parallel([task(number, item) for number, item in left.items()]):
+                deaths = 0
+                yield left.pop(number), result
+        except TerminatedWorkerError as error:
+            deaths = _count(deaths, len(left), " ".join(str(error).split()))
+
+
+def _in_child(function: Callable[[Item], Result], parent: int, number: int, item: Item) -> tuple[int, Result]:
+    _leave_with(parent)
+    return number, function(item)
+
+
+_watching = threading.Event()
+
+
+def _leave_with(parent: int) -> None:
+    """From now on end this process when its parent is gone: nobody waits for its work, and a new run wants its place."""
+    if _watching.is_set():
+        return
+    _watching.set()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _on_dask(function: Callable[[Item], Result], items: list[Item], scheduler: str) -> Iterator[tuple[Item, Result]]:
+    try:
+        from distributed import Client, as_completed
+        from distributed.client import FutureCancelledError
+        from distributed.scheduler import KilledWorker
+    except ImportError:
+        raise UserError("a dask scheduler needs the extra: pip install 'weightlab[cluster]'") from None
+
+    cluster = None if "://" in scheduler else clusters.start(clusters.read(scheduler))
+    try:
+        with _connected(Client, cluster or scheduler) as client:
+            # Impure: an item is run again when asked for again. Retries are for what the function cannot catch, such as a lost file.
+            left = {client.submit(function, item, pure=False, retries=2): item for item in items}
+            waiting, deaths = as_completed(left, loop=client.loop), 0
+            for future in waiting:
+                item = left.pop(future)
+                try:
+                    result = future.result()
+                except KilledWorker as error:
+                    deaths = _count(deaths, len(left) + 1, str(error).split(". ")[0])
+                    again = client.submit(function, item, pure=False, retries=2)
+                    left[again] = item
+                    waiting.add(again)
+                except (FutureCancelledError, OSError) as error:
+                    raise UserError(
+                        f"the dask scheduler at {scheduler} is gone; {len(left) + 1} of {len(items)} calls had not ended"
+                    ) from error
+                else:
+                    deaths = 0
+                    yield item, result
+    finally:
+        if cluster is not None:
+            cluster.close()
+
+
+def _connected(client: type, to):
+    try:
+        return client(to, timeout=ANSWER_S, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UserError(f"no dask scheduler answers at {to} ({' '.join(str(error).split())})") from None
+
+
+def _count(deaths: int, left: int, error: str) -> int:
+    if deaths + 1 == DEATHS:
+        raise UserError(f"workers died {DEATHS} times in a row without completing anything, {left} items left ({error})")
+    warnings.warn(f"a worker died; {left} items are given out again ({error})", stacklevel=3)
+    return deaths + 1

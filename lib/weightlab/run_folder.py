@@ -1,0 +1,118 @@
+"""The folder of one search: what lies in it, how it is checkpointed, resumed and completed, and what happens to damage.
+
+specification.json   what is searched, there from when a grid begins
+.lock                held (flock) by the process at work on the folder, free when that process is gone, however it went
+checkpoint.parquet   the records so far and, noted in the same file, the state that goes on from there
+evaluations.parquet  the records of a complete search, the same bytes whatever happened on the way
+times.parquet        seconds, host and process of each generation
+failed.json          why it stopped, until it goes on
+"""
+
+import json
+import platform
+import re
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from weightlab import paths
+from weightlab.errors import UserError
+
+LEFTOVER = re.compile(r"\..+\.(parquet|json)\.[0-9a-f]+")  # what `paths.write_whole` leaves when it is killed
+
+
+class RunFolder:
+    """One search's files. Whatever is written is written by the holder of the lock, but for the specification."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._records, self._checkpoint = path / "evaluations.parquet", path / "checkpoint.parquet"
+
+    def begin(self, description: Mapping) -> None:
+        """Say what is searched here; raises `UserError` before any work if the folder cannot be written."""
+        content = json.dumps(description, indent=1).encode()
+        file = self.path / "specification.json"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not file.exists() or file.read_bytes() != content:
+                paths.write_whole(file, content)
+        except OSError as error:
+            raise UserError(f"the outputs folder {self.path} cannot be written: {error}") from error
+
+    @contextmanager
+    def lock(self, wait: bool = True) -> Iterator[bool]:
+        """Whether the folder is ours alone; without `wait` it is not where another process has it."""
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def records(self) -> pd.DataFrame | None:
+        """The records of the complete search; None if it is not complete or they are damaged."""
+        try:
+            return paths.read_table(self._records)[0] if self._records.exists() else None
+        except UserError:
+            return None
+
+    def tidy(self) -> pd.DataFrame | None:
+        """`records`, after what is damaged has been put aside and what a kill or a failure has left removed; the lock must be held."""
+        for file in self.path.iterdir():
+            if LEFTOVER.fullmatch(file.name) or file.name == "failed.json":
+                file.unlink()
+        if not self._records.exists():
+            return None
+        try:
+            records = paths.read_table(self._records)[0]
+        except UserError as error:
+            self._put_aside(self._records, error)
+            return None
+        self._checkpoint.unlink(missing_ok=True)
+        return records
+
+    def resume(self) -> tuple[pd.DataFrame, dict] | None:
+        """The records and the state of the checkpoint; None if there is none or it is damaged (then it is put aside)."""
+        if not self._checkpoint.exists():
+            return None
+        try:
+            table, notes = paths.read_table(self._checkpoint)
+        except UserError as error:
+            self._put_aside(self._checkpoint, error)
+            return None
+        return table, json.loads(notes["state"])
+
+    def checkpoint(self, records: pd.DataFrame, state: dict) -> None:
+        """Keep records and state in one file, so that they cannot part."""
+        paths.write_table(records, self.path, "checkpoint", {"state": json.dumps(state)})
+
+    def complete(self, records: pd.DataFrame, times: pd.DataFrame) -> None:
+        """Write the final records; the checkpoint goes last."""
+        paths.write_table(times, self.path, "times")
+        paths.write_table(records, self.path, "evaluations")
+        self._checkpoint.unlink(missing_ok=True)
+
+    def fail(self, error: BaseException) -> None:
+        """Note why the search stopped, if that can still be written."""
+        failure = {
+            "error": " ".join(str(error).split()) or type(error).__name__, "kind": type(error).__name__,
+            "traceback": "".join(traceback.format_exception(error)), "host": platform.node(),
+            "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }  # fmt: skip
+        with suppress(OSError):
+            paths.write_whole(self.path / "failed.json", json.dumps(failure, indent=1).encode())
+
+    def _put_aside(self, file: Path, error: Exception) -> None:
+        number = sum(1 for _ in self.path.glob("damaged-*"))
+        aside = file.replace(self.path / f"damaged-{number}-{file.name}")
+        warnings.warn(f"{error}; it is kept as {aside.name}, and that search is made anew", stacklevel=3)
