@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from weightlab import rng, runs, search, space
+from weightlab import loop, rng, search, space
 from weightlab.errors import UserError
 from weightlab.fitness import Target, TargetRule
 from weightlab.fitness import fitness as distance_fitness
@@ -249,7 +249,7 @@ def test_each_directed_search_beats_random_on_a_sphere():
 )
 def test_published_numbers_of_evaluations(tmp_path, name, settings, budget, generations, evaluations):
     made = search.make(name, HOLES, rng.derive(0), **settings)
-    records = runs.run(
+    records = loop.run(
         made,
         Target(TargetRule(0.95, 12.0)),
         lambda plans: pd.DataFrame(objectives_of(plans), columns=["accuracy", "rate"]),

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from weightlab import analysis, clustering, data, models, paths, runs, sharing, training, tuning
+from weightlab import analysis, clustering, data, loop, models, paths, sharing, training, tuning
 from weightlab.clustering import K_MAX, Lift
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
@@ -228,7 +228,7 @@ def test_same_seed_same_swarm_and_another_seed_another(evaluator, tmp_path):
 def test_an_interrupted_swarm_ends_as_an_undisturbed_one(evaluator, tmp_path, monkeypatch):
     whole = tuning.swarm(evaluator, PLAN, tmp_path / "whole", **SMALL)
     seconds = iter(range(1000))
-    monkeypatch.setattr(runs.time, "monotonic", lambda: next(seconds))  # a checkpoint after every generation
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(seconds))  # a checkpoint after every generation
     real, calls = Evaluator.measure, []
 
     def breaking(self, plans):
@@ -292,12 +292,20 @@ def test_focus_vectors_of_a_wrong_length_are_refused(evaluator):
         tuning.measure(evaluator, PLAN, [1, 2, 3, 4])
 
 
-def test_a_damaged_table_and_an_unwritable_folder_are_said_in_one_sentence(evaluator, tmp_path):
-    tuning.focus_grid(evaluator, PLAN, tmp_path, focuses=[0], progress=False)
+def test_a_damaged_table_is_told_and_made_again(evaluator, tmp_path):
+    whole = tuning.focus_grid(evaluator, PLAN, tmp_path, focuses=[0], progress=False)
     (file,) = tmp_path.glob("*.parquet")
+    content = file.read_bytes()
     file.write_bytes(b"not a table")
-    with pytest.raises(UserError, match=f"{file.name} is not a readable table"):
-        tuning.focus_grid(evaluator, PLAN, tmp_path, focuses=[0], progress=False)
+    with pytest.warns(UserWarning, match=f"{file.name} is damaged .*; it is made again"):
+        again = tuning.focus_grid(evaluator, PLAN, tmp_path, focuses=[0], progress=False)
+    pd.testing.assert_frame_equal(again, whole)
+    assert file.read_bytes() == content
+
+
+def test_an_unwritable_folder_is_said_in_one_sentence(evaluator, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         tuning.focus_grid(evaluator, PLAN, file / "below", progress=False)
 

@@ -17,6 +17,7 @@ from weightlab.errors import UserError
 
 DEATHS = 3  # in a row, without an item completed in between, after which it is the items that kill workers
 ANSWER_S = 10  # a scheduler's time to answer
+PATIENCE_S = 600  # with a queue, before a word about it
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
@@ -90,35 +91,54 @@ def _on_dask(function: Callable[[Item], Result], items: list[Item], scheduler: s
     try:
         from distributed import Client, as_completed
         from distributed.client import FutureCancelledError
+        from distributed.comm import CommClosedError
         from distributed.scheduler import KilledWorker
     except ImportError:
         raise UserError("a dask scheduler needs the extra: pip install 'weightlab[cluster]'") from None
 
-    cluster = None if "://" in scheduler else clusters.start(clusters.read(scheduler))
+    cluster, left = None if "://" in scheduler else clusters.start(clusters.read(scheduler)), {}
     try:
         with _connected(Client, cluster or scheduler) as client:
+            _probe(client, scheduler)
             # Impure: an item is run again when asked for again. Retries are for what the function cannot catch, such as a lost file.
-            left = {client.submit(function, item, pure=False, retries=2): item for item in items}
+            left |= {client.submit(function, item, pure=False, retries=2): item for item in items}
             waiting, deaths = as_completed(left, loop=client.loop), 0
             for future in waiting:
-                item = left.pop(future)
                 try:
                     result = future.result()
                 except KilledWorker as error:
-                    deaths = _count(deaths, len(left) + 1, str(error).split(". ")[0])
-                    again = client.submit(function, item, pure=False, retries=2)
-                    left[again] = item
+                    deaths = _count(deaths, len(left), str(error).split(". ")[0])
+                    again = client.submit(function, left[future], pure=False, retries=2)
+                    left[again] = left.pop(future)
                     waiting.add(again)
-                except (FutureCancelledError, OSError) as error:
-                    raise UserError(
-                        f"the dask scheduler at {scheduler} is gone; {len(left) + 1} of {len(items)} calls had not ended"
-                    ) from error
                 else:
                     deaths = 0
-                    yield item, result
+                    yield left.pop(future), result
+    except (FutureCancelledError, CommClosedError) as error:
+        not_ended = len(left) or len(items)
+        raise UserError(f"the dask scheduler at {scheduler} is gone; {not_ended} of {len(items)} calls had not ended") from error
     finally:
         if cluster is not None:
             cluster.close()
+
+
+def _probe(client, scheduler: str) -> None:
+    """Wait for a worker and have it import this package, for a worker that cannot would end with every task it is given."""
+    from distributed.scheduler import KilledWorker
+
+    probe = client.submit(exec, "import weightlab.runs", pure=False)
+    try:
+        error = probe.exception(timeout=PATIENCE_S)
+    except TimeoutError:
+        warnings.warn(
+            f"no worker of {scheduler} has begun for {PATIENCE_S / 60:.0f} min: the queue may be long, or its jobs fail; see their output",
+            stacklevel=4,
+        )
+        error = probe.exception()
+    if isinstance(error, (ImportError, KilledWorker)):
+        raise UserError(f"the workers of {scheduler} cannot import weightlab ({error}); name their Python as the option 'python'")
+    if error is not None:
+        raise error
 
 
 def _connected(client: type, to):

@@ -16,102 +16,143 @@ import pandas as pd
 from weightlab import status
 
 WINDOW_S = 30  # over which the speed is measured
+LEAST_CHANGES = 4  # over so many it is measured where they come more slowly
 LOG_S = 60  # between lines of a log
+PATIENCE_S = 10  # with a display that hangs, at the end
 
 
 class Progress:
     """A context in which a thread shows the state of a grid every `every_s` seconds, and a last time at the end.
 
-    In a notebook and on a terminal one display is kept up to date; in a log there is a line a minute and one at the end.
+    In a notebook and on a terminal one display is kept up to date; in a log there is a line a minute and one at the end. Nothing goes
+    to stdout, and a display that fails does not end the run. `workers` serves the first guess at the time left, until there is a speed.
     """
 
     def __init__(self, folder: str | Path, runs: Iterable[str], workers: int = 1, show: bool = True, every_s: float = 1.0):
         self._survey, self._workers, self._every_s = status.Survey(folder, runs), workers, every_s
-        self._show, self._ended = show, threading.Event()
-        self._seen: deque[tuple[float, int]] = deque()  # when, evaluations by then
+        self._show, self._ended, self._thread = show, threading.Event(), None
+        self._made = 0  # evaluations since it started, by whomever
+        self._changes: deque[tuple[float, int]] = deque()  # when, evaluations made by then
+        self._last: pd.DataFrame | None = None  # by run
+        self._failed_before: set[str] = set()  # and not gone on since: their turn will come
 
     def __enter__(self) -> "Progress":
+        self._started = time.monotonic()
         if self._show:
-            self._started = time.monotonic()
-            self._display = _notebook() or (_Terminal() if sys.stderr.isatty() else _Log())
-            self._thread = threading.Thread(target=self._follow, daemon=True)
-            self._thread.start()
+            with suppress(Exception):
+                self._display = _notebook() or (_Terminal() if sys.stderr.isatty() else _Log())
+                self._thread = threading.Thread(target=self._follow, daemon=True)
+                self._thread.start()
         return self
 
     def __exit__(self, *_) -> None:
-        if self._show:
+        if self._thread is not None:
             self._ended.set()
-            self._thread.join()
+            self._thread.join(PATIENCE_S)
+            if not self._thread.is_alive():
+                with suppress(Exception):
+                    self._display.end(*self._state())
 
     def _follow(self) -> None:
-        """A display that fails must not end the run."""
         with suppress(Exception):
-            while not self._ended.wait(self._every_s):
-                self._display.show(self._text(self._survey.now()))
-        with suppress(Exception):
-            self._display.end(self._text(self._survey.now()))
+            self._state()  # what was there before
+        while not self._ended.wait(max(self._every_s, self._display.least_s)):
+            with suppress(Exception):
+                self._display.show(*self._state())
 
-    def _text(self, table: pd.DataFrame) -> str:
-        now, evaluations = time.monotonic(), int(table["evaluations"].sum())
-        self._seen.append((now, evaluations))
-        while now - self._seen[0][0] > WINDOW_S and len(self._seen) > 2:
-            self._seen.popleft()
-        since, before = self._seen[0]
-        speed = (evaluations - before) / (now - since) if now > since else 0
-        told = [status.line(table), f"{status.duration(now - self._started)} so far"]
-        if (table["state"] != "complete").any() and not self._ended.is_set():
-            left = max(0, int(table["budget"].sum()) - evaluations)
-            told.append(f"{speed:.0f} evaluations/s, {status.duration(left / speed)} left" if speed else "measuring")
-        shown = status.groups(table).rename(columns={"accuracy": "best accuracy", "rate": "at rate"})
-        return "; ".join(told) + "\n" + shown.to_string(index=False, float_format="{:.4f}".format, na_rep="-")
+    def _state(self) -> tuple[str, pd.DataFrame]:
+        """In a line how the whole comes on, and the best so far of each group."""
+        table, elapsed = self._survey.now(), status.duration(time.monotonic() - self._started)
+        speed = self._speed(table)
+        if self._ended.is_set():
+            return f"{status.line(table)}; {self._made} evaluations in {elapsed}", status.bests(table)
+        told = [status.line(table), f"{elapsed} so far"]
+        if speed:
+            told += [f"{speed:.0f} evaluations/s" if speed >= 10 else f"{speed:.2g} evaluations/s"]
+            told += [f"about {status.duration(self._left_seconds(table, speed))} left"]
+        else:
+            guess = status.remaining_seconds(table, self._workers)
+            told += ["measuring" + (f" (about {status.duration(guess)} left by earlier records)" if guess else "")]
+        return "; ".join(told), status.bests(table)
+
+    def _speed(self, table: pd.DataFrame) -> float:
+        """Evaluations a second of all who are at work; 0 before there were any."""
+        now, table = time.monotonic(), table.set_index("run")
+        failed = set(table.index[table["state"] == "failed"])
+        if self._last is None:
+            self._last, self._failed_before = table, failed
+        self._failed_before &= failed
+        # Search by search, since one that is begun anew falls back.
+        self._made += int((table["evaluations"] - self._last["evaluations"]).clip(lower=0).sum())
+        self._last = table
+        if not self._changes or self._made != self._changes[-1][1]:
+            self._changes.append((now, self._made))
+        while len(self._changes) > LEAST_CHANGES and now - self._changes[1][0] > WINDOW_S:
+            self._changes.popleft()
+        since, before = self._changes[0]
+        return (self._made - before) / (now - since) if now > since else 0
+
+    def _left_seconds(self, table: pd.DataFrame, speed: float) -> float:
+        """Not less than the longest search takes at its share of the speed; what has failed meanwhile is not tried again."""
+        given_up = (table["state"] == "failed") & ~table["run"].isin(self._failed_before)
+        left = (table["budget"] - table["evaluations"])[(table["state"] != "complete") & ~given_up].clip(lower=0)
+        at_work = max(1, (table["state"] == "running").sum())
+        return 0 if left.empty else max(left.sum(), left.max() * at_work) / speed
 
 
 class _Notebook:
     """One output that is replaced, so that an executed notebook keeps the last."""
+
+    least_s = 0
 
     def __init__(self):
         from IPython.display import display
 
         self._handle = display({"text/plain": "searches begin"}, raw=True, display_id=True)
 
-    def show(self, text: str) -> None:
-        self._handle.update({"text/plain": text}, raw=True)
+    def show(self, line: str, bests: pd.DataFrame) -> None:
+        self._handle.update({"text/plain": f"{line}\n\n{bests.to_string(index=False)}"}, raw=True)
 
     end = show
 
 
 class _Terminal:
+    least_s = 0
+
     def __init__(self):
         from rich.console import Console
         from rich.live import Live
 
-        self._live = Live(console=Console(stderr=True), auto_refresh=False)
+        # What the run prints goes above the table, but stays on stdout where that is a file or a pipe.
+        self._live = Live(console=Console(stderr=True), auto_refresh=False, redirect_stdout=sys.stdout.isatty())
         self._live.start()
 
-    def show(self, text: str) -> None:
+    def show(self, line: str, bests: pd.DataFrame) -> None:
+        from rich.console import Group
+        from rich.table import Table
         from rich.text import Text
 
-        self._live.update(Text(text), refresh=True)
+        table = Table(box=None)
+        for number, name in enumerate(bests):
+            table.add_column(name, justify="right" if number else "left")
+        for row in bests.itertuples(index=False):
+            table.add_row(*map(Text, row))
+        self._live.update(Group(Text(line), table), refresh=True)
 
-    def end(self, text: str) -> None:
-        self.show(text)
-        self._live.stop()
+    def end(self, line: str, bests: pd.DataFrame) -> None:
+        try:
+            self.show(line, bests)
+        finally:  # or the terminal stays without its cursor
+            self._live.stop()
 
 
 class _Log:
-    def __init__(self):
-        self._told = time.monotonic()
+    least_s = LOG_S
 
-    def show(self, text: str) -> None:
-        if time.monotonic() - self._told >= LOG_S:
-            self._told = time.monotonic()
-            self._tell(text)
+    def show(self, line: str, bests: pd.DataFrame) -> None:
+        print(line, file=sys.stderr, flush=True)
 
-    def end(self, text: str) -> None:
-        self._tell(text)
-
-    def _tell(self, text: str) -> None:
-        print(text.splitlines()[0], file=sys.stderr, flush=True)
+    end = show
 
 
 def _notebook() -> _Notebook | None:

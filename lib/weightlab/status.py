@@ -4,7 +4,7 @@ import argparse
 import fcntl
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from weightlab.errors import UserError, choose
 from weightlab.fitness import fitness
 
 STATES = ("complete", "running", "partial", "waiting", "failed", "damaged")
-GROUP = ["network", "dataset", "method", "format", "target", "search"]
+GROUP = ["network", "dataset", "method", "format", "target", "search", "objective_rate", "protocol"]
 ALIKE = (["network", "dataset", "method", "format", "images", "search"], ["network", "dataset", "images"], [])  # in speed
 BEST = ["best_accuracy", "best_rate", "target_accuracy", "target_rate"]
 FIELDS = ["run", "state", *GROUP, "images", "seed", "budget", "evaluations", "seconds", *BEST, "error"]
@@ -28,7 +28,7 @@ class Survey:
     """
 
     def __init__(self, folder: str | Path, runs: Iterable[str] | None = None):
-        self.folder, self._runs = paths.resolve(folder), None if runs is None else list(runs)
+        self.folder, self._runs = paths.resolve(folder), None if runs is None else list(dict.fromkeys(runs))
         self._seen: dict[Path, tuple] = {}  # file: its version, what was read of it
 
     def now(self) -> pd.DataFrame:
@@ -42,18 +42,19 @@ class Survey:
         row = dict.fromkeys(FIELDS, "") | {"run": folder.name, "state": "waiting", "evaluations": 0, "seconds": 0.0}
         row |= {"budget": 0} | dict.fromkeys(BEST, math.nan)
         row |= self._read(folder / "specification.json", _specification) or {}
-        if done := self._read(folder / "evaluations.parquet", _progress):
-            return row | (
-                done if "error" in done else done | {"state": "complete"} | (self._read(folder / "times.parquet", _time) or {})
-            )
-        if begun := self._read(folder / "checkpoint.parquet", _progress):
+        begun = self._read(folder / "checkpoint.parquet", _progress)  # before the records: it goes when they have come
+        done = self._read(folder / "evaluations.parquet", _progress)
+        if done and "error" not in done:  # without its times a search is complete all the same
+            return row | done | (self._read(folder / "times.parquet", _time) or {}) | {"state": "complete"}
+        if begun:
             row |= {"state": "partial"} | begun
         if failure := self._read(folder / "failed.json", _failure):
             row |= {"state": "failed"} | failure
+        row |= done or {}
         return row | ({"state": "running", "error": ""} if _is_locked(folder / ".lock") else {})
 
-    def _read(self, file: Path, reader) -> dict | None:
-        """What a reader makes of a file, or an error; None if there is no such file."""
+    def _read(self, file: Path, reader: Callable[[Path], dict]) -> dict | None:
+        """What a reader makes of a file, or an error (which may pass, so it is not kept); None if there is no such file."""
         try:
             stat = file.stat()
             version = stat.st_ino, stat.st_mtime_ns, stat.st_size
@@ -62,12 +63,17 @@ class Survey:
             return self._seen[file][1]
         except FileNotFoundError:
             return None
-        except (OSError, UserError, ValueError, KeyError, TypeError) as error:
+        except (OSError, UserError) as error:
             if isinstance(error.__cause__, FileNotFoundError):  # completed, or begun anew, while it was looked at
                 return None
-            found = {"state": "damaged", "error": " ".join(str(error).split())}
-            self._seen[file] = version, found
-            return found
+            return {"state": "damaged", "error": " ".join(str(error).split())}
+        except (ValueError, LookupError, TypeError) as error:
+            return {"state": "damaged", "error": f"{file} is damaged or was not written by weightlab ({error!r})"}
+
+
+def survey(folder: str | Path, runs: Iterable[str] | None = None) -> pd.DataFrame:
+    """One look, as `Survey.now` gives it."""
+    return Survey(folder, runs).now()
 
 
 def _specification(file: Path) -> dict:
@@ -81,10 +87,11 @@ def _specification(file: Path) -> dict:
 def _progress(file: Path) -> dict:
     table, notes = paths.read_table(file)
     target = table[["target_accuracy", "target_rate"]].to_numpy()[-1]
-    best = table.loc[fitness(table[["accuracy", "rate"]].to_numpy(), target).argmax()]
+    measured = table[["accuracy", "rate"]].dropna().to_numpy()  # (n, 2)
+    best = measured[fitness(measured, target).argmax()] if len(measured) else (math.nan, math.nan)
     times = json.loads(notes["state"])["times"] if "state" in notes else []
     found = {"evaluations": len(table), "seconds": sum(each["seconds"] for each in times)}
-    return found | dict(zip(BEST, (best["accuracy"], best["rate"], *target), strict=True))
+    return found | dict(zip(BEST, (*best, *target), strict=True))
 
 
 def _time(file: Path) -> dict:
@@ -96,21 +103,25 @@ def _failure(file: Path) -> dict:
 
 
 def _is_locked(file: Path) -> bool:
-    """Whether some process holds the lock; asked without creating anything, so that it works in a read-only folder."""
+    """Whether some process holds the lock; asked without creating anything, so that it works in a read-only folder.
+
+    For a moment this holds a shared lock itself; a worker that tries just then finds the folder busy and comes back to it.
+    """
     try:
         with open(file) as held:
             fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # no such file, or none that may be read: then nothing is known of a holder
+        return False
+    return False
 
 
 def remaining_seconds(table: pd.DataFrame, workers: int = 1) -> float | None:
     """About how long what is not complete will take, from the seconds recorded per evaluation of searches that are most alike.
 
-    None where nothing was measured yet. At least as long as the longest single search.
+    None where nothing was measured yet. At least as long as the longest single search. Recorded are the seconds of generations,
+    in the process that computed them: scans and codebooks come on top.
     """
     left = table[table["state"] != "complete"]
     measured = table[table["seconds"] > 0]
@@ -118,14 +129,21 @@ def remaining_seconds(table: pd.DataFrame, workers: int = 1) -> float | None:
         return 0.0
     if not len(measured):
         return None
-    rest = []
+    each, rest = {}, []  # seconds an evaluation of searches that are alike; seconds of each search
     for row in left.to_dict("records"):
-        for names in ALIKE:
-            alike = measured[(measured[names] == pd.Series({name: row[name] for name in names})).all(axis=1)]
-            if len(alike):
-                break
-        rest.append(max(0, row["budget"] - row["evaluations"]) * alike["seconds"].sum() / alike["evaluations"].sum())
+        key = tuple(row[name] for name in ALIKE[0])
+        if key not in each:
+            each[key] = _seconds_each(measured, row)
+        rest.append(max(0, row["budget"] - row["evaluations"]) * each[key])
     return max(sum(rest) / workers, *rest)
+
+
+def _seconds_each(measured: pd.DataFrame, row: dict) -> float:
+    for names in ALIKE:
+        alike = measured[(measured[names] == pd.Series({name: row[name] for name in names})).all(axis=1)]
+        if len(alike):
+            break
+    return alike["seconds"].sum() / alike["evaluations"].sum()
 
 
 def groups(table: pd.DataFrame) -> pd.DataFrame:
@@ -143,6 +161,23 @@ def groups(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["group", "complete", "of", "accuracy", "rate"])
 
 
+def bests(table: pd.DataFrame) -> pd.DataFrame:
+    """`groups` as they are shown: text, with the accuracy in percent and the rate by its name."""
+    names = table["objective_rate"].unique()
+    rate = f"{names[0]} rate".strip() if len(names) == 1 else "objective rate"
+    found = groups(table)
+    return pd.DataFrame({
+        "group": found["group"],
+        "complete": [f"{complete} of {of}" for complete, of in zip(found["complete"], found["of"], strict=True)],
+        "best accuracy": [_number(value * 100, " %") for value in found["accuracy"]],
+        f"at {rate}": [_number(value) for value in found["rate"]],
+    })  # fmt: skip
+
+
+def _number(value: float, unit: str = "") -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}{unit}"
+
+
 def line(table: pd.DataFrame) -> str:
     """Such as '13 of 24 searches complete, 2 running, 1 failed'."""
     counts = table["state"].value_counts()
@@ -153,7 +188,7 @@ def line(table: pd.DataFrame) -> str:
 def duration(seconds: float | None) -> str:
     """Such as '12 min' or '2 h 05 min'."""
     if seconds is None:
-        return "unknown, nothing measured yet"
+        return "unknown: nothing measured yet"
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -162,12 +197,14 @@ def duration(seconds: float | None) -> str:
 
 def summary(table: pd.DataFrame, workers: int = 1) -> str:
     """All of it as text."""
+    if not len(table):
+        return line(table)
     lines = [line(table)]
     if (table["state"] != "complete").any():
         rest = remaining_seconds(table, workers)
-        lines.append(f"left: {'' if rest is None else 'about '}{duration(rest)} with {workers} worker{'s' * (workers > 1)}")
-    shown = groups(table).rename(columns={"accuracy": "best accuracy", "rate": "at rate"})
-    lines += ["", shown.to_string(index=False, float_format="{:.4f}".format, na_rep="-")]
+        told = "" if rest is None else f" with {workers} worker{'s' * (workers > 1)}"
+        lines.append(f"time left {'' if rest is None else 'about '}{duration(rest)}{told}")
+    lines += ["", bests(table).to_string(index=False)]
     for row in table[table["error"] != ""].to_dict("records"):
         lines.append(f"{row['state']}: {row['run']} ({row['network']} {row['search']}, seed {row['seed']}): {row['error']}")
     return "\n".join(lines)
@@ -178,16 +215,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m weightlab.status", description="Tell the state of a profile's searches. Failed searches do not fail it."
     )
-    known = sorted(folder.name for folder in paths.outputs().glob("*") if folder.is_dir())
+    folders = (folder for base in (paths.params(), paths.outputs()) for folder in base.glob("*/"))
+    profiles = sorted({folder.name for folder in folders} - {"cluster"})
     parser.add_argument("--profile", default="quick", help="the folder of outputs/ to look at (default: quick)")
     parser.add_argument("--workers", type=int, default=1, help="how many processes will do the rest (for the time it takes)")
     parser.add_argument("--json", action="store_true", help="a row per search, as JSON")
     arguments = parser.parse_args()
-    if arguments.profile not in known and arguments.profile not in ("smoke", "quick", "full"):
-        choose("profile", arguments.profile, known)
+    choose("profile", arguments.profile, profiles)
     if arguments.workers < 1:
         raise UserError(f"workers must be a whole number of at least 1, got {arguments.workers}")
-    table = Survey(paths.outputs() / arguments.profile / "searches").now()
+    table = survey(paths.outputs() / arguments.profile / "searches")
     if arguments.json:
         print(table.to_json(orient="records", indent=1))
     elif len(table):
