@@ -215,6 +215,23 @@ def _die(_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def test_workers_that_grow_are_kept():
+    """An evaluator takes more than what joblib holds for a leak."""
+    processes = {process for _, process in executors.execute(_grow, range(6), workers=2)}
+    assert len(processes) <= 2
+
+
+_grown = []
+
+
+def _grow(_):
+    import os
+
+    _grown.append(np.ones(25_000_000))  # 200 MB
+    time.sleep(1.1)  # joblib looks once a second
+    return os.getpid()
+
+
 def test_workers_leave_with_the_process_that_started_them(undisturbed, tmp_path):
     psutil = pytest.importorskip("psutil")
     grid = Grid(tmp_path / "grid", undisturbed)

@@ -4,6 +4,7 @@ The engines are joblib's and dask's own. What is added: a worker that dies takes
 item can be begun again), and an engine that is gone says so in one sentence.
 """
 
+import math
 import os
 import threading
 import time
@@ -66,6 +67,10 @@ def _in_processes(function: Callable[[Item], Result], items: list[Item], workers
 
 
 def _in_child(function: Callable[[Item], Result], parent: int, number: int, item: Item) -> tuple[int, Result]:
+    from joblib.externals.loky import process_executor
+
+    # A worker that has grown by 300 MB is taken for leaking and replaced; here that is an evaluator, dear to make again.
+    process_executor._MAX_MEMORY_LEAK_SIZE = math.inf
     _leave_with(parent)
     return number, function(item)
 

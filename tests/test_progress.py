@@ -1,0 +1,123 @@
+"""What is shown while a grid runs: on a real terminal, in a log, in an executed notebook."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from test_status import checkpoint, complete, failed, waiting
+
+from weightlab import progress
+from weightlab.progress import Progress
+
+GRID = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_status import complete, waiting
+from weightlab.progress import Progress
+folder = Path({folder!r})
+runs = [waiting(folder, seed=seed).name for seed in range(3)]
+with Progress(folder, runs, every_s=0.05):
+    for seed in range(3):
+        complete(folder, seed=seed)
+        time.sleep(0.3)
+        print("said by the run")
+"""
+
+
+@pytest.fixture
+def code(tmp_path):
+    return GRID.format(tests=os.path.dirname(__file__), folder=str(tmp_path / "grid"))
+
+
+def test_a_log_gets_a_line_at_the_end_and_stdout_nothing(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "said by the run\n" * 3
+    assert re.fullmatch(r"3 of 3 searches complete; \d+ evaluations in \d+ s\n", done.stderr)
+
+
+def test_a_long_log_gets_a_line_now_and_then(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress._Log, "least_s", 0.2)
+    runs = [waiting(tmp_path, seed=seed).name for seed in range(2)]
+    with Progress(tmp_path, runs, every_s=0.01):
+        time.sleep(0.5)
+        complete(tmp_path)
+        time.sleep(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert 3 <= len(lines) <= 7 and lines[0].startswith("0 of 2 searches complete; 0 s so far; measuring")
+    assert any(re.search(r"1 of 2 searches complete; \d s so far; \d+ evaluations/s; about \d+ s left", line) for line in lines)
+    assert lines[-1] == "1 of 2 searches complete; 100 evaluations in 1 s"
+
+
+def test_a_terminal_shows_one_table_that_is_kept_up_to_date(code):
+    master, slave = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=slave, text=True) as process:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(master, 65536)
+            except OSError:  # the terminal is closed
+                break
+        assert process.stdout.read() == "said by the run\n" * 3, "what the run prints to a pipe stays there"
+    os.close(master)
+    text = shown.decode()
+    assert text.startswith("\x1b[?25l") and text.rstrip().endswith("\x1b[?25h"), "the cursor comes back"
+    assert "0 of 3 searches complete" in text or "1 of 3 searches complete" in text
+    last = text[text.rindex("3 of 3 searches complete") :]
+    assert re.search(r"best accuracy +at storage rate", last) and re.search(r"lenet5_tanh +3 of 3 +\d\d\.\d\d % +\d\.\d\d", last)
+
+
+def test_an_executed_notebook_keeps_the_last_state_only(code, tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=60).execute(cwd=tmp_path)
+    shown = [output for output in notebook.cells[0].outputs if output.output_type == "display_data"]
+    assert len(shown) == 1 and shown[0].data["text/plain"].startswith("3 of 3 searches complete; 300 evaluations in")
+    assert not any(output.get("name") == "stderr" for output in notebook.cells[0].outputs)
+
+
+def test_a_display_that_fails_does_not_end_the_run(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError("no terminal")
+
+    monkeypatch.setattr(progress._Log, "show", broken)
+    monkeypatch.setattr(progress._Log, "end", broken)
+    with Progress(tmp_path, [waiting(tmp_path).name], every_s=0.01) as shown:
+        time.sleep(0.1)
+        assert shown._thread.is_alive()
+    assert not shown._thread.is_alive()
+
+
+def test_nothing_is_shown_where_nothing_is_wanted(tmp_path, capsys):
+    with Progress(tmp_path, [waiting(tmp_path).name], show=False, every_s=0.01):
+        time.sleep(0.05)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_speed_and_time_left_count_what_is_made_since_and_not_what_has_failed(tmp_path, clock):
+    """Two of a hundred evaluations each at ten a second; one begun before, one that fails meanwhile."""
+    places = [complete(tmp_path, seed=seed) for seed in range(2)] + [waiting(tmp_path, seed=2)]
+    checkpoint(places[0], 50)
+    checkpoint(places[1], 10)
+    shown = Progress(tmp_path, [place.name for place in places])
+    shown._started = 0.0
+    assert shown._state()[0].startswith("0 of 3 searches complete, 2 partial, 1 waiting; 0 s so far; measuring (about ")
+    clock[0] = 2.0
+    (places[0] / "checkpoint.parquet").unlink()
+    complete(tmp_path, seed=0)
+    assert "25 evaluations/s; about 8 s left" in shown._state()[0]  # 50 in 2 s; 90 + 100 to go
+    failed(tmp_path, seed=2)
+    assert "25 evaluations/s; about 4 s left" in shown._state()[0]
