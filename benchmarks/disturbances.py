@@ -247,5 +247,6 @@ def _workers_at_work(parent: int, grid: Grid) -> list[psutil.Process]:
     with suppress(psutil.Error):
         for child in psutil.Process(parent).children():
             with suppress(psutil.Error):
-                found += [child] if any(str(grid.folder) in file.path for file in child.open_files()) else []
+                # Below the folder: the messages beside it are open in workers that have only just started.
+                found += [child] if any(file.path.startswith(f"{grid.folder}{os.sep}") for file in child.open_files()) else []
     return found
