@@ -11,11 +11,20 @@ from weightlab.errors import choose
 
 @dataclass(frozen=True)
 class Format:
-    """A storage format: its name, bits per value, and the rule that rounds float32 to its values (kept as float32)."""
+    """A storage format: its name, bits per value, the rule that rounds float32 to its values (kept as float32), torch's type for it."""
 
     name: str
     bits: int
     round: Callable[[np.ndarray], np.ndarray]
+    dtype: torch.dtype
+
+    def encode(self, values: np.ndarray) -> torch.Tensor:
+        """Values of this format, float32 (n,), as they are stored: `dtype` (n,); float8_thesis as bytes, 1-4-3."""
+        return _thesis_codes(values) if self.name == "float8_thesis" else torch.from_numpy(values).to(self.dtype)
+
+    def decode(self, stored: torch.Tensor) -> np.ndarray:
+        """What `encode` made, as float32 (n,); NaN for bytes that are no value of the format."""
+        return _thesis_decoded(stored.numpy()) if self.name == "float8_thesis" else stored.float().numpy()
 
 
 def get(name: str) -> Format:
@@ -51,12 +60,24 @@ def _float8_thesis(values: np.ndarray) -> np.ndarray:
     return _THESIS[np.searchsorted(_THESIS_MIDPOINTS, values, side="left")]
 
 
+def _thesis_codes(values: np.ndarray) -> torch.Tensor:
+    """Sign, exponent and mantissa as bits of a byte: without the sign, values ascend with their bytes, one by one from 0."""
+    ranks = np.searchsorted(_THESIS, values) - len(_THESIS) // 2
+    return torch.from_numpy((np.abs(ranks) | np.where(ranks < 0, 128, 0)).astype(np.uint8))
+
+
+def _thesis_decoded(codes: np.ndarray) -> np.ndarray:
+    ranks, largest = codes & 127, len(_THESIS) // 2
+    values = np.where(ranks <= largest, _THESIS[largest + np.minimum(ranks, largest)], np.float32(np.nan))
+    return np.where(codes & 128, -values, values)
+
+
 FORMATS = {
     format.name: format
     for format in (
-        Format("float32", 32, lambda values: values.copy()),
-        Format("float16", 16, _float16),
-        Format("float8_e4m3", 8, _float8_e4m3),
-        Format("float8_thesis", 8, _float8_thesis),
+        Format("float32", 32, lambda values: values.copy(), torch.float32),
+        Format("float16", 16, _float16, torch.float16),
+        Format("float8_e4m3", 8, _float8_e4m3, torch.float8_e4m3fn),
+        Format("float8_thesis", 8, _float8_thesis, torch.uint8),
     )
 }

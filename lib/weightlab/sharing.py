@@ -16,7 +16,7 @@ from weightlab.codebooks import WHOLE_NET, Codebooks
 from weightlab.data import Split
 from weightlab.errors import choose
 
-__all__ = ["WHOLE_NET", "Codebooks", "inertia_excess", "share", "time_plans"]
+__all__ = ["WHOLE_NET", "Codebooks", "check_plan", "choose_books", "codebooks", "inertia_excess", "report", "share", "time_plans"]
 
 
 def share(
@@ -34,21 +34,50 @@ def share(
     left after rounding), stored_bits, rate (original / stored bits), inertia, max_error.
     Raises `UserError` for a wrong plan, an unknown method, format or layer, and NaN weights.
     """
-    whole = not isinstance(plan, Iterable) or isinstance(plan, str)
-    plan = [plan] if whole else list(plan)
-    for k in plan:
-        clustering.check_k(k)
-    books = Codebooks(model, method, format, ks=(), whole_net=whole, example=example)
-    plan = books.check(plan)[0]
-    lifts = dict(lifts or {})
+    books = codebooks(model, plan, format, method, example)
+    chosen = choose_books(books, plan, lifts)
+    shared = copy.deepcopy(model)
+    for group, book in enumerate(chosen):
+        books.apply(shared, group, book)
+    return shared, report(books, plan, chosen)
+
+
+def codebooks(
+    model: nn.Module,
+    plan: int | Iterable[int],
+    format: str = "float32",
+    method: str = "exact",
+    example: torch.Tensor | None = None,
+) -> Codebooks:
+    """The codebooks that a plan is about: of each layer, or of the whole net where the plan is one int."""
+    return Codebooks(model, method, format, ks=(), whole_net=_whole(plan), example=example)
+
+
+def choose_books(
+    books: Codebooks, plan: int | Iterable[int], lifts: Mapping[str, Lift] | None = None
+) -> list[clustering.Codebook]:
+    """The codebook of each group under a plan; raises `UserError` as `share` does."""
+    plan, lifts = check_plan(books, plan), dict(lifts or {})
     for name in lifts:
         choose("layer", name, books.names)
-    shared, rows = copy.deepcopy(model), []
-    for group, (name, k) in enumerate(zip(books.names, map(int, plan), strict=True)):
+    numbers = [books.lifted(k, lifts.get(name, PLAIN)) for name, k in zip(books.names, plan, strict=True)]
+    return [books.get(group, number) for group, number in enumerate(numbers)]
+
+
+def check_plan(books: Codebooks, plan: int | Iterable[int]) -> list[int]:
+    """A plan as one k per group; raises `UserError` unless it fits."""
+    plan = [plan] if _whole(plan) else list(plan)
+    for k in plan:
+        clustering.check_k(k)
+    return books.check(plan)[0].tolist()
+
+
+def report(books: Codebooks, plan: int | Iterable[int], chosen: Iterable[clustering.Codebook]) -> pd.DataFrame:
+    """What `share` reports of the codebooks chosen for a plan."""
+    rows = []
+    for group, (name, k, book) in enumerate(zip(books.names, check_plan(books, plan), chosen, strict=True)):
         original = books.original(group)
-        book = clustering.cluster(original, k, method, format, lifts.get(name, PLAIN))
-        books.apply(shared, group, book)
-        bits = int(accounting.stored_bits(len(original), k, format))
+        bits = int(accounting.stored_bits(len(original), k, books.format))
         rows.append({
             "layer": name,
             "weights": len(original),
@@ -59,7 +88,11 @@ def share(
             "inertia": book.inertia(original),
             "max_error": float(np.abs(original - book.values()).max()),
         })  # fmt: skip
-    return shared, pd.DataFrame(rows)
+    return pd.DataFrame(rows)
+
+
+def _whole(plan: int | Iterable[int]) -> bool:
+    return not isinstance(plan, Iterable) or isinstance(plan, str)
 
 
 def time_plans(

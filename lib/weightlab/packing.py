@@ -1,0 +1,220 @@
+"""A compressed network as a file whose size is the claim: written whole, read back exactly (docs/format.md).
+
+The file is one safetensors file. `storage_rate` predicts the bytes of its codebooks and labels; biases, batch norm and the header come
+on top, and `file_rate` counts everything.
+"""
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from weightlab import accounting, floats, packed_format, paths, sharing
+from weightlab.clustering import Codebook, Lift
+from weightlab.codebooks import Codebooks
+from weightlab.errors import UserError, choose
+from weightlab.packed_format import Details, Group, Measured
+
+RESTS = ("as it was", "float16")
+LOAD = "weightlab.packing.read(file).load(model), or docs/format.md of weightlab"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed file that has been read: `details` (its metadata), a codebook per group, and all tensors that are not shared."""
+
+    details: Details
+    books: list[Codebook]
+    rest: dict[str, torch.Tensor]
+    content: bytes
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Every tensor of the network by its name, shared weights as float32."""
+        state = {name: torch.from_numpy(values[labels]) for name, (values, labels) in self.shared().items()}
+        halved = self.details.rest == "float16"
+        state |= {name: value.float() if halved and value.dtype == torch.float16 else value for name, value in self.rest.items()}
+        return state | {name: state[first] for name, first in self.details.same.items()}
+
+    def load(self, model: nn.Module) -> nn.Module:
+        """A copy of `model` with the weights of this file, in evaluation mode; raises `UserError` if they do not fit."""
+        filled = copy.deepcopy(model)
+        try:
+            filled.load_state_dict(self.state_dict())
+        except RuntimeError as error:
+            told = " ".join(str(error).split())[:300]
+            raise UserError(f"the packed weights (network {self.details.network!r}) are not those of this network: {told}") from None
+        return filled.eval()
+
+    def shared(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """By name of a shared weight: centroids, float32 (n,), and labels, unsigned, of the weight's shape."""
+        found = {}
+        for group, book in zip(self.details.groups, self.books, strict=True):
+            ends = np.cumsum([math.prod(shape) for shape in group.weights.values()])[:-1]
+            for (name, shape), labels in zip(group.weights.items(), np.split(book.labels, ends), strict=True):
+                found[name] = book.centroids, labels.reshape(shape)
+        return found
+
+    def report(self) -> pd.DataFrame:
+        """A row per group: layer, weights, k, bits, coding, stored_bits (as `storage_rate` charges it), rate, bytes, rms_error."""
+        rows = []
+        width, table = floats.get(self.details.format).bits, packed_format.parse(self.content)[1]
+        for name, group in zip(self.details.names, self.details.groups, strict=True):
+            bits = group.size * group.bits + group.k * width
+            stored = [table[f"{name}:{part}"]["data_offsets"] for part in ("labels", "centroids") if f"{name}:{part}" in table]
+            rows.append({
+                "layer": name.removesuffix(".weight"),
+                "weights": group.size,
+                "k": group.k,
+                "bits": group.bits,
+                "coding": group.coding,
+                "stored_bits": bits,
+                "rate": group.size * accounting.ORIGINAL_BITS / bits,
+                "bytes": sum(end - start for start, end in stored),
+                "rms_error": group.error,
+            })  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def summary(self) -> dict:
+        """Rates and bytes, JSON-ready.
+
+        `predicted_bytes` is what `storage_rate` says of the shared weights plus `rest_bytes`, all else as it is stored;
+        `payload_bytes` what the file has without its header; `file_rate` original_bytes / file_bytes.
+        """
+        table = self.report()
+        header, rest = packed_format.header_bytes(self.content), sum(value.nbytes for value in self.rest.values())
+        arguments = table["weights"].to_numpy(), table["k"].to_numpy(), self.details.format
+        return {
+            "storage_rate": float(accounting.storage_rate(*arguments)),
+            "layer_mean_rate": float(accounting.layer_mean_rate(*arguments)),
+            "file_rate": self.details.original_bytes / len(self.content),
+            "file_bytes": len(self.content),
+            "header_bytes": header,
+            "payload_bytes": len(self.content) - header,
+            "predicted_bytes": -(-int(table["stored_bits"].sum()) // 8) + rest,
+            "rest_bytes": rest,
+            "original_bytes": self.details.original_bytes,
+        }
+
+
+def pack(
+    model: nn.Module,
+    plan: int | Iterable[int],
+    format: str = "float32",
+    method: str = "exact",
+    lifts: Mapping[str, Lift] | None = None,
+    example: torch.Tensor | None = None,
+    *,
+    rest: str = "as it was",
+    entropy_coded: bool = True,
+    network: str = "",
+    accuracy: Iterable[Mapping] = (),
+    codebooks: Codebooks | None = None,
+) -> bytes:
+    """A network under a plan, as the bytes of a packed file; the first six arguments are those of `sharing.share`.
+
+    `rest` is how biases, batch norm and layers that are not shared are stored, "as it was" or with float32 as "float16".
+    `entropy_coded` labels are taken layer by layer where they are smaller. `network` names what the weights belong to. `accuracy`
+    holds what was measured, mappings with split, images, original and packed. `codebooks`, of the same network, method and format,
+    spare clustering. Raises `UserError` as `sharing.share` does, and for weights that are not float32.
+    """
+    choose("storage of the rest", rest, RESTS)
+    plan = plan if isinstance(plan, int | np.integer) else list(plan)
+    books = codebooks or sharing.codebooks(model, plan, format, method, example)
+    chosen, ks = sharing.choose_books(books, plan, lifts), sharing.check_plan(books, plan)
+    state, same = _once(model.state_dict(), [f"{layer.name}.weight" for layer in books.layers])
+    tensors, groups, shared = {}, [], set()
+    for group, (book, k) in enumerate(zip(chosen, ks, strict=True)):
+        layers = books.layers if books.whole_net else [books.layers[group]]
+        weights = {f"{layer.name}.weight": list(layer.shape) for layer in layers}
+        for name in weights:
+            if state[name].dtype != torch.float32:
+                raise UserError(f"{name} is {state[name].dtype}; rates are stated against float32, so only that is packed")
+        bits = int(accounting.key_bits(k))
+        coding, labels = _coded(book.labels, bits, entropy_coded)
+        name = sharing.WHOLE_NET if books.whole_net else next(iter(weights))
+        tensors[f"{name}:centroids"] = floats.get(books.format).encode(book.centroids)
+        if coding != "none":
+            tensors[f"{name}:labels"] = torch.from_numpy(labels.copy())
+        error = math.sqrt(book.inertia(books.original(group)) / len(book.labels))
+        groups.append(Group(weights=weights, k=k, bits=bits, coding=coding, error=float(f"{error:.4g}")))
+        shared |= set(weights)
+    tensors |= {name: _rest(value, rest) for name, value in state.items() if name not in shared}
+    details = Details(
+        version=packed_format.VERSION,
+        written_by=f"weightlab {version('weightlab')}",
+        load=LOAD,
+        network=network,
+        format=books.format,
+        method=books.method,
+        plan=ks[0] if books.whole_net else ks,
+        groups=groups,
+        same=same,
+        rest=rest,
+        accuracy=[Measured(**each) for each in accuracy],
+        original_bytes=sum(value.nbytes for value in state.values()),
+        source_sha256=hashlib.sha256(save({name: value.contiguous() for name, value in state.items()})).hexdigest(),
+        sha256=packed_format.UNSEALED,
+    )
+    text = json.dumps(details.model_dump(), separators=(",", ":"))
+    return packed_format.seal(save(tensors, {packed_format.KEY: text}))
+
+
+def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *arguments, **options) -> Packed:
+    """Write what `pack` makes, whole or not at all, and read it back."""
+    file, content = Path(file), pack(model, plan, *arguments, **options)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        paths.write_whole(file, content)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error}") from error
+    return read(file)
+
+
+def read(file: str | Path, limit_bytes: int | None = None) -> Packed:
+    """A packed file, checked throughout (see `packed_format.check`); raises `UserError`, and nothing else, for any other file."""
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    try:
+        return Packed(*packed_format.check(content, limit_bytes), content)
+    except UserError as error:
+        raise UserError(f"{file} is not a packed network that can be trusted: {error}") from None
+
+
+def _coded(labels: np.ndarray, bits: int, entropy_coded: bool) -> tuple[str, np.ndarray | None]:
+    """The smaller coding of labels, and its bytes."""
+    if bits == 0:
+        return "none", None
+    packed = packed_format.pack_labels(labels, bits)
+    compressed = packed_format.compress_labels(labels, bits) if entropy_coded else packed
+    return ("zstd", compressed) if len(compressed) < len(packed) else ("packed", packed)
+
+
+def _rest(value: torch.Tensor, rest: str) -> torch.Tensor:
+    if rest == "float16" and value.dtype == torch.float32:
+        return value.clamp(-65504, 65504).half().contiguous()  # a running variance may lie beyond
+    return value.contiguous()
+
+
+def _once(state: Mapping[str, torch.Tensor], preferred: list[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors on the CPU, those that are the same one only under their first (or preferred) name; and who is another for whom."""
+    first, kept, same = {}, {}, {}
+    for name in dict.fromkeys([*preferred, *state]):
+        value = state[name].detach()
+        place = value.data_ptr(), value.shape, value.stride(), value.dtype
+        if value.nbytes and place in first:
+            same[name] = first[place]
+        else:
+            first[place], kept[name] = name, value.cpu()
+    return kept, same
