@@ -124,7 +124,10 @@ def test_tied_weights_and_untouched_tensors_come_back(tmp_path):
     packed = packing.write(tmp_path / "file.safetensors", model, [3], example=torch.ones(1, 6))
     shared, _ = sharing.share(model, [3], example=torch.ones(1, 6))
     state, expected = packed.state_dict(), shared.state_dict()
-    assert state.keys() == expected.keys() and packed.details.same == {"second.weight": "first.weight", "second.bias": "first.bias"}
+    assert state.keys() == expected.keys() and packed.details.same == {
+        "second.weight": "first.weight",
+        "second.bias": "first.bias",
+    }
     assert all(torch.equal(state[name], value) and state[name].dtype == value.dtype for name, value in expected.items())
     assert torch.equal(packed.load(Tied()).second.weight, expected["first.weight"])
     assert packed.summary()["original_bytes"] == 4 * (36 + 6 + 14 + 24) + 8 + 6
@@ -151,12 +154,19 @@ def test_the_rest_may_be_stored_in_half_precision(mobilenet, tmp_path):
 def test_labels_come_back(given):
     bits = given.draw(st.integers(1, 16))
     n = given.draw(st.integers(1, 400))
-    labels = np.random.default_rng(given.draw(st.integers(0, 99))).integers(0, 1 << bits, n).astype(np.uint8 if bits <= 8 else np.uint16)
+    labels = (
+        np.random.default_rng(given.draw(st.integers(0, 99)))
+        .integers(0, 1 << bits, n)
+        .astype(np.uint8 if bits <= 8 else np.uint16)
+    )
     packed = packed_format.pack_labels(labels, bits)
     assert len(packed) == math.ceil(n * bits / 8)
     stream = int.from_bytes(packed.tobytes(), "little")  # the definition, in one long number
     assert [(stream >> (i * bits)) & ((1 << bits) - 1) for i in range(n)] == labels.tolist()
-    for coded, decode in ((packed, packed_format.unpack_labels), (packed_format.compress_labels(labels, bits), packed_format.expand_labels)):
+    for coded, decode in (
+        (packed, packed_format.unpack_labels),
+        (packed_format.compress_labels(labels, bits), packed_format.expand_labels),
+    ):
         assert (decode(coded, n, bits) == labels).all()
         assert decode(coded, n + 8, bits) is None
 
@@ -186,7 +196,14 @@ def test_the_thesis_float_is_stored_as_its_bits():
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("entropy_coded", [False, True])
 def test_a_file_is_no_larger_than_the_storage_rate_says(lenet5, mobilenet, format, entropy_coded, tmp_path):
-    plans = [(lenet5, PLAN), (lenet5, 7), (lenet5, [1] * 5), (lenet5, [150, 33, 50, 50, 50]), (mobilenet, [64] * 53), (mobilenet, 12)]
+    plans = [
+        (lenet5, PLAN),
+        (lenet5, 7),
+        (lenet5, [1] * 5),
+        (lenet5, [150, 33, 50, 50, 50]),
+        (mobilenet, [64] * 53),
+        (mobilenet, 12),
+    ]
     for model, plan in plans:
         file = tmp_path / "file.safetensors"
         packed = packing.write(file, model, plan, format, entropy_coded=entropy_coded)
@@ -219,7 +236,9 @@ def test_the_report_says_what_lies_in_the_file(lenet5, tmp_path):
     report = packed.report()
     for column in ("layer", "weights", "k", "stored_bits", "rate"):
         assert report[column].tolist() == expected[column].tolist()
-    assert report["rms_error"].to_numpy() == pytest.approx((expected["inertia"] / expected["weights"]).pow(0.5).to_numpy(), rel=1e-3)
+    assert report["rms_error"].to_numpy() == pytest.approx(
+        (expected["inertia"] / expected["weights"]).pow(0.5).to_numpy(), rel=1e-3
+    )
     details = packed.details
     assert details.plan == PLAN and details.network == "lenet5_tanh" and details.format == "float16"
     plain = save({name: value.contiguous() for name, value in lenet5.state_dict().items()})
@@ -400,7 +419,11 @@ def test_frames_that_lie_are_refused(lenet5, tmp_path):
     good = frame.compress(bytes(48_000))
     for raw in (bomb, frame.compress(bytes(47_999)), unsaid.compress(bytes(48_000)), good[:-5], good + b"more", b"", bytes(100)):
         lie = torch.frombuffer(bytearray(raw or b"\0"), dtype=torch.uint8)
-        refused(tmp_path, edited(content, tensors=lambda found, lie=lie: found.update({name: lie})), "are not 48000 labels, coded as zstd")
+        refused(
+            tmp_path,
+            edited(content, tensors=lambda found, lie=lie: found.update({name: lie})),
+            "are not 48000 labels, coded as zstd",
+        )
 
 
 def test_names_that_occur_twice_are_refused(content, tmp_path):
@@ -408,7 +431,10 @@ def test_names_that_occur_twice_are_refused(content, tmp_path):
     length = struct.unpack("<Q", content[:8])[0]
     header = content[8 : 8 + length]
     for once, twice in (
-        (b'"classifier.0.bias":', b'"classifier.0.bias":{"dtype":"F32","shape":[84],"data_offsets":[0,336]},"classifier.0.bias":'),
+        (
+            b'"classifier.0.bias":',
+            b'"classifier.0.bias":{"dtype":"F32","shape":[84],"data_offsets":[0,336]},"classifier.0.bias":',
+        ),
         (rb"\"k\":5", rb"\"k\":4,\"k\":5"),
     ):
         assert header.count(once) == 1

@@ -52,7 +52,9 @@ class Packed:
             filled.load_state_dict(self.state_dict())
         except RuntimeError as error:
             told = " ".join(str(error).split())[:300]
-            raise UserError(f"the packed weights (network {self.details.network!r}) are not those of this network: {told}") from None
+            raise UserError(
+                f"the packed weights (network {self.details.network!r}) are not those of this network: {told}"
+            ) from None
         return filled.eval()
 
     def shared(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
