@@ -16,24 +16,32 @@ from weightlab import paths
 
 LAYERS = [
     {"errors", "paths", "rng", "backend", "clusters", "executors"},
-    {"data", "models", "training"},
+    {"own_data", "own_networks", "data", "models", "training"},
     {"floats", "clustering"},
-    {"accounting", "codebooks", "sharing"},
+    {"accounting", "codebooks", "sharing", "packed_format", "packing", "onnx_files"},
     {"space", "kernels", "stages", "chunks", "evaluation", "fitness"},
     {"search"},
     {"specifications", "run_folder", "loop", "status", "progress", "runs", "tuning"},
     {"analysis", "figures"},
     {"notebooks"},
 ]
-# Within a layer: whoever imports comes later here. Training uses data and models, models data; sharing uses accounting; figures use analysis.
+# Within a layer: whoever imports comes later here. Training uses data and models, models data, each its own; sharing uses accounting; figures use analysis.
 SIDEWAYS = {
     ("training", "data"),
     ("training", "models"),
     ("models", "data"),
+    ("models", "own_networks"),
+    ("own_networks", "data"),
+    ("data", "own_data"),
     ("clustering", "floats"),
     ("sharing", "accounting"),
     ("sharing", "codebooks"),
     ("codebooks", "accounting"),
+    ("packed_format", "accounting"),
+    ("packing", "accounting"),
+    ("packing", "codebooks"),
+    ("packing", "packed_format"),
+    ("packing", "sharing"),
     ("figures", "analysis"),
     ("evaluation", "chunks"),
     ("evaluation", "kernels"),

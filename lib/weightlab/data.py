@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from weightlab import backend, errors, paths, rng
+from weightlab import backend, errors, own_data, paths, rng
 from weightlab.errors import UserError, choose
+from weightlab.own_data import SPLITS
 
-SPLITS = ("train", "validation", "test")
 SPLIT_SEED = 42  # the same halving of the 10 000 test images for both MNIST sets
 TIMEOUT_S = 5
 IMAGE_SIZE = 32
@@ -74,8 +74,26 @@ class Split:
         return self if n is None else Split(self.dataset, self.name, self.images[:n], self.labels[:n])
 
 
+def check(dataset: str | Path) -> str:
+    """One of `DATASETS`, or the absolute path of a user's own `.npz` file or folder; raises `UserError` for anything else."""
+    place = None if dataset in DATASETS else own_data.absolute(dataset)
+    if place is None:
+        choose("dataset", dataset, (*DATASETS, "the path of an existing .npz file or folder of pictures by class"))
+    return place or dataset
+
+
+def identity(dataset: str) -> str | None:
+    """SHA-256 over the contents of a user's own data; None for `DATASETS`, which are always the same."""
+    return None if dataset in DATASETS else own_data.identity(check(dataset))
+
+
+def label(dataset: str) -> str:
+    """What tables call a dataset: its name; of a user's own the file's name and the first digits of its contents' SHA-256."""
+    return dataset if dataset in DATASETS else f"{Path(check(dataset)).name}@{identity(dataset)[:8]}"
+
+
 def load(dataset: str, split: str, folder: str | Path | None = None) -> Split:
-    """One split of a dataset, downloading it first where needed.
+    """One split of a dataset, downloading it first where needed, or of a user's own data (see `own_data`).
 
     MNIST and Fashion-MNIST: 60 000 / 5 000 / 5 000; validation and test are the two halves of the 10 000 test images, cut by one
     fixed permutation (thesis 5). Each 28x28 image goes through torchvision's `Resize((32, 32))`.
@@ -84,12 +102,14 @@ def load(dataset: str, split: str, folder: str | Path | None = None) -> Split:
     A `folder` with `train` and `val` may stand for one of these two, with any number of files.
     Raises `UserError` for unknown names, and where the data can neither be found nor downloaded, or are not what they should be.
     """
-    choose("dataset", dataset, DATASETS)
+    dataset = check(dataset)
     choose("split", split, SPLITS)
     if dataset in PICTURES:
         return Split(dataset, split, *_load_pictures(dataset, split, folder))
     if folder is not None:
         raise UserError(f"a folder can be given for {', '.join(PICTURES)}, not for {dataset}: got {folder}")
+    if dataset not in DATASETS:
+        return Split(label(dataset), split, *own_data.load(dataset, split))
     folder = fetch(dataset)
     part = "train" if split == "train" else "t10k"
     images = _read_idx(folder / f"{part}-images-idx3-ubyte")  # uint8 (n, 28, 28)

@@ -14,7 +14,7 @@ import pandas as pd
 from filelock import FileLock
 from tqdm import tqdm
 
-from weightlab import backend, data, executors, loop, models, paths, rng, search, space
+from weightlab import backend, data, executors, loop, models, own_networks, paths, rng, search, space
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
@@ -33,10 +33,15 @@ def evaluator(
     threads: int | None = None,
     codebooks_folder: str | Path | None = None,
 ) -> Evaluator:
-    """An evaluator for plans of a setting, layer by layer or for the whole net, on the splits that are recorded."""
-    model = models.load(setting.network)
-    codebooks = Codebooks(model, setting.method, setting.format, setting.candidates, whole_net, folder=codebooks_folder)
+    """An evaluator for plans of a setting (with `whole_net`, or if the setting says so, of one k) on the splits that are recorded.
+
+    Raises `UserError` if network, weights or data cannot be had, have changed, or do not fit each other.
+    """
+    setting.check_unchanged()
+    model = models.load(setting.network, weights=setting.weights)
     splits = [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
+    whole, example = whole_net or setting.whole_net, own_networks.fitting_images(model, splits)
+    codebooks = Codebooks(model, setting.method, setting.format, setting.candidates, whole, example, codebooks_folder)
     return Evaluator(model, codebooks, splits, device, threads)
 
 
@@ -68,11 +73,11 @@ class Runner:
         backend.check_threads(threads)
         one_is_enough = backend.device(device).type == "cuda"
         self.workers, self.scheduler = workers or (1 if one_is_enough else backend.cores()), scheduler
-        self._evaluators: dict[Setting, Evaluator] = {}
+        self._evaluators: dict[str, Evaluator] = {}  # by the hash of what was measured on, so that no changed file goes unseen
 
     def evaluator(self, setting: Setting) -> Evaluator:
         """The evaluator of a setting, made once."""
-        key = setting.measured()
+        key = setting.measured().hash
         if key not in self._evaluators:
             self._evaluators[key] = evaluator(
                 setting, device=self.device, threads=self.threads, codebooks_folder=self.folder / "codebooks"
@@ -116,8 +121,8 @@ class Runner:
                 return None
             if (records := folder.tidy()) is not None:  # another process has completed it meanwhile
                 return records
-            for setting, evaluator in self._evaluators.items():
-                if setting != spec.measured():
+            for key, evaluator in self._evaluators.items():
+                if key != spec.measured().hash:
                     evaluator.release()  # or every setting would keep its activations to the end
             try:
                 allowed = self.space(spec)
@@ -160,7 +165,7 @@ class Runner:
             if self.scheduler is None and min(self.workers, len(specs)) <= 1:
                 task = partial(_attempt, self, wait)
             else:
-                task = partial(_attempt_elsewhere, self.folder, self.device, self.threads or 1, wait)
+                task = partial(_attempt_elsewhere, self.folder, self.device, self.threads or 1, wait, os.getcwd())
             busy = []
             for spec, outcome in executors.execute(task, specs, self.workers, self.scheduler):
                 for message in outcome.warnings:
@@ -250,7 +255,8 @@ def _attempt(runner: Runner, wait: bool, spec: Specification) -> Outcome:
     return Outcome(records is None and not failure, failure, told)
 
 
-def _attempt_elsewhere(folder: Path, device: str, threads: int, wait: bool, spec: Specification) -> Outcome:
+def _attempt_elsewhere(folder: Path, device: str, threads: int, wait: bool, home: str, spec: Specification) -> Outcome:
+    own_networks.look_in(home)  # where the caller stands: a user's own network may lie there
     return _attempt(_runner_of_this_process(folder, device, threads), wait, spec)
 
 
@@ -270,9 +276,9 @@ def _complete(folder: str | Path, runs: Iterable[str] | None = None) -> list[Pat
 
 def _identity(spec: Specification) -> dict:
     """The columns by which readers of the records tell searches apart; `target_*_start` is where the target began."""
-    names = "network", "dataset", "protocol", "objective_rate", "method", "format", "search", "seed"
+    names = "protocol", "objective_rate", "method", "format", "search", "seed"
     target = {"target": spec.target.form, "target_accuracy_start": spec.target.accuracy, "target_rate_start": spec.target.rate}
-    return {name: getattr(spec, name) for name in names} | target
+    return spec.labels() | {name: getattr(spec, name) for name in names} | target
 
 
 def _in_steps(function: Callable[[np.ndarray], np.ndarray], bar: tqdm, step: int = 10) -> Callable[[np.ndarray], np.ndarray]:

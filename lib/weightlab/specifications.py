@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from functools import cached_property
 from itertools import product
 
 from weightlab import accounting, clustering, data, floats, models, rng, search, space
@@ -13,12 +14,16 @@ from weightlab.fitness import TargetRule
 PROTOCOLS = {"held_out": "validation", "published": "test"}  # the split on which everything is chosen
 RECORDED_SPLITS = ("validation", "test")
 SCHEMA = 3  # raised whenever records of an older kind may no longer be reused
+# Fields left out of a description where they are not set, so that what was named before there were any keeps its name.
+LATER = ("ks", "weights", "whole_net")
 
 
 @dataclass(frozen=True)
 class Setting:
     """What plans are measured on. `images` limits each split to its first images (None: all).
 
+    `network` and `dataset` are names, or a user's own: `module:factory` with the file of its `weights` (None: the factory's), and an
+    `.npz` file or a folder of pictures (see `own_data`). Paths are kept absolute. `whole_net`: one k for all layers together.
     The k that are tried are those listed in `ks`, or all from 1 to `k_max`; with a list, `k_max` is its largest.
     Raises `UserError` for unknown names and numbers out of range.
     """
@@ -33,10 +38,12 @@ class Setting:
     k_max: int = 50
     images: int | None = None
     ks: tuple[int, ...] | None = None
+    weights: str | None = None
+    whole_net: bool = False
 
     def __post_init__(self):
-        choose("network", self.network, models.NETWORKS)
-        choose("dataset", self.dataset, data.DATASETS)
+        object.__setattr__(self, "weights", models.check(self.network, self.weights))
+        object.__setattr__(self, "dataset", data.check(self.dataset))
         choose("clustering method", self.method, clustering.METHODS)
         choose("format", self.format, floats.FORMATS)
         choose("protocol", self.protocol, PROTOCOLS)
@@ -45,6 +52,8 @@ class Setting:
             object.__setattr__(self, "ks", _ascending(self.ks))
             object.__setattr__(self, "k_max", self.ks[-1])
         clustering.check_k(self.k_max)
+        if not isinstance(self.whole_net, bool):
+            raise UserError(f"whole_net must be True or False, got {self.whole_net!r}")
         if self.images is not None:
             _check_whole("images", self.images, 1)
         if self.protocol == "published" and self.method == "exact":
@@ -57,20 +66,42 @@ class Setting:
 
     def measured(self) -> "Setting":
         """The part of it that answers depend on: the same for all protocols, rates and searches."""
-        names = {"network", "dataset", "method", "format", "k_max", "images", "ks"}
-        return Setting(**{each.name: getattr(self, each.name) for each in fields(Setting) if each.name in names})
+        names = {"network", "dataset", "method", "format", "k_max", "images", "ks", "weights", "whole_net"}
+        setting = Setting(**{each.name: getattr(self, each.name) for each in fields(Setting) if each.name in names})
+        vars(setting)["_contents"] = self._contents  # the same files as they were then
+        return setting
 
     def describe(self) -> dict:
-        """All of it as JSON-ready values, with the checkpoint's hash; a list of k only where there is one."""
-        values = asdict(self)
-        if self.ks is None:
-            del values["ks"]  # so that what was named before there were lists keeps its name
-        return values | {"checkpoint": models.card(self.network)["sha256"], "schema": SCHEMA}
+        """All of it as JSON-ready values, with SHA-256 of the weights and of own data; `LATER` fields only where they are set."""
+        values = {name: value for name, value in asdict(self).items() if name not in LATER or value}
+        return values | self._contents | {"schema": SCHEMA}
+
+    @cached_property
+    def _contents(self) -> dict:
+        """SHA-256 of the weights and of own data, looked at once for each setting: a folder may hold many files."""
+        return self._look()
+
+    def _look(self) -> dict:
+        own = data.identity(self.dataset)
+        return {"checkpoint": models.identity(self.network, self.weights)} | ({"data": own} if own else {})
+
+    def check_unchanged(self) -> None:
+        """Raise `UserError` if weights or own data are no longer those that its hash stands for."""
+        if self._look() != self._contents:
+            raise UserError(
+                f"weights of {self.network} or data of {self.dataset} have changed since they were chosen; choose anew"
+            )
+
+    def labels(self) -> dict:
+        """What records call network and dataset: names, with the first digits of their SHA-256 where they are a user's own."""
+        return {"network": models.label(self.network, self.weights), "dataset": data.label(self.dataset)}
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits that name its folder or file."""
-        return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]
+        """16 hexadecimal digits that name its folder or file; where a user's own files lie does not change it, what they hold does."""
+        places = {"weights"} | ({"dataset"} if "data" in self._contents else set())
+        values = {name: value for name, value in self.describe().items() if name not in places}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -131,6 +162,31 @@ def grid(
             f"{len(targets)} targets, {list(searches)}, {seeds}, {list(formats)}, {list(methods)}"
         )
     return specs
+
+
+def from_description(values: Mapping) -> Specification:
+    """The specification that `describe()` told of, as it lies in `specification.json` of a search's folder.
+
+    Raises `UserError` for anything else: unknown or missing entries, another schema, and weights or data that are no longer the same.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"the description of a search must be a mapping, got {type(values).__name__}")
+    names = [each.name for each in fields(Specification)]
+    for name in values:
+        choose("entry of a search's description", name, [*names, "checkpoint", "data", "schema"])
+    if missing := [name for name in (*names, "checkpoint", "schema") if name not in values and name not in LATER]:
+        raise UserError(f"the description of a search must say its {missing[0]}; it says {', '.join(values)}")
+    if values["schema"] != SCHEMA:
+        raise UserError(f"a search of schema {values['schema']!r} cannot be gone on with, this version writes schema {SCHEMA}")
+    try:
+        target = TargetRule(**values["target"])
+        spec = Specification(**{name: values[name] for name in names if name in values} | {"target": target})
+    except TypeError as error:
+        raise UserError(f"the description of a search does not fit ({error})") from None
+    for kind, what in (("checkpoint", f"weights of {spec.network}"), ("data", f"data of {spec.dataset}")):
+        if values.get(kind) != (now := spec._contents.get(kind)):
+            raise UserError(f"the {what} are no longer those searched on: SHA-256 {now}, the search had {values.get(kind)}")
+    return spec
 
 
 def _ascending(ks: Sequence[int]) -> tuple[int, ...]:

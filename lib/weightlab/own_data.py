@@ -1,0 +1,195 @@
+"""Images of a user's own: an `.npz` file, or a folder of pictures by class.
+
+An `.npz` file holds `images`, uint8 (n, channels, height, width), (n, height, width) or (n, height, width, 1 or 3), and `labels`,
+integers (n,), which one fixed permutation cuts into validation and test halves; or `validation_images`, `validation_labels`,
+`test_images` and `test_labels` (perhaps `train_…`), used as they are.
+
+A folder holds `CLASS/PICTURE`, cut into the same halves, or `validation/CLASS/PICTURE` and `test/CLASS/PICTURE` (perhaps `train/…`).
+Classes are numbered by sorted name over all splits. Pictures that are all grey have one channel, else all have three; names that begin
+with a dot are passed over.
+
+As everywhere here a network is given value/255; one that wants its images standardised does that itself.
+"""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from weightlab import backend, rng
+from weightlab.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+SEED = 42  # of the permutations
+ARRAYS = "images and labels, or validation_images, validation_labels, test_images and test_labels"
+
+
+def absolute(path: str | Path) -> str | None:
+    """The path of an `.npz` file or a folder, as it is from anywhere; None if there is no such thing."""
+    if not isinstance(path, str | os.PathLike):
+        return None
+    place = Path(os.path.abspath(path))
+    return str(place) if place.is_dir() or (place.is_file() and place.suffix == ".npz") else None
+
+
+def identity(path: str) -> str:
+    """SHA-256 of an `.npz` file, or of all pictures of a folder and their names; files that have not changed are read once."""
+    place = Path(path)
+    files = [place] if place.is_file() else [file for files in _pictures(place).values() for file in files]
+    names = ["" if file == place else file.relative_to(place).as_posix() for file in files]
+    stats = [file.stat() for file in files]
+    return _digest(path, tuple(names), tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+
+
+@lru_cache(maxsize=32)
+def _digest(path: str, names: tuple[str, ...], versions: tuple[tuple[int, int], ...]) -> str:
+    """`versions`, sizes and times, are there to tell the cache that a file has changed."""
+    found = hashlib.sha256()
+    for name in names:
+        with open(Path(path) / name, "rb") as file:
+            found.update(f"{name}\n".encode() + hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
+
+
+def load(path: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images, uint8 (n, channels, height, width), and labels, int64 (n,), of a split.
+
+    Raises `UserError` for what is missing, unreadable or of another form than the module says, and for a split that is not there.
+    """
+    images, labels = (_load_arrays if Path(path).is_file() else _load_pictures)(Path(path), split)
+    return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64))
+
+
+def _half(n: int, split: str, place: Path) -> np.ndarray:
+    """The rows of `n` that are a split's where there is no cut yet."""
+    if split == "train":
+        raise UserError(f"{place} has no split 'train': it is cut into validation and test halves")
+    if n < 2:
+        raise UserError(f"{place} must hold at least 2 images to be cut into validation and test halves, got {n}")
+    order = rng.permutation(SEED, "own", n)
+    return order[: n // 2] if split == "validation" else order[n // 2 :]
+
+
+# --- arrays ---------------------------------------------------------------------------------------------------------------------
+
+
+def _load_arrays(file: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            whole = "images" in archive.files
+            if whole and any(f"{name}_images" in archive.files for name in SPLITS):
+                raise UserError(f"{file} must hold either {ARRAYS}; got {', '.join(archive.files)}")
+            names = [f"{kind}" if whole else f"{split}_{kind}" for kind in ("images", "labels")]
+            if missing := [name for name in names if name not in archive.files]:
+                raise UserError(f"{file} holds no {missing[0]}; it must hold {ARRAYS}, got {', '.join(archive.files)}")
+            images, labels = (archive[name] for name in names)
+    except UserError:
+        raise
+    except Exception as error:  # a foreign file can make numpy raise nearly anything
+        raise UserError(f"{file} is not a readable .npz file of plain arrays ({' '.join(str(error).split())[:200]})") from None
+    images = _channels_first(images, f"{file}: {names[0]}")
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or (labels.size and labels.min() < 0):
+        raise UserError(
+            f"{file}: {names[1]} must be classes from 0, integers ({len(images)},), one for each image, "
+            f"got {labels.dtype} {labels.shape}" + (f" from {labels.min()}" if labels.dtype.kind in "iu" and labels.size else "")
+        )
+    if not whole:
+        return images, labels
+    rows = _half(len(labels), split, file)
+    return images[rows], labels[rows]
+
+
+def _channels_first(images: np.ndarray, name: str) -> np.ndarray:
+    """Images as uint8 (n, channels, height, width)."""
+    if images.dtype != np.uint8:
+        raise UserError(f"{name} must be uint8, values 0 to 255 that networks are given divided by 255, got {images.dtype}")
+    if images.ndim not in (3, 4) or not images.size:
+        raise UserError(f"{name} must have the shape (n, channels, height, width) or (n, height, width), got {images.shape}")
+    if images.ndim == 3:
+        return images[:, None]
+    last = images.shape[3] in (1, 3) and images.shape[1] not in (1, 3)
+    return images.transpose(0, 3, 1, 2) if last else images
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------------------
+
+
+def _load_pictures(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    pictures = _pictures(folder)
+    everything = [file for files in pictures.values() for file in files]
+    numbers = {name: number for number, name in enumerate(sorted({file.parent.name for file in everything}))}
+    mode = _common_mode(everything)
+    if "" in pictures:
+        files = [pictures[""][row] for row in _half(len(everything), split, folder)]
+    elif split in pictures:  # permuted, so that the first images are of all classes
+        files = [pictures[split][row] for row in rng.permutation(SEED, "own", len(pictures[split]))]
+    else:
+        raise UserError(f"{folder} has no split {split!r}; it holds {', '.join(pictures)}")
+    with ThreadPoolExecutor(backend.cores()) as pool:
+        images = np.stack(list(pool.map(lambda file: _pixels(file, mode), files)))
+    return images, np.array([numbers[file.parent.name] for file in files])
+
+
+def _pictures(folder: Path) -> dict[str, list[Path]]:
+    """Files of each split, by class and name; of the one split "" where they are not cut into splits."""
+    names = [entry.name for entry in _entries(folder) if entry.is_dir()]
+    parts = {name: folder / name for name in SPLITS if name in names} or {"": folder}
+    if "" not in parts and not {"validation", "test"} <= set(names) <= set(SPLITS):
+        raise UserError(f"{folder} must hold folders of classes, or validation and test (perhaps train), got {', '.join(names)}")
+    found = {
+        split: [file for entry in _entries(part) if entry.is_dir() for file in _files(entry)] for split, part in parts.items()
+    }
+    if empty := [parts[split] for split, files in found.items() if not files]:
+        raise UserError(f"{empty[0]} must hold a folder of pictures for each class, got none")
+    return found
+
+
+def _files(entry: os.DirEntry) -> list[Path]:
+    if not (entries := _entries(entry.path)):
+        raise UserError(f"{entry.path} holds no pictures; delete it or fill it, because classes are numbered by their folders")
+    for inner in entries:
+        if inner.is_dir():
+            raise UserError(f"{inner.path} is a folder where only pictures may be; splits are called {', '.join(SPLITS)}")
+    return [Path(inner.path) for inner in entries]
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry]:
+    """What lies in a folder, sorted, without what is hidden."""
+    try:
+        return sorted((entry for entry in os.scandir(folder) if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error}") from None
+
+
+def _common_mode(files: list[Path]) -> str:
+    """PIL's mode for all of them: L if all are grey, else RGB; raises `UserError` unless all are of one size."""
+    sizes, modes = zip(*((picture.size, picture.mode) for picture in map(_open, files)), strict=True)
+    for file, size, mode in zip(files, sizes, modes, strict=True):
+        if size != sizes[0]:
+            raise UserError(
+                f"{file} has {size[0]}x{size[1]} pixels, {files[0]} has {sizes[0][0]}x{sizes[0][1]}; all must have the same size"
+            )
+        if mode.startswith(("I", "F")):
+            raise UserError(f"{file} must have 8 bits for each value, got PIL's mode {mode}")
+    return "L" if {*modes} <= {"L", "1"} else "RGB"
+
+
+def _pixels(file: Path, mode: str) -> np.ndarray:
+    """uint8 (channels, height, width)."""
+    picture = np.asarray(_open(file, mode))
+    return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
+
+
+def _open(file: Path, mode: str | None = None):
+    """A picture's header, or with a mode its pixels too."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as picture:
+            return picture if mode is None else picture.convert(mode)
+    except Exception as error:  # a foreign file can make PIL raise nearly anything
+        raise UserError(f"{file} is not a readable picture ({' '.join(str(error).split())[:200]})") from None

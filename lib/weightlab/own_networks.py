@@ -1,0 +1,138 @@
+"""Networks of a user's own: a `module:factory` that is imported, and a state dict that is read without executing anything."""
+
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from weightlab.data import Split
+from weightlab.errors import UserError, choose
+
+KINDS = (".safetensors", ".pt", ".pth", ".bin")  # of files with weights; all but the first are read by torch.load
+
+
+def is_own(network: str) -> bool:
+    """Whether a name is `module:factory` rather than that of a network of this library."""
+    return isinstance(network, str) and ":" in network
+
+
+def look_in(folder: str | Path) -> None:
+    """Let modules be imported from a folder, before others of their name, as `python -m` does with the working directory."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def make(network: str) -> nn.Module:
+    """What the factory of `module:factory` returns; raises `UserError` unless that is a network."""
+    module, _, name = network.partition(":")
+    look_in(os.getcwd())
+    try:
+        factory = getattr(importlib.import_module(module), name, None)
+    except (Exception, SystemExit) as error:  # a module may raise anything when it is run, scripts even end
+        raise UserError(f"network {network!r}: module {module!r} cannot be imported ({_told(error)})") from error
+    if not callable(factory):
+        raise UserError(
+            f"network {network!r}: module {module!r} has no callable {name!r} that returns a network, got {factory!r}"
+        )
+    try:
+        model = factory()
+    except Exception as error:
+        raise UserError(f"network {network!r} cannot be made: {name}() failed ({_told(error)})") from error
+    if not isinstance(model, nn.Module):
+        raise UserError(f"network {network!r}: {name}() must return a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def absolute(weights: str | Path) -> str:
+    """The path of a file with weights, as it is from anywhere; raises `UserError` unless there is such a file."""
+    if not isinstance(weights, str | os.PathLike):
+        raise UserError(f"weights must be None or the path of a file with a state dict, got {weights!r}")
+    file = Path(os.path.abspath(weights))
+    choose("kind of file with weights", file.suffix, KINDS)
+    if not file.is_file():
+        raise UserError(f"the file with weights {file} is missing")
+    return str(file)
+
+
+def load_weights(model: nn.Module, file: str | Path, network: str) -> None:
+    """Put the state dict of a file into a network; raises `UserError` unless it is plain and fits the network name by name."""
+    state = _read(Path(absolute(file)))
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        misfits = _misfits(model.state_dict(), state) or [_told(error)]
+        raise UserError(f"{file} does not hold the weights of {network!r}: {'; '.join(misfits)}") from None
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over the names, shapes, types and bytes of a network's parameters and buffers."""
+    found = hashlib.sha256()
+    tensors = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    for name, value in sorted(tensors, key=lambda each: each[0]):
+        value = value.detach().cpu().contiguous()
+        found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def fitting_images(model: nn.Module, splits: Sequence[Split]) -> torch.Tensor:
+    """The first images as networks take them, float32 (1 or 2, channels, height, width), once network and splits are seen to fit.
+
+    Raises `UserError` if the splits' images differ in shape, the network cannot take them, or it does not give a logit per class.
+    """
+    name, shapes = type(model).__name__, [tuple(split.images.shape[1:]) for split in splits]
+    if other := [shape for shape in shapes if shape != shapes[0]]:
+        raise UserError(f"images of {splits[0].dataset} must have one shape in all splits, got {shapes[0]} and {other[0]}")
+    images = splits[0].images[:2].float() / 255
+    try:
+        with torch.inference_mode():
+            logits = model(images)
+    except Exception as error:  # a user's own network may raise anything
+        raise UserError(
+            f"{name} cannot take images of shape {shapes[0]}, those of {splits[0].dataset} ({_told(error)})"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise UserError(f"{name} must give logits of shape ({len(images)}, classes) for {len(images)} images, got {got}")
+    if (highest := max(int(split.labels.max()) for split in splits)) >= logits.shape[1]:
+        raise UserError(f"{name} has {logits.shape[1]} outputs, but {splits[0].dataset} has images of class {highest}")
+    return images
+
+
+def _read(file: Path) -> Mapping[str, torch.Tensor]:
+    try:
+        state = load_file(file) if file.suffix == KINDS[0] else torch.load(file, "cpu", weights_only=True)
+    except Exception as error:  # a foreign file can make a reader raise nearly anything
+        raise UserError(
+            f"{file} cannot be read as tensors alone, and nothing else in it was executed ({_told(error)}); "
+            "save `model.state_dict()` with safetensors or torch.save"
+        ) from None
+    if not isinstance(state, Mapping):
+        raise UserError(f"{file} must hold a plain state dict (names and tensors), got {type(state).__name__}")
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(f"{file} must hold a plain state dict (names and tensors), got {name!r}: {type(value).__name__}")
+    return state
+
+
+def _misfits(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:
+    missing, unexpected = ([name for name in a if name not in b] for a, b in ((expected, found), (found, expected)))
+    told = [
+        f"{len(names)} {kind}, first {names[0]}" for kind, names in (("missing", missing), ("unexpected", unexpected)) if names
+    ]
+    for name in expected.keys() & found.keys() - set(missing):
+        if expected[name].shape != found[name].shape:
+            return [*told, f"{name} has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"]
+    return told
+
+
+def _told(error: BaseException) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
