@@ -24,6 +24,8 @@ LAYERS = [
     {"specifications", "run_folder", "loop", "status", "progress", "runs", "tuning"},
     {"analysis", "figures"},
     {"notebooks"},
+    {"cli"},
+    {"__main__"},
 ]
 # Within a layer: whoever imports comes later here. Training uses data and models, models data, each its own; sharing uses accounting; figures use analysis.
 SIDEWAYS = {

@@ -164,6 +164,17 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def overrides(name: str, pairs: list[str], workers: int | None = None, scheduler: str | None = None) -> dict:
+    """Parameters that a command line sets, `pairs` being NAME=VALUE as in YAML; workers and scheduler where the notebook has them."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"--set takes NAME=VALUE, got {pair!r}")
+    found = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+    given = {"workers": workers, "scheduler": scheduler}
+    executors.check(**given)
+    return found | {key: value for key, value in given.items() if value is not None and key in defaults(name)}
+
+
 def main() -> None:
     """`python -m weightlab.notebooks NOTEBOOK`: run one notebook, or list the results of a profile."""
     parser = argparse.ArgumentParser(
@@ -182,14 +193,8 @@ def main() -> None:
         return
     if arguments.notebook is None:
         raise UserError(f"name a notebook; allowed: {', '.join(names())}")
-    for pair in arguments.set:
-        if "=" not in pair:
-            raise UserError(f"--set takes NAME=VALUE, got {pair!r}")
-    overrides = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in arguments.set)}
-    given = {"workers": arguments.workers, "scheduler": arguments.scheduler}
-    executors.check(**given)
-    overrides |= {key: value for key, value in given.items() if value is not None and key in defaults(arguments.notebook)}
-    folder = run(arguments.notebook, arguments.profile, overrides)
+    given = overrides(arguments.notebook, arguments.set, arguments.workers, arguments.scheduler)
+    folder = run(arguments.notebook, arguments.profile, given)
     print(f"{arguments.notebook}: {folder}")
 
 

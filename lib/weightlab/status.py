@@ -210,27 +210,33 @@ def summary(table: pd.DataFrame, workers: int = 1) -> str:
     return "\n".join(lines)
 
 
+def folder_of(profile: str) -> Path:
+    """Where the searches of a profile are."""
+    folders = (folder for base in (paths.params(), paths.outputs()) for folder in base.glob("*/"))
+    choose("profile", profile, sorted({folder.name for folder in folders} - {"cluster"}))
+    return paths.outputs() / profile / "searches"
+
+
+def tell(folder: Path, where: str, workers: int = 1, as_json: bool = False) -> str:
+    """What a command says of the searches in a folder, known as `where`: the `summary`, or a row per search as JSON."""
+    if workers < 1:
+        raise UserError(f"workers must be a whole number of at least 1, got {workers}")
+    table = survey(folder)
+    if as_json:
+        return table.to_json(orient="records", indent=1)
+    return summary(table, workers) if len(table) else f"no search {where} has been begun"
+
+
 def main() -> None:
     """`python -m weightlab.status`: what is complete, partial or failed in the searches of a profile."""
     parser = argparse.ArgumentParser(
         prog="python -m weightlab.status", description="Tell the state of a profile's searches. Failed searches do not fail it."
     )
-    folders = (folder for base in (paths.params(), paths.outputs()) for folder in base.glob("*/"))
-    profiles = sorted({folder.name for folder in folders} - {"cluster"})
     parser.add_argument("--profile", default="quick", help="the folder of outputs/ to look at (default: quick)")
     parser.add_argument("--workers", type=int, default=1, help="how many processes will do the rest (for the time it takes)")
     parser.add_argument("--json", action="store_true", help="a row per search, as JSON")
     arguments = parser.parse_args()
-    choose("profile", arguments.profile, profiles)
-    if arguments.workers < 1:
-        raise UserError(f"workers must be a whole number of at least 1, got {arguments.workers}")
-    table = survey(paths.outputs() / arguments.profile / "searches")
-    if arguments.json:
-        print(table.to_json(orient="records", indent=1))
-    elif len(table):
-        print(summary(table, arguments.workers))
-    else:
-        print(f"no search of profile {arguments.profile} has been begun")
+    print(tell(folder_of(arguments.profile), f"of profile {arguments.profile}", arguments.workers, arguments.json))
 
 
 if __name__ == "__main__":

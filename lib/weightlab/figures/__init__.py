@@ -7,6 +7,7 @@ from weightlab.figures.fronts import best_by_group, fronts_by_group
 from weightlab.figures.mobilenet import searched_plans, sensitive_layers, tuned_splits
 from weightlab.figures.regression import quadratic_curves, rates_of_runs, residuals
 from weightlab.figures.searches import (
+    all_plans,
     best_of_runs,
     course_of_runs,
     fitness_of_runs,
@@ -18,6 +19,7 @@ from weightlab.figures.sharing import loss_by_rate, total_sharing, weights_with_
 from weightlab.figures.tuning import focus_by_spread, focus_course, lifted_space, neighbour_distances, tuning_gains
 
 __all__ = [
+    "all_plans",
     "best_by_group",
     "best_of_runs",
     "course_of_runs",

@@ -4,6 +4,7 @@ from itertools import cycle
 
 import pandas as pd
 import seaborn as sns
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from weightlab import analysis
@@ -101,5 +102,31 @@ def one_run(records: pd.DataFrame, rate: str, target: tuple[float, float], title
     ax.plot(*target, "*", color="black", markersize=13, label="target")
     limit_line(ax)
     ax.set(xlabel=label(rate), ylabel="accuracy loss [pp]", title=title)
+    ax.legend(fontsize=8)
+    return figure
+
+
+def all_plans(records: pd.DataFrame, rate: str, best: pd.DataFrame) -> Figure:
+    """Every plan that searches on one network have measured: loss against rate, their front, and the `best` marked.
+
+    Losses beyond 1 pp stand on a logarithmic scale, so that plans which lose nearly everything are seen too.
+    """
+    figure, axes = panels(1, width=6.5)
+    ax, colours = axes[0, 0], sns.color_palette("colorblind")
+    ax.set_yscale("symlog", linthresh=1)
+    good = records["loss_pp"] < analysis.ACCEPTABLE_LOSS_PP
+    for rows, name, look in (
+        (records[~good], "loss of 1 pp or more", {"marker": "x", "color": colours[3]}),
+        (records[good], "acceptable", {"marker": "o", "color": colours[0]}),
+    ):
+        ax.plot(rows[rate], rows["loss_pp"], linestyle="", markersize=4, alpha=0.5, label=f"{name} ({len(rows)})", **look)
+    edge = analysis.front(records, "loss_pp", rate)
+    ax.plot(edge[rate], edge["loss_pp"], drawstyle="steps-pre", color="black", linewidth=1, label="front")
+    ax.plot(best[rate], best["loss_pp"], "*", color="white", markeredgecolor="black", markersize=15, label="best acceptable")
+    limit_line(ax)
+    ax.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    network, format = (records[name].iloc[0] for name in ("network", "format"))
+    ax.set(xlabel=f"{label(rate)} [original / stored bits]", ylabel="accuracy loss where plans are chosen [pp]")
+    ax.set_title(f"{label(network)}, {label(format)}")
     ax.legend(fontsize=8)
     return figure

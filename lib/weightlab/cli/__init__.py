@@ -1,0 +1,41 @@
+"""The `weightlab` command: one function a subcommand, in the order in which they are used.
+
+Whatever takes long to import is imported inside functions, so that help and mistakes are answered at once.
+"""
+
+import sys
+import warnings
+
+import typer
+from typer.core import TyperGroup
+
+from weightlab import errors
+from weightlab.cli import compress, evaluate, export, files, laboratory, scan, search, tune
+
+
+class Commands(TyperGroup):
+    """Subcommands whose mistakes end in one sentence (see `errors.run`) and whose warnings take one line; both go to stderr."""
+
+    def invoke(self, ctx: typer.Context) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            errors.run(lambda: TyperGroup.invoke(self, ctx))
+
+
+app = typer.Typer(
+    name="weightlab",
+    cls=Commands,
+    help="Make trained convolutional networks small by weight sharing, and measure the result.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (scan.scan, search.search, tune.tune, compress.compress, files.inspect, evaluate.evaluate, files.unpack,
+                export.export, laboratory.run, laboratory.status):  # fmt: skip
+    app.command()(command)
+
+
+def main() -> None:
+    app(prog_name="weightlab")

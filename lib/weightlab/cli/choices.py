@@ -1,0 +1,211 @@
+"""From options to what the library is asked for: settings, specifications, networks and images; and configuration files."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from weightlab.cli import options, output
+from weightlab.errors import UserError, choose
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from weightlab.data import Split
+    from weightlab.specifications import Setting, Specification
+
+NAMES = {  # option: what `Setting` calls it
+    "network": "network", "weights": "weights", "data": "dataset", "images": "images", "format": "format", "method": "method",
+    "protocol": "protocol", "objective": "objective_rate", "whole_net": "whole_net",
+}  # fmt: skip
+SIZES = ("population", "particles", "batch")  # what searches call the number of plans in a generation
+UNSAVED = ("config", "save_config", "plot", "show", "device", "threads", "workers", "scheduler", "help")
+
+
+def given(said: Mapping) -> dict:
+    """What was said of a setting, under the names of `Setting`."""
+    found = {name: said[option] for option, name in NAMES.items() if said.get(option) is not None}
+    return found | (options.ks(said["k"]) if said.get("k") else {})
+
+
+def setting(said: Mapping, **more) -> "Setting":
+    """The setting that options, and what else is known of it, make."""
+    from weightlab.specifications import Setting
+
+    values = given(said) | more
+    if said.get("no_data"):
+        values.setdefault("dataset", Setting.dataset)  # which is not looked at
+    return Setting(**_with_network(values))
+
+
+def dataset_of(network: str) -> str:
+    """What a network here is measured on; raises `UserError` for a user's own."""
+    from weightlab import own_networks, training
+
+    if own_networks.is_own(network):
+        raise UserError(f"network {network} is your own, so say with --data what it is measured on")
+    known = {"mobilenet_v2": "imagenette"} | {name: recipe.dataset for name, recipe in training.CHECKPOINTS.items()}
+    return known.get(network, "mnist")
+
+
+def splits(dataset: str, images: int | None) -> "list[Split]":
+    from weightlab import data
+    from weightlab.specifications import RECORDED_SPLITS
+
+    return [data.load(dataset, name).first(images) for name in RECORDED_SPLITS]
+
+
+def network_of(file: Path, said: str, network: str | None) -> "nn.Module":
+    """The network, with any weights, that a packed file says it is of, or the `network` that is given.
+
+    Raises `UserError` if the file's is not one of this library.
+    """
+    from weightlab import models
+
+    if network is None and said not in models.NETWORKS:
+        raise UserError(
+            f"{file} says it is of network {said!r}, and a file's own text is never imported: "
+            f"say with --network whose weights it holds, module:factory or one of {', '.join(models.NETWORKS)}"
+        )
+    return models.build(network or said)
+
+
+def specifications(ctx: typer.Context) -> "list[Specification]":
+    """One specification a run, as the options of `search` say."""
+    from weightlab.specifications import Specification
+
+    said = ctx.params
+    if said["runs"] < 1:
+        raise UserError(f"runs must be a whole number of at least 1, got {said['runs']}")
+    values = _with_network(given(said)) | {"target": _target(said)}
+    values |= {name: said[name] for name in ("search", "seed") if said[name] is not None}
+    values["settings"] = _settings(values.get("search", Specification.search), said)
+    if said["threshold"] is not None:
+        values["threshold"] = threshold(said["threshold"])
+    if (budget := _budget(ctx, values.get("search", Specification.search), values["settings"])) is not None:
+        values["budget"] = budget
+    first = values.pop("seed", Specification.seed)
+    return [Specification(**values, seed=first + run) for run in range(said["runs"])]
+
+
+def threshold(text: str) -> float | None:
+    """An accuracy (fraction), or None for `none`."""
+    try:
+        return None if text == "none" else float(text)
+    except ValueError:
+        raise UserError(f"threshold must be an accuracy (fraction) or none, got {text!r}") from None
+
+
+def _with_network(values: dict) -> dict:
+    if "network" not in values:
+        raise UserError("name a network: one here, such as lenet5_tanh, or module:factory of your own")
+    return values if "dataset" in values else values | {"dataset": dataset_of(values["network"])}
+
+
+def _target(said: Mapping):
+    from weightlab.fitness import TargetRule
+
+    accuracy, rate = options.pair("target", said["target"] or options.TARGET)
+    found = {"form": said["target_form"]} if said["target_form"] else {}
+    for part in ("limit", "offset"):
+        if text := said[f"target_{part}"]:
+            found |= zip((f"{part}_accuracy", f"{part}_rate"), options.pair(f"target-{part}", text), strict=True)
+    return TargetRule(accuracy, rate, **found)
+
+
+def _settings(search: str, said: Mapping) -> dict:
+    """The settings of a search, among them the size of its generations."""
+    import yaml
+
+    for text in said["set"] or ():
+        if "=" not in text:
+            raise UserError(f"--set takes NAME=VALUE, got {text!r}")
+    found = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in said["set"] or ())}
+    return found if said["population"] is None else found | {_size(search): said["population"]}
+
+
+def _size(search: str) -> str:
+    """What a search calls the number of plans in a generation."""
+    from weightlab.search import SEARCHES
+
+    choose("search", search, SEARCHES)
+    return next(name for name in SIZES if name in SEARCHES[search].Settings.__dataclass_fields__)
+
+
+def _budget(ctx: typer.Context, search: str, settings: Mapping) -> int | None:
+    """How many evaluations were asked for, be it as a number of generations; None if nothing was said.
+
+    Of the two, one on the command line goes before one in a configuration file.
+    """
+    budget, iterations = ctx.params["budget"], ctx.params["iterations"]
+    if budget is not None and iterations is not None:
+        spoken = [name for name in ("budget", "iterations") if ctx.get_parameter_source(name).name == "COMMANDLINE"]
+        if len(spoken) != 1:
+            raise UserError(f"give either budget or iterations, got {budget} and {iterations}")
+        return budget if spoken == ["budget"] else evaluations(search, settings, iterations)
+    return budget if iterations is None else evaluations(search, settings, iterations)
+
+
+def evaluations(search: str, settings: Mapping, iterations: int) -> int:
+    """The evaluations that so many generations of a search take; the first may be larger than the others."""
+    import numpy as np
+
+    from weightlab import rng, space
+    from weightlab.search import make
+
+    if iterations < 1:
+        raise UserError(f"iterations must be a whole number of at least 1, got {iterations}")
+    made = make(search, space.full(2, [1, 2]), rng.derive(0), **settings)
+    first = len(made.ask())
+    made.tell(np.ones((first, 2)), lambda objectives: np.ones(len(objectives)))
+    return first + (iterations - 1) * made.size
+
+
+# --- configuration files --------------------------------------------------------------------------------------------------------
+
+
+def load(ctx: typer.Context, file: Path | None) -> Path | None:
+    """Make a configuration file's values the defaults of a command; raises `UserError` for entries that are not its options."""
+    if file is None:
+        return None
+    import yaml
+
+    try:  # as text throughout: YAML would read 1:50 as a time of day
+        values = yaml.load(file.read_text(), Loader=yaml.BaseLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file} must hold 'option: value' lines, got {type(values).__name__}")
+    allowed = {each.name.replace("_", "-"): each for each in ctx.command.params if each.name not in UNSAVED}
+    ctx.default_map = {}
+    for name, value in values.items():
+        choose(f"entry of {file}", name, allowed)
+        listed = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        if not listed and not isinstance(value, str):
+            raise UserError(f"{name} in {file} must be a value or a list of values, got {value!r}")
+        parameter = allowed[name]
+        ctx.default_map[parameter.name] = ",".join(value) if listed and not parameter.multiple else value
+    return file
+
+
+def save(file: Path, spec: "Specification", runs: int, folder: Path) -> None:
+    """Write what is searched as a configuration file, from the first of several runs."""
+    import yaml
+
+    from weightlab.search import SEARCHES
+
+    published, target = SEARCHES[spec.search].Settings(), spec.target
+    own = {name: value for name, value in asdict(spec)["settings"].items() if value != getattr(published, name)}
+    values = {option.replace("_", "-"): getattr(spec, name) for option, name in NAMES.items()} | {
+        "k": ",".join(map(str, spec.ks)) if spec.ks else f"1:{spec.k_max}",
+        "threshold": "none" if spec.threshold is None else spec.threshold,
+        "search": spec.search, "set": [f"{name}={value}" for name, value in own.items()], "budget": spec.budget,
+        "target": f"{target.accuracy},{target.rate}", "target-form": target.form,
+        "target-limit": f"{target.limit_accuracy},{target.limit_rate}",
+        "target-offset": f"{target.offset_accuracy},{target.offset_rate}",
+        "seed": spec.seed, "runs": runs, "folder": str(folder),
+    }  # fmt: skip
+    values = {name: value for name, value in values.items() if value is not None}
+    output.write(file, yaml.safe_dump(values, sort_keys=False).encode())

@@ -1,0 +1,92 @@
+"""`weightlab compress`: a plan made into a file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from weightlab.cli import choices, options, output, plans
+from weightlab.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from weightlab.data import Split
+    from weightlab.packing import Packed
+
+
+def compress(
+    ctx: typer.Context,
+    output_file: options.Output,
+    network: options.Network = None,
+    plan: options.Plan = None,
+    source: options.Source = None,
+    within: options.Within = 1.0,
+    weights: options.Weights = None,
+    data: options.Data = None,
+    images: options.Images = None,
+    format: options.Format = None,
+    method: options.Method = None,
+    protocol: options.Protocol = None,
+    half_rest: Annotated[bool, typer.Option("--half-rest", help="Store biases and batch norm as float16.")] = False,
+    no_entropy: Annotated[bool, typer.Option("--no-entropy", help="Store labels at equal bits, not entropy coded.")] = False,
+    no_data: Annotated[bool, typer.Option("--no-data", help="Load no images, measure no accuracy.")] = False,
+    input: options.Input = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Write a network under a plan as a packed file."""
+    from weightlab import backend, models, packed_format, packing, sharing
+
+    output.check(output_file, force)
+    backend.device(device)
+    backend.check_threads(threads)
+    choice = plans.chosen(ctx.params)
+    setting = choice.setting
+    model = models.load(setting.network, weights=setting.weights)
+    splits = [] if no_data else choices.splits(setting.dataset, images)
+    example = _example(model, splits, input, setting.network)
+    books = sharing.codebooks(model, choice.plan, setting.format, setting.method, example)
+    arguments = model, choice.plan, setting.format, setting.method, choice.lifts(books.names), example
+    stored = {"rest": packing.RESTS[half_rest], "entropy_coded": not no_entropy, "network": setting.network, "codebooks": books}
+    content = packing.pack(*arguments, **stored)
+    packed = packing.Packed(*packed_format.check(content), content)
+    accuracy = _accuracy(model, packed.load(model), splits, device, threads)
+    packed = packing.write(output_file, *arguments, accuracy=accuracy, **stored)
+    _print(output_file, packed)
+
+
+def _example(model: "nn.Module", splits: "list[Split]", input: str | None, network: str) -> "torch.Tensor | None":
+    """A batch that finds the order of layers; raises `UserError` where it must be found and there is none."""
+    import torch
+
+    from weightlab import own_networks
+
+    if splits:
+        return own_networks.fitting_images(model, splits)
+    if input is not None:
+        return torch.zeros(1, *options.shape(input))
+    if own_networks.is_own(network):
+        raise UserError(
+            f"without data, say with --input the shape of an image of {network} (such as 1,32,32): it finds its layers"
+        )
+    return None
+
+
+def _accuracy(original: "nn.Module", packed: "nn.Module", splits: "list[Split]", device: str, threads: int | None) -> list[dict]:
+    from weightlab import training
+
+    before, after = (training.accuracies(model, splits, (1,), device, threads).to_dict("records") for model in (original, packed))
+    return [
+        {"split": f"{a['dataset']} {a['split']}", "images": a["images"], "original": a["accuracy"], "packed": b["accuracy"]}
+        for a, b in zip(before, after, strict=True)
+    ]
+
+
+def _print(file: Path, packed: "Packed") -> None:
+    told = packed.summary()
+    print(f"{file}: {told['file_bytes']} bytes, the original has {told['original_bytes']}")
+    print(f"storage rate {told['storage_rate']:.3f}, file rate {told['file_rate']:.3f} (everything counted)")
+    output.accuracies(packed.details.accuracy)

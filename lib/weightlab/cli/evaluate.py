@@ -1,0 +1,77 @@
+"""`weightlab evaluate`: accuracy of a packed file or a network."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from weightlab.cli import choices, options, output
+from weightlab.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+AGREEMENT = 0.001  # fraction: on another machine, an image whose two best classes are nearly tied may be decided otherwise
+
+
+def evaluate(
+    what: Annotated[
+        str, typer.Argument(help="A packed file, a network here, or module:factory.", metavar="FILE|NETWORK", show_default=False)
+    ],
+    network: options.OwnNetwork = None,
+    weights: options.Weights = None,
+    data: options.Data = None,
+    images: options.Images = None,
+    as_json: options.Json = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Measure the accuracy on validation and test."""
+    from weightlab import backend, own_networks, training
+
+    backend.device(device)
+    backend.check_threads(threads)
+    model, name, said = _network(what, network, weights)
+    splits = choices.splits(data or choices.dataset_of(name), images)
+    own_networks.fitting_images(model, splits)
+    rows = training.accuracies(model, splits, (1,), device, threads).to_dict("records")
+    rows = [{"split": f"{row['dataset']} {row['split']}", "images": row["images"], "accuracy": row["accuracy"]} for row in rows]
+    if said is not None:
+        rows = [row | {"file_says": said.get((row["split"], row["images"]))} for row in rows]
+    if as_json:
+        print(json.dumps({"network": name, "accuracy": rows}, indent=1))
+    else:
+        _print(rows)
+    for row in rows:
+        if (stored := row.get("file_says")) is not None and abs(stored - row["accuracy"]) > AGREEMENT:
+            raise UserError(
+                f"{what} has an accuracy of {output.percent(row['accuracy'])} on {row['split']}, the file says {output.percent(stored)}"
+            )
+
+
+def _network(what: str, network: str | None, weights: Path | None) -> "tuple[nn.Module, str, dict | None]":
+    """A network with its weights, its name, and of a packed file the accuracy it says it has, by split and number of images."""
+    from weightlab import models, own_networks, packing
+
+    if own_networks.is_own(what) or what in models.NETWORKS:
+        if network is not None:
+            raise UserError(f"--network goes with a packed file, and {what} is a network")
+        return models.load(what, weights=weights), what, None
+    if not Path(what).exists():
+        raise UserError(
+            f"{what} is neither a file nor a network; allowed: a packed file, {', '.join(models.NETWORKS)}, module:factory"
+        )
+    if weights is not None:
+        raise UserError(f"--weights goes with a network, and {what} is a packed file, which holds them")
+    packed = packing.read(what)
+    model = packed.load(choices.network_of(Path(what), packed.details.network, network))
+    said = {(each.split, each.images): each.packed for each in packed.details.accuracy}
+    return model, network or packed.details.network, said
+
+
+def _print(rows: list[dict]) -> None:
+    for row in rows:
+        stored = row.get("file_says")
+        agrees = "" if stored is None else f"; the file says {output.percent(stored)}"
+        print(f"{row['split']}: {output.percent(row['accuracy'])} of {row['images']} images{agrees}")

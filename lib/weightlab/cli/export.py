@@ -1,0 +1,48 @@
+"""`weightlab export`: a packed file as an ONNX file."""
+
+import os
+from typing import Annotated
+
+from weightlab.cli import choices, options, output
+from weightlab.cli.options import option
+from weightlab.errors import UserError
+
+
+def export(
+    file: options.Packed,
+    output_file: options.Output,
+    network: options.OwnNetwork = None,
+    check: Annotated[int | None, option("Compare that many validation images with the network's answers.", metavar="N")] = None,
+    data: options.Data = None,
+    input: options.Input = None,
+    force: options.Force = False,
+    threads: options.Threads = None,
+) -> None:
+    """Write a packed file as an ONNX file."""
+    import torch
+
+    from weightlab import backend, onnx_files, own_networks, packing
+
+    output.check(output_file, force, (".onnx",))
+    backend.check_threads(threads)
+    if check is not None and input is not None and data is None:
+        raise UserError(f"--check {check} needs images, so give --data in place of --input")
+    packed = packing.read(file)
+    model = packed.load(choices.network_of(file, packed.details.network, network))
+    if input is not None and data is None:
+        example = torch.zeros(2, *options.shape(input))
+    else:
+        splits = choices.splits(data or choices.dataset_of(network or packed.details.network), check)
+        example = own_networks.fitting_images(model, splits)
+    notes = {"network": packed.details.network, "plan": str(packed.details.plan), "format": packed.details.format}
+    onnx_files.export(model, packed.shared(), example, os.path.abspath(output_file), notes)
+    print(f"{output_file}: {output_file.stat().st_size} bytes, the packed file has {len(packed.content)}")
+    if check is not None:
+        found = onnx_files.compare(os.path.abspath(output_file), model, splits[0].images, threads)
+        print(
+            f"of {found.images} images, {found.other_class} get another class; logits differ by {found.largest_difference:.1e} at most"
+        )
+        if found.other_class:
+            raise UserError(
+                f"{output_file} gives {found.other_class} of {found.images} images another class than the packed network"
+            )

@@ -1,0 +1,58 @@
+"""`weightlab inspect` and `weightlab unpack`: what a packed file holds; neither needs data or a network."""
+
+import io
+import json
+from typing import TYPE_CHECKING
+
+from weightlab.cli import options, output
+
+if TYPE_CHECKING:
+    from weightlab.packing import Packed
+
+TOLD = {"network", "format", "method", "plan", "accuracy"}  # of a file's metadata
+
+
+def inspect(file: options.Packed, as_json: options.Json = False) -> None:
+    """Print what a packed file holds, layer by layer."""
+    from weightlab import packing
+
+    packed = packing.read(file)
+    if as_json:
+        layers = packed.report().to_dict("records")
+        print(json.dumps(packed.summary() | packed.details.model_dump(include=TOLD) | {"layers": layers}, indent=1))
+    else:
+        _print(packed)
+
+
+def unpack(file: options.Packed, output_file: options.Output, force: options.Force = False) -> None:
+    """Write a packed file's weights as a plain state dict."""
+    import torch
+    from safetensors.torch import save
+
+    from weightlab import own_networks, packing
+
+    output.check(output_file, force, own_networks.KINDS)
+    state = packing.read(file).state_dict()
+    if output_file.suffix == ".safetensors":
+        content = save({name: value.clone() for name, value in state.items()})  # it refuses one tensor under two names
+    else:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+    output.write(output_file, content)
+    print(f"{output_file}: {len(state)} tensors, {len(content)} bytes")
+
+
+def _print(packed: "Packed") -> None:
+    details, told = packed.details, packed.summary()
+    whole = isinstance(details.plan, int)
+    print(f"network {details.network or 'not named'}, format {details.format}, method {details.method}{', whole net' * whole}")
+    output.table(packed.report().rename(columns={"bits": "bits a label", "stored_bits": "stored bits", "rms_error": "rms error"}))
+    print(
+        f"storage rate {told['storage_rate']:.3f}, layer-mean rate {told['layer_mean_rate']:.3f}, file rate {told['file_rate']:.3f}"
+    )
+    print(
+        f"{told['file_bytes']} bytes, {told['header_bytes']} of them header, {told['rest_bytes']} of what is not shared; "
+        f"predicted without header {told['predicted_bytes']}; original {told['original_bytes']}"
+    )
+    output.accuracies(details.accuracy)

@@ -1,0 +1,45 @@
+"""`weightlab run` and `weightlab status`: notebooks, and the state of their searches."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from weightlab.cli import options
+from weightlab.cli.options import option
+from weightlab.errors import UserError, choose
+
+
+def run(
+    notebook: Annotated[str, typer.Argument(help="Its name, such as 02_optimizers.", show_default=False)],
+    profile: Annotated[str, option("Folder of params/ to take: smoke, quick or full.", default=True)] = "quick",
+    set: Annotated[list[str] | None, option("A parameter, its value as in YAML.", "-p", "--set", metavar="NAME=VALUE")] = None,
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+) -> None:
+    """Run a notebook headless with the parameters of a profile."""
+    from weightlab import notebooks
+
+    choose("profile", profile, notebooks.profiles())
+    print(f"{notebook}: {notebooks.run(notebook, profile, notebooks.overrides(notebook, set or [], workers, scheduler))}")
+
+
+def status(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A folder of searches, in place of a profile's.", show_default=False)
+    ] = None,
+    profile: Annotated[str, option("Whose searches to look at.", default=True)] = "quick",
+    workers: Annotated[int, option("Processes that will do the rest (for the time it takes).", default=True)] = 1,
+    as_json: options.Json = False,
+) -> None:
+    """Tell the state of the searches in a folder."""
+    from weightlab import status
+
+    if folder is None:
+        place, where = status.folder_of(profile), f"of profile {profile}"
+    else:
+        place, where = Path(os.path.abspath(folder)), f"in {folder}"
+        if not place.is_dir():
+            raise UserError(f"{folder} is no folder; name one that holds searches, or a --profile")
+    print(status.tell(place, where, workers, as_json))

@@ -1,0 +1,115 @@
+"""Options that several commands share, and how the texts given for them are read.
+
+None is what was not said; it is left to the defaults of the library, which the help repeats (and a test compares).
+"""
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from weightlab.errors import UserError
+
+SEARCHES, TUNING = "outputs/cli/searches", "outputs/cli/tuning"  # folders where none is given, below the repository
+TARGET = "0.99,18"
+
+
+def option(help: str, *names: str, default: str | bool = False, metavar: str | None = None, **rest):
+    """An option whose default is shown as text, or not at all."""
+    return typer.Option(*names, help=help, show_default=default, metavar=metavar, **rest)
+
+
+Network = Annotated[
+    str | None,
+    typer.Argument(help="A network here (such as lenet5_tanh), or module:factory of your own.", show_default=False),
+]
+Packed = Annotated[Path, typer.Argument(help="A packed file, as compress writes it.", metavar="FILE", show_default=False)]
+Weights = Annotated[
+    Path | None, option("State dict of a network of your own: .safetensors, or torch's, in which nothing else is executed.")
+]
+Data = Annotated[
+    str | None,
+    option("A dataset's name, an .npz file or a folder of pictures by class.", default="what a network here was trained on"),
+]
+Images = Annotated[int | None, option("Take only the first images of each split.", default="all")]
+Format = Annotated[str | None, option("Number format of stored centroids.", default="float32")]
+Method = Annotated[str | None, option("How weights are clustered.", default="exact")]
+Protocol = Annotated[str | None, option("held_out chooses on validation, published on test.", default="held_out")]
+Ks = Annotated[str | None, option("Numbers of clusters to try: 1:50, 1:64:4 or 2,4,8,16.", metavar="RANGE", default="1:50")]
+WholeNet = Annotated[
+    bool | None, option("One codebook for the whole network, or one a layer.", "--whole-net/--layer-wise", default="layer-wise")
+]
+Threshold = Annotated[
+    str | None,
+    option("Accuracy (fraction) that a k must reach when its layer alone is shared; none: try all.", default="0.97"),
+]
+Seed = Annotated[int | None, option("Seed of the first search.", default="0")]
+Plan = Annotated[
+    str | None,
+    option("Clusters of each layer (3,5,8,2,4), one number for the whole net, or a file of tune.", metavar="PLAN"),
+]
+Source = Annotated[
+    Path | None, option("A search's folder, or a folder of searches: take the best plan found there.", "--from", metavar="FOLDER")
+]
+Within = Annotated[float, option("With --from: the loss in percentage points that the plan must stay below.", default=True)]
+SearchesFolder = Annotated[Path | None, option("Folder that keeps scans and searches.", default=SEARCHES)]
+Device = Annotated[str, option("auto, cpu, cuda or cuda:N.", default=True)]
+Threads = Annotated[int | None, option("Threads a process computes with.", default="as many as cores, 1 beside other workers")]
+Workers = Annotated[int | None, option("Processes that run searches.", default="as many as cores")]
+Scheduler = Annotated[str | None, option("Run searches there: a dask scheduler's address, or a YAML file of params/cluster.")]
+OwnNetwork = Annotated[
+    str | None,
+    option("Whose weights the file holds: a network here, or module:factory of your own.", default="what the file says, if here"),
+]
+Input = Annotated[str | None, option("Shape of one image, such as 1,32,32, where no data are given.", metavar="SHAPE")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def numbers(text: str) -> list[int] | None:
+    """Whole numbers between commas, such as 3,5,8; None for any other text."""
+    return [int(number) for number in text.split(",") if number] if re.fullmatch(r"\d+(,\d+)*,?", text) else None
+
+
+def ks(text: str) -> dict:
+    """The k to try, as `Setting` takes them: every one up to `k_max`, or a tuple `ks`. Raises `UserError` for other texts."""
+    from weightlab import clustering
+
+    found = numbers(text)
+    if ends := re.fullmatch(r"(\d+):(\d+)(?::([1-9]\d*))?", text):
+        first, last, step = int(ends[1]), int(ends[2]), int(ends[3] or 1)
+        clustering.check_k(last)
+        found = list(range(first, last + 1, step))
+    if not found:
+        raise UserError(f"k must be a range such as 1:50 or 1:64:4, or a list such as 2,4,8,16, got {text!r}")
+    every = found == list(range(1, len(found) + 1))
+    return {"k_max": found[-1]} if every else {"ks": tuple(found)}
+
+
+def pair(name: str, text: str) -> tuple[float, float]:
+    """An accuracy (fraction) and a rate; raises `UserError` for any other text."""
+    try:
+        accuracy, rate = (float(part) for part in text.split(","))
+        if not (math.isfinite(accuracy) and math.isfinite(rate)):
+            raise ValueError(text)
+    except ValueError:
+        raise UserError(f"{name} must be an accuracy (fraction) and a rate, such as {TARGET}, got {text!r}") from None
+    return accuracy, rate
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """The shape of an image; raises `UserError` for any other text."""
+    if not (found := numbers(text)) or len(found) != 3 or 0 in found:
+        raise UserError(f"input must be channels, height and width, such as 1,32,32, got {text!r}")
+    return tuple(found)
+
+
+def folder(given: Path | None, default: str) -> Path:
+    """A folder as the shell means it, or the default below the repository."""
+    from weightlab import paths
+
+    return paths.resolve(default) if given is None else Path(os.path.abspath(given))

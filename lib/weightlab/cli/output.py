@@ -1,0 +1,68 @@
+"""What commands print and write."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weightlab.errors import UserError, choose
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from weightlab.packed_format import Measured
+
+
+def table(frame: "pd.DataFrame") -> None:
+    """Print a table on stdout: as wide as it needs where no terminal sets a width; floats with three decimals."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for name in frame:
+        number = frame[name].dtype.kind in "iuf"
+        shown.add_column(str(name), justify="right" if number else "left", overflow="fold")
+    for row in frame.itertuples(index=False):
+        shown.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
+    width = None if sys.stdout.isatty() else 10_000
+    Console(markup=False, highlight=False, emoji=False, width=width).print(shown)
+
+
+def accuracies(measured: "Iterable[Measured]") -> None:
+    """Print what a packed file says of its accuracy, a line each."""
+    for each in measured:
+        loss = 100 * (each.original - each.packed)
+        print(
+            f"{each.split}: {percent(each.packed)} of {each.images} images, {percent(each.original)} before (loss {loss:.2f} pp)"
+        )
+
+
+def note(sentence: str) -> None:
+    """Say on stderr what is no result."""
+    print(sentence, file=sys.stderr)
+
+
+def check(file: Path, force: bool, kinds: Iterable[str] = ()) -> None:
+    """Raise `UserError`, before work starts, if a file may not be written or is of another kind (ending) than `kinds`."""
+    if kinds:
+        choose("kind of file", file.suffix, kinds)
+    if file.is_dir():
+        raise UserError(f"{file} is a folder; name a file to write")
+    if file.exists() and not force:
+        raise UserError(f"{file} exists; --force overwrites it")
+
+
+def write(file: Path, content: bytes) -> None:
+    """Write a file, whole or not at all; raises `UserError` if it cannot be written."""
+    from weightlab import paths
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        paths.write_whole(file, content)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error}") from error
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"

@@ -1,0 +1,145 @@
+"""Where a command's plan comes from: its text, a file that `tune` wrote, or the best that a search has found."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weightlab.cli import choices, options
+from weightlab.errors import UserError
+
+if TYPE_CHECKING:
+    from weightlab.clustering import Lift
+    from weightlab.specifications import Setting
+
+FILED = ("network", "weights", "dataset", "format", "method", "plan", "spread", "focuses")  # in a plan file
+NARROWING = ("network", "weights", "dataset", "format", "method", "protocol")  # options that choose among searches
+AGREEING = (*NARROWING, "images")  # what searches must agree in, for their losses to be compared
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plan (one int for the whole net), what it is measured on, and the lifted space of each layer's clustering."""
+
+    setting: "Setting"
+    plan: int | list[int]
+    spread: float = 0.0
+    focuses: tuple[float, ...] = ()
+
+    def lifts(self, names: list[str]) -> "dict[str, Lift]":
+        from weightlab.clustering import Lift
+
+        return {name: Lift(focus, self.spread) for name, focus in zip(names, self.focuses, strict=True)} if self.focuses else {}
+
+
+def chosen(said: Mapping) -> Choice:
+    """The plan that options say; raises `UserError` for none, for two, and for options that contradict a file."""
+    text, source = said["plan"], said["source"]
+    if (text is None) == (source is None):
+        raise UserError("say what to do with either --plan or --from a folder of searches")
+    if source is not None:
+        return _from_searches(Path(os.path.abspath(source)), said)
+    if (plan := options.numbers(text)) is not None:
+        plan = plan if "," in text else plan[0]
+        return Choice(choices.setting(said, whole_net=isinstance(plan, int)), plan)
+    if text.endswith(".json"):
+        return _from_file(Path(text), said)
+    raise UserError(
+        f"a plan is numbers of clusters such as 3,5,8,2,4, one number for the whole net, or a .json file of tune, got {text!r}"
+    )
+
+
+def filed(choice: Choice) -> bytes:
+    """A plan file."""
+    values = {name: getattr(choice.setting, name) for name in FILED[:5]} | {"plan": choice.plan, "spread": choice.spread}
+    return json.dumps(values | {"focuses": list(choice.focuses)}, indent=1).encode()
+
+
+def _from_file(file: Path, said: Mapping) -> Choice:
+    values = _read(file)
+    if wrong := set(values) ^ set(FILED):
+        raise UserError(f"{file} must hold {', '.join(FILED)}, as tune writes them; {', '.join(sorted(wrong))} differs")
+    plan, focuses = values["plan"], values["focuses"]
+    for name, value in _wanted(said).items():
+        if value != values.get(name, value):
+            raise UserError(f"{file} is a plan for {name} {values[name]}, the command says {value}")
+    if not isinstance(plan, int | list) or not isinstance(focuses, list) or len(focuses) not in (0, len(_listed(plan))):
+        raise UserError(f"{file} must hold a plan and as many focuses as it has numbers, got {plan!r} and {focuses!r}")
+    if not all(isinstance(number, int | float) for number in [values["spread"], *focuses]):
+        raise UserError(f"{file} must hold numbers as spread and focuses, got {values['spread']!r} and {focuses!r}")
+    fixed = {name: values[name] for name in FILED[:5]}
+    return Choice(choices.setting(said, **fixed, whole_net=isinstance(plan, int)), plan, values["spread"], tuple(focuses))
+
+
+def _from_searches(folder: Path, said: Mapping) -> Choice:
+    """The plan of highest storage rate that loses less than `within` where it was chosen."""
+    import pandas as pd
+
+    from weightlab.run_folder import RunFolder
+    from weightlab.specifications import PROTOCOLS, from_description
+
+    values = _narrowed(folder, _wanted(said))
+    records = {place: RunFolder(place).records() for place in values}
+    found = [table.assign(place=place) for place, table in records.items() if table is not None]
+    if not found:
+        raise UserError(f"no search in {folder} is complete; run `weightlab search` on, then compress")
+    table, within = pd.concat(found, ignore_index=True), said["within"]
+    good = table[table["loss_pp"] < within].sort_values(["storage_rate", "loss_pp"], ascending=[False, True], kind="stable")
+    if good.empty:
+        raise UserError(
+            f"none of the {len(table)} plans in {folder} loses less than {within:g} pp; the least is {table['loss_pp'].min():.2f} pp"
+        )
+    best = good.iloc[0]
+    spec, plan = from_description(values[best["place"]]), best["plan"].tolist()
+    print(f"plan {','.join(map(str, plan))}: the best of {len(table)} within {within:g} pp on {PROTOCOLS[spec.protocol]}")
+    setting = spec if said["images"] is None else replace(spec, images=said["images"])
+    return Choice(setting, plan[0] if spec.whole_net else plan)
+
+
+def _narrowed(folder: Path, wanted: Mapping) -> dict[Path, dict]:
+    """Descriptions of the searches in a folder that are of what is wanted, by their folders; they agree in what losses depend on."""
+    places = (
+        [folder] if (folder / "specification.json").exists() else [each.parent for each in folder.glob("*/specification.json")]
+    )
+    if not places:
+        raise UserError(f"{folder} is neither a search's folder (with a specification.json) nor a folder of such")
+    values = {place: _read(place / "specification.json") for place in sorted(places)}
+    for name, value in wanted.items():
+        there = dict.fromkeys(str(each.get(name)) for each in values.values())
+        values = {place: each for place, each in values.items() if each.get(name) == value}
+        if not values:
+            raise UserError(f"no search in {folder} is of {name} {value}; there: {', '.join(there)}")
+    for name in AGREEING:
+        there = dict.fromkeys(str(each.get(name)) for each in values.values())
+        if len(there) > 1:
+            raise UserError(
+                f"{folder} holds searches of several kinds of {name} ({', '.join(there)}); "
+                f"choose one by an option, or give the folder of one search"
+            )
+    return values
+
+
+def _wanted(said: Mapping) -> dict:
+    """What options say of the kind of search, as descriptions hold it."""
+    from weightlab import data, own_networks
+
+    found = {name: value for name, value in choices.given(said).items() if name in NARROWING}
+    if "weights" in found:
+        found["weights"] = own_networks.absolute(found["weights"])
+    return found | ({"dataset": data.check(found["dataset"])} if "dataset" in found else {})
+
+
+def _read(file: Path) -> dict:
+    try:
+        values = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file} must hold a mapping, got {type(values).__name__}")
+    return values
+
+
+def _listed(plan: int | list[int]) -> list[int]:
+    return [plan] if isinstance(plan, int) else plan

@@ -1,0 +1,57 @@
+"""`weightlab scan`: which numbers of clusters each layer can bear alone."""
+
+import typer
+
+from weightlab.cli import choices, options, output
+
+
+def scan(
+    ctx: typer.Context,
+    network: options.Network = None,
+    weights: options.Weights = None,
+    data: options.Data = None,
+    images: options.Images = None,
+    format: options.Format = None,
+    method: options.Method = None,
+    protocol: options.Protocol = None,
+    k: options.Ks = None,
+    whole_net: options.WholeNet = None,
+    threshold: options.Threshold = None,
+    folder: options.SearchesFolder = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Print which k each layer can bear alone."""
+    import pandas as pd
+
+    from weightlab import space
+    from weightlab.runs import Runner
+    from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS, Specification
+
+    setting = choices.setting(ctx.params)
+    least = Specification.threshold if threshold is None else choices.threshold(threshold)
+    runner = Runner(options.folder(folder, options.SEARCHES), device, threads)
+    table, evaluator = runner.scan(setting), runner.evaluator(setting)
+    chooser = PROTOCOLS[setting.protocol]
+    allowed = {}
+    for layer, rows in table.groupby("layer"):
+        allowed[layer] = rows["k"] if least is None else rows.loc[rows[f"{chooser}_accuracy"] >= least, "k"]
+    names = evaluator.codebooks.names
+    shown = {"layer": names, "weights": evaluator.codebooks.weights, "allowed": [len(ks) for ks in allowed.values()]}
+    output.table(pd.DataFrame(shown | {"k": [ranges(ks) for ks in allowed.values()]}))
+    unshared = zip(RECORDED_SPLITS, evaluator.baseline(), evaluator.images, strict=True)
+    print("unshared: " + ", ".join(f"{output.percent(value)} of {n} images of {split}" for split, value, n in unshared))
+    print(f"allowed is a k with at least {'any accuracy' if least is None else output.percent(least)} on {chooser}; ", end="")
+    print(f"kept in {runner.folder}")
+    space.reduce(table, f"{chooser}_accuracy", -1 if least is None else least)  # says what to do where a layer has none
+
+
+def ranges(ks) -> str:
+    """Ascending k in short, such as 3-8, 10; "none" where there are none."""
+    found = []
+    for k in map(int, ks):
+        if found and found[-1][1] == k - 1:
+            found[-1][1] = k
+        else:
+            found.append([k, k])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found) or "none"

@@ -1,0 +1,126 @@
+"""`weightlab search`: the best k for every layer."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from weightlab.cli import choices, options, output
+from weightlab.cli.options import option
+from weightlab.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from weightlab.specifications import Specification
+
+SHOWN = 5  # plans
+
+
+def search(
+    ctx: typer.Context,
+    network: options.Network = None,
+    weights: options.Weights = None,
+    data: options.Data = None,
+    images: options.Images = None,
+    format: options.Format = None,
+    method: options.Method = None,
+    protocol: options.Protocol = None,
+    objective: Annotated[str | None, option("The rate to aim at: storage or layer_mean.", default="storage")] = None,
+    k: options.Ks = None,
+    whole_net: options.WholeNet = None,
+    threshold: options.Threshold = None,
+    search: Annotated[str | None, option("genetic, particle_swarm, black_hole or random.", default="genetic")] = None,
+    population: Annotated[int | None, option("Plans in a generation.", default="the search's own")] = None,
+    iterations: Annotated[int | None, option("Generations, in place of a budget.")] = None,
+    budget: Annotated[int | None, option("Evaluations, repeats included.", default="400")] = None,
+    set: Annotated[list[str] | None, option("Another setting of the search, such as mutation=0.1.", metavar="NAME=VALUE")] = None,
+    target: Annotated[str | None, option("The accuracy (fraction) and rate to aim at.", default=options.TARGET)] = None,
+    target_form: Annotated[str | None, option("fixed, or how it moves: batch or pointwise.", default="fixed")] = None,
+    target_limit: Annotated[str | None, option("Only plans beyond move the target.", default="0.97,1")] = None,
+    target_offset: Annotated[str | None, option("How far beyond the best it moves.", default="0.001,0.1")] = None,
+    seed: options.Seed = None,
+    runs: Annotated[int, option("Searches, each with the next seed.", default=True)] = 1,
+    folder: options.SearchesFolder = None,
+    plot: Annotated[Path | None, option("Write loss against rate of all plans as a PNG file.", metavar="FILE.png")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show that plot in this machine's viewer.")] = False,
+    config: Annotated[
+        Path | None,
+        option("Take options from a YAML file; those given here go first.", metavar="FILE", callback=choices.load, is_eager=True),
+    ] = None,
+    save_config: Annotated[Path | None, option("Write all options as such a file.", metavar="FILE")] = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+) -> None:
+    """Search for the best plan; what was stopped goes on."""
+    from weightlab.runs import Runner
+
+    specs = choices.specifications(ctx)
+    if plot is not None:
+        output.check(plot, True, (".png",))
+    place = options.folder(folder, options.SEARCHES)
+    if save_config is not None:
+        output.check(save_config, True)
+        choices.save(save_config, specs[0], runs, place)
+    runner = Runner(place, device, threads, workers=workers, scheduler=scheduler)
+    _tell_begun(place, specs)
+    records = runner.run_all(specs)
+    found = best(records)
+    _print(found, records, specs[0])
+    print(f"kept in {', '.join(str(place / spec.hash) for spec in specs[:3])}{' ...' * (len(specs) > 3)}")
+    if plot is not None or show:
+        _draw(records, found, plot or place / specs[0].hash / "loss_by_rate.png", show)
+
+
+def best(records: "pd.DataFrame") -> "pd.DataFrame":
+    """The acceptable plans of highest storage rate, each once."""
+    from weightlab import analysis
+
+    order = {"by": ["storage_rate", "loss_pp"], "ascending": [False, True], "kind": "stable"}
+    plans = analysis.acceptable(records).assign(plan=lambda table: table["plan"].map(tuple))
+    return plans.sort_values(**order).drop_duplicates("plan").head(SHOWN)
+
+
+def _tell_begun(folder: Path, specs: "list[Specification]") -> None:
+    from weightlab import status
+
+    rows = status.survey(folder, [spec.hash for spec in specs])
+    for row in rows[rows["evaluations"] > 0].itertuples():
+        if row.state == "complete":
+            output.note(f"the search with seed {row.seed} is complete and only read")
+        else:
+            output.note(f"the search with seed {row.seed} goes on after {row.evaluations} of {row.budget} evaluations")
+
+
+def _print(found: "pd.DataFrame", records: "pd.DataFrame", spec: "Specification") -> None:
+    import pandas as pd
+
+    from weightlab import analysis
+    from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS
+
+    chooser, limit = PROTOCOLS[spec.protocol], analysis.ACCEPTABLE_LOSS_PP
+    if not len(found):
+        print(
+            f"none of {len(records)} plans loses less than {limit:g} pp on {chooser}; the least is {records['loss_pp'].min():.2f}"
+        )
+        return
+    shown = {"plan": [",".join(map(str, plan)) for plan in found["plan"]]}
+    shown |= {name.replace("_", " "): found[name].to_numpy() for name in ("storage_rate", "layer_mean_rate")}
+    shown |= {f"loss on {split} [pp]": found[f"{split}_loss_pp"].to_numpy() for split in RECORDED_SPLITS}
+    output.table(pd.DataFrame(shown))
+    print(f"of {len(records)} plans, {len(analysis.acceptable(records))} lose less than {limit:g} pp on {chooser}, which chose")
+
+
+def _draw(records: "pd.DataFrame", found: "pd.DataFrame", file: Path, show: bool) -> None:
+    import io
+
+    from weightlab import figures
+
+    buffer = io.BytesIO()
+    figures.all_plans(records, "storage_rate", found.head(1)).savefig(buffer, format="png", dpi=150)
+    output.write(file, buffer.getvalue())
+    print(f"plot: {file}")
+    if show and typer.launch(str(file)):
+        raise UserError(f"no viewer of pictures could be started here; the plot is {file}")
