@@ -68,8 +68,15 @@ def number():
     return 3
 
 
-def several():
-    return Several()
+class Named(nn.Module):
+    """Its `sequence` is not the method that says how a network is one."""
+
+    def __init__(self):
+        super().__init__()
+        self.sequence = constant()
+
+    def forward(self, images):
+        return self.sequence(images)
 
 
 class Several(nn.Module):
@@ -438,6 +445,7 @@ WRONG_FOLDERS = {
     "c.png is not a readable picture": _cut_short,
     "d.tif must have 8 bits for each value, got PIL's mode I;16": lambda f: _save(f / "a" / "d.tif", mode="I;16"),
     "deeper is a folder where only pictures may be; splits are called train, validation": lambda f: (f / "a/deeper").mkdir(),
+    "cannot be read: .*gone.png": lambda f: (f / "a" / "gone.png").symlink_to(f / "nowhere.png"),
     "empty holds no pictures": lambda f: (f / "empty").mkdir(),
     "must hold folders of classes, or validation and test .* got a, b, test": lambda f: _save(f / "test" / "a" / "0.png"),
 }
@@ -493,11 +501,20 @@ def test_a_grid_reads_weights_and_data_once():
     [
         ("own_net:few", "Sequential has 3 outputs, but digits.npz@.{8} has images of class 9"),
         ("own_net:wide", r"must give logits of shape \(2, classes\) for 2 images, got \(2, 5, 2\)"),
-        ("own_net:several", "must give logits .* got tuple"),
+        ("own_net:Several", "must give logits .* got tuple"),
     ],
 )
 def test_a_network_whose_outputs_do_not_fit_is_refused(network, sentence):
     refused(sentence, runs.evaluator, Setting(network, dataset="digits.npz"), device="cpu", threads=1)
+
+
+def test_a_network_may_use_the_name_sequence_for_something_else():
+    plans = [[1], [3]]
+    counts = [
+        runs.evaluator(Setting(network, dataset="digits.npz"), device="cpu", threads=1).correct(plans)
+        for network in ("own_net:Named", "own_net:constant")
+    ]
+    np.testing.assert_array_equal(*counts)
 
 
 def test_images_that_the_network_cannot_take_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import inspect
 import json
 import pickle
 import urllib.request
@@ -283,8 +284,9 @@ def stages(model: nn.Module) -> list[nn.Module]:
     A network says how it is a sequence by a method `sequence()` (those of this module have one); `nn.Sequential` is known; any
     other network is a single stage.
     """
-    if hasattr(model, "sequence"):
-        parts = model.sequence()
+    method = getattr(model, "sequence", None)  # in a user's own network this may be a submodule, or take arguments
+    if inspect.ismethod(method) and not inspect.signature(method).parameters:
+        parts = method()
     elif type(model) is nn.Sequential:
         parts = list(model)
     else:

@@ -38,11 +38,15 @@ def absolute(path: str | Path) -> str | None:
 
 def identity(path: str) -> str:
     """SHA-256 of an `.npz` file, or of all pictures of a folder and their names; files that have not changed are read once."""
-    place = Path(path)
-    files = [place] if place.is_file() else [file for files in _pictures(place).values() for file in files]
-    names = ["" if file == place else file.relative_to(place).as_posix() for file in files]
-    stats = [file.stat() for file in files]
-    return _digest(path, tuple(names), tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+    try:
+        if os.path.isfile(path):
+            names, stats = [""], [os.stat(path)]
+        else:
+            entries = [entry for entries in _pictures(Path(path)).values() for entry in entries]
+            names, stats = [entry.path.removeprefix(f"{path}/") for entry in entries], [entry.stat() for entry in entries]
+        return _digest(path, tuple(names), tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
 
 
 @lru_cache(maxsize=32)
@@ -119,7 +123,7 @@ def _channels_first(images: np.ndarray, name: str) -> np.ndarray:
 
 
 def _load_pictures(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    pictures = _pictures(folder)
+    pictures = {part: [Path(entry.path) for entry in entries] for part, entries in _pictures(folder).items()}
     everything = [file for files in pictures.values() for file in files]
     numbers = {name: number for number, name in enumerate(sorted({file.parent.name for file in everything}))}
     mode = _common_mode(everything)
@@ -134,7 +138,7 @@ def _load_pictures(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, np.array([numbers[file.parent.name] for file in files])
 
 
-def _pictures(folder: Path) -> dict[str, list[Path]]:
+def _pictures(folder: Path) -> dict[str, list[os.DirEntry]]:
     """Files of each split, by class and name; of the one split "" where they are not cut into splits."""
     names = [entry.name for entry in _entries(folder) if entry.is_dir()]
     parts = {name: folder / name for name in SPLITS if name in names} or {"": folder}
@@ -148,13 +152,13 @@ def _pictures(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _files(entry: os.DirEntry) -> list[Path]:
+def _files(entry: os.DirEntry) -> list[os.DirEntry]:
     if not (entries := _entries(entry.path)):
         raise UserError(f"{entry.path} holds no pictures; delete it or fill it, because classes are numbered by their folders")
     for inner in entries:
         if inner.is_dir():
             raise UserError(f"{inner.path} is a folder where only pictures may be; splits are called {', '.join(SPLITS)}")
-    return [Path(inner.path) for inner in entries]
+    return entries
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry]:
