@@ -34,7 +34,7 @@ MODELS := models/lenet5_tanh.safetensors models/lenet5_relu.safetensors
 STAND_IN := models/mobilenet_v2_fashion.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help env data models retrain experiments experiment status lab test bench bench-faults lint format clean
+.PHONY: help env data models retrain experiments experiment status lab test bench bench-faults bench-files lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
@@ -91,6 +91,9 @@ bench: $(ENV) $(MNIST) $(MODELS) ## measure the evaluation engine (about 6 minut
 
 bench-faults: $(ENV) $(MNIST) $(MODELS) ## kill, fill, flip and interrupt long runs; measure two workers (about 30 minutes)
 	$(RUN) benchmarks/faults.py
+
+bench-files: $(ENV) $(MODELS) $(STAND_IN) ## measure packed files, hold them against coremltools, read 100 000 mutated ones (about 20 minutes)
+	$(RUN) benchmarks/files.py
 
 lint: $(ENV) ## check style
 	$(RUN) -m ruff check .

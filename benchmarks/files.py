@@ -1,0 +1,258 @@
+"""How large files are, how long they take, and what becomes of mutated ones: `make bench-files`.
+
+Three networks under the plans below in every number format, as safetensors, gzip, packed files and ONNX, held against what the storage
+rate promises; the same networks palettized by coremltools, in an environment of its own; seconds to pack and unpack; and 100 000 mutated
+files, each of which must be refused or be a good network. The last line is one JSON object.
+"""
+
+import argparse
+import gzip
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import fuzzing
+import pandas as pd
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from weightlab import floats, models, onnx_files, packing, paths, sharing
+
+PLANS = {  # of the LeNets those of the thesis's table B.1, one of k <= 16 and one with more
+    "lenet5_tanh": [[3, 3, 8, 2, 2], [3, 35, 3, 2, 2]],
+    "lenet5_relu": [[3, 4, 6, 4, 7], [2, 50, 10, 21, 4]],
+    "mobilenet_v2_fashion": [[64] * 53],
+}
+SHAPES = {"lenet5_tanh": (1, 1, 32, 32), "lenet5_relu": (1, 1, 32, 32), "mobilenet_v2_fashion": (1, 1, 64, 64)}
+HEADERS = {"lenet5_tanh": 3 << 10, "lenet5_relu": 3 << 10, "mobilenet_v2_fashion": 48 << 10}  # bytes, at most
+GRAPH = 64 << 10  # bytes of an ONNX file besides labels and what is not shared, at most
+ONE_K = {"lenet5_tanh": 4, "lenet5_relu": 4, "mobilenet_v2_fashion": 6}  # bits of labels that coremltools knows too
+ROUNDS = 5
+PEER = "coremltools==9.0"
+PATIENCE_S = 600  # for coremltools to be installed, or to finish
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------------------
+
+
+def sizes(folder: Path) -> pd.DataFrame:
+    """A row per network, plan and format: bytes of each kind of file, rates, and `broken`, the bounds that do not hold."""
+    rows = []
+    for network, plans in PLANS.items():
+        model, example = models.load(network), torch.zeros(SHAPES[network])
+        plain = save({name: value.contiguous() for name, value in model.state_dict().items()})
+        common = {
+            "network": network,
+            "original_bytes": len(plain),
+            "gzip_bytes": len(gzip.compress(plain, 9)),
+            "onnx_original_bytes": onnx_files.export(model, {}, example, folder / "before.onnx").stat().st_size,
+        }
+        for format in floats.FORMATS:
+            books = sharing.codebooks(model, plans[0], format)
+            for plan in plans:
+                rows.append(common | {"plan": _text(plan), "format": format} | _sizes(network, model, plan, books, folder))
+                tell(f"{network} {rows[-1]['plan']} {format}: {rows[-1]['coded_bytes']} of {len(plain)} bytes")
+    return pd.DataFrame(rows)
+
+
+def _sizes(network: str, model: nn.Module, plan: list[int], books: sharing.Codebooks, folder: Path) -> dict:
+    """Bytes and rates of one plan; header, payload and rates are those of the entropy-coded file."""
+    options = {"packed": {"entropy_coded": False}, "coded": {}, "halved": {"rest": "float16"}}
+    files = {
+        kind: packing.write(folder / kind, model, plan, books.format, codebooks=books, network=network, **changed)
+        for kind, changed in options.items()
+    }
+    summaries, coded = {kind: file.summary() for kind, file in files.items()}, files["coded"]
+    onnx = (
+        onnx_files.export(coded.load(model), coded.shared(), torch.zeros(SHAPES[network]), folder / "after.onnx").stat().st_size
+    )
+    labels = sum((0.55 if group.k <= 16 else 1.05) * group.size for group in coded.details.groups)
+    bounds = {
+        "payload <= predicted": all(each["payload_bytes"] <= each["predicted_bytes"] for each in summaries.values()),
+        f"header <= {HEADERS[network]}": all(each["header_bytes"] <= HEADERS[network] for each in summaries.values()),
+        "ONNX": onnx <= labels + summaries["coded"]["rest_bytes"] + GRAPH,
+    }
+    shown = ("header_bytes", "payload_bytes", "predicted_bytes", "rest_bytes", "storage_rate", "file_rate")
+    return {
+        **{f"{kind}_bytes": each["file_bytes"] for kind, each in summaries.items()},
+        "onnx_bytes": onnx,
+        **{key: summaries["coded"][key] for key in shown},
+        "broken": ", ".join(bound for bound, kept in bounds.items() if not kept),
+    }
+
+
+def _text(plan: list[int]) -> str:
+    return f"{len(plan)} x {plan[0]}" if len(plan) > 5 and len(set(plan)) == 1 else str(plan)
+
+
+# --- coremltools ----------------------------------------------------------------------------------------------------------------
+
+
+def coremltools_sizes(folder: Path) -> dict | str:
+    """By network: bytes of the palettized package, and of ours at the same k; or why coremltools cannot be had.
+
+    Both store centroids and all that is not shared as float16; coremltools has merged batch norm into the weights by then.
+    """
+    try:
+        python = _peer_environment()
+        return {network: _palettized(python, network, bits, folder / network) for network, bits in ONE_K.items()}
+    except (OSError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", None) or str(error)
+        return f"not measured: {' '.join(told.split())[-300:]}"
+
+
+def _peer_environment() -> Path:
+    """The Python of an environment in build/ that has coremltools, and torch in the version of this one."""
+    folder = paths.root() / "build" / "coremltools-venv"
+    python, complete = folder / "bin" / "python", folder / ".complete"
+    if not complete.exists():
+        torch_version = version("torch").split("+")[0]
+        _run(sys.executable, "-m", "venv", "--clear", folder)
+        _run(python, "-m", "pip", "install", "--quiet", PEER, f"torch=={torch_version}", "scikit-learn", "setuptools")
+        complete.touch()
+    return python
+
+
+def _palettized(python: Path, network: str, bits: int, folder: Path) -> dict:
+    folder.mkdir()
+    model, shape = models.load(network), SHAPES[network]
+    torch.jit.trace(model, torch.zeros(shape)).save(folder / "traced.pt")
+    script = Path(__file__).with_name("coremltools_size.py")
+    told = _run(python, script, folder / "traced.pt", ",".join(map(str, shape)), str(bits), folder)
+    plan = [1 << bits] * len(models.layers(model))
+    ours = packing.pack(model, plan, "float16", rest="float16", network=network)
+    result = json.loads(told.splitlines()[-1]) | {"plan": _text(plan), "packed_bytes": len(ours)}
+    tell(f"{network} {result['plan']}: coremltools {result['after_bytes']} bytes, packed {result['packed_bytes']}")
+    return result
+
+
+def _run(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE_S).stdout
+
+
+# --- seconds --------------------------------------------------------------------------------------------------------------------
+
+
+def seconds(network: str, model: nn.Module, folder: Path) -> tuple[dict, float]:
+    """Medians for MobileNet_v2 at k = 64: to pack, with codebooks at hand and without, and to unpack."""
+    plan, file = [64] * len(models.layers(model)), folder / f"{network}.safetensors"
+    books = sharing.codebooks(model, plan, "float16")
+    packing.write(file, model, plan, "float16", codebooks=books)
+    pack_s = {
+        "codebooks at hand": _median(lambda: packing.write(file, model, plan, "float16", codebooks=books)),
+        "with clustering": _median(lambda: packing.write(file, model, plan, "float16")),
+    }
+    unpack_s = _median(lambda: packing.read(file).state_dict())
+    tell(f"{network}: packed in {pack_s} s, unpacked in {unpack_s} s")
+    return pack_s, unpack_s
+
+
+def _median(function: Callable[[], object]) -> float:
+    took = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        function()
+        took.append(time.perf_counter() - started)
+    return round(statistics.median(took), 3)
+
+
+# --- mutated files --------------------------------------------------------------------------------------------------------------
+
+
+def originals() -> list[bytes]:
+    """Packed files of all three networks and a tiny one, in every format, with all codings."""
+    torch.manual_seed(0)
+    tiny = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3)).eval()
+    made = []
+    for format in floats.FORMATS:
+        made += [packing.pack(tiny, plan, format, rest=rest) for plan, rest in (([5, 1], "as it was"), (3, "float16"))]
+        for network in ("lenet5_tanh", "lenet5_relu"):
+            model, plan = models.load(network), PLANS[network][0]
+            made.append(packing.pack(model, plan, format, network=network))
+            made.append(packing.pack(model, PLANS[network][1], format, entropy_coded=False, rest="float16"))
+        made.append(
+            packing.pack(
+                model, [2, 300, 17, 1, 50], format, accuracy=[{"split": "test", "images": 5000, "original": 0.98, "packed": 0.97}]
+            )
+        )
+        made.append(packing.pack(model, 6, format))
+    mobilenet = models.load("mobilenet_v2_fashion")
+    return [*made, packing.pack(mobilenet, 12, "float16"), packing.pack(mobilenet, [64] * 53, "float8_e4m3", entropy_coded=False)]
+
+
+def mutated_files(count: int) -> fuzzing.Survey:
+    """Read them, and print what became of them."""
+    keep = paths.outputs() / "bench" / "mutated"
+    found = fuzzing.survey(originals(), count, keep, tell)
+    print("accepted:")
+    for text, times in found.accepted.most_common():
+        print(f"{times:8d}  {text}")
+    print(f"refused, {len(found.refusals)} reasons:")
+    for text, times in found.refusals.most_common(40):
+        print(f"{times:8d}  {text}")
+    tell(
+        f"{found.survived} of {found.tried} mutated files survived; slowest {found.slowest_s:.2f} s, "
+        f"memory grown by {found.growth_bytes / 2**20:.0f} MiB at most"
+    )
+    if found.failures:
+        tell(f"files that were not survived lie in {keep}, named by their seeds")
+    return found
+
+
+def tell(text: str) -> None:
+    print(f"{time.monotonic() - STARTED:6.0f} s  {text}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mutations", type=int, default=100_000, help="mutated files to read")
+    parser.add_argument("--csv", type=Path, help="where to write the table of sizes")
+    arguments = parser.parse_args()
+    if arguments.csv:
+        arguments.csv.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table = sizes(folder)
+        if arguments.csv:
+            paths.write_whole(arguments.csv, table.drop(columns="broken").to_csv(index=False).encode())
+        print(table.drop(columns="broken").round(2).to_string(index=False))
+        stand_in, imagenet = models.load("mobilenet_v2_fashion"), models.build("mobilenet_v2")
+        timed = {
+            "mobilenet_v2_fashion": seconds("mobilenet_v2_fashion", stand_in, folder),
+            "mobilenet_v2, initial weights": seconds("mobilenet_v2", imagenet, folder),
+        }
+        peer = coremltools_sizes(folder)
+    found = mutated_files(arguments.mutations)
+    for _, row in (broken := table[table["broken"] != ""]).iterrows():
+        tell(f"BOUND BROKEN: {row['network']} {row['plan']} {row['format']}: {row['broken']}")
+    by_network = {
+        network: {
+            format: rows.drop(columns=["network", "format"]).set_index("plan").round(3).to_dict("index")
+            for format, rows in part.groupby("format", sort=False)
+        }
+        for network, part in table.groupby("network", sort=False)
+    }
+    result = {
+        "sizes": by_network,
+        "coremltools": peer,
+        "pack_s": {network: pack_s for network, (pack_s, _) in timed.items()},
+        "unpack_s": {network: unpack_s for network, (_, unpack_s) in timed.items()},
+        "mutated_files_tried": found.tried,
+        "mutated_files_survived": found.survived,
+        "seconds": round(time.monotonic() - STARTED),
+    }
+    print(json.dumps(result))
+    if len(broken) or found.survived < found.tried:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    STARTED = time.monotonic()
+    main()

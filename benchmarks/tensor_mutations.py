@@ -1,0 +1,200 @@
+"""Changes of the tensors of a packed file, and of metadata together with them; a part of `mutations`."""
+
+import random
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+
+import numpy as np
+import zstandard
+
+from weightlab import accounting, floats, packed_format
+
+Tensors = dict[str, tuple[str, list[int], bytes]]  # by name: type, shape, content
+WIDTHS = packed_format.REST | {"F8_E4M3": 1}
+TYPES = [*WIDTHS, "F8_E5M2", "U64", "C64", "F4", "f32"]  # some of them unknown to the format
+BOMB = 64 << 20  # bytes of zeros in a frame of a few kilobytes
+LARGEST = 1 << 22  # labels of one group, beyond those of the networks here
+
+
+# --- changes after which a file agrees with itself, or nearly: it gets far, or is a good one -----------------------------------
+
+
+def edit_consistently(values: dict, tensors: Tensors, chance: random.Random) -> None:
+    """One change after which metadata and tensors still go together in part: such files get far, or are good ones."""
+    with suppress(KeyError, TypeError, ValueError, IndexError, AttributeError):  # an earlier change took away what it is about
+        chance.choice(CONSISTENT)(values, tensors, chance)
+
+
+def _other_k(values: dict, tensors: Tensors, chance: random.Random) -> None:
+    """Another number of clusters, with the bits that belong to it, and mostly with labels of so many bits."""
+    number = chance.randrange(len(values["groups"]))
+    group, old = values["groups"][number], values["groups"][number]["bits"]
+    group["k"] = k = chance.choice([1, 2, 3, group["k"] + 1, 16, 17, 256, 257, 65_536, chance.randint(1, 65_536)])
+    group["bits"] = int(accounting.key_bits(k))
+    if isinstance(values["plan"], list):
+        values["plan"][number] = k
+    else:
+        values["plan"] = k
+    name, n = _name(values, number), _size(group)
+    if chance.random() < 0.7:
+        labels = _labels(tensors, name, group["coding"], n, old)
+        coding = "none" if k == 1 else chance.choice(["packed", "zstd"])
+        _store(tensors, name, group, labels if k > 1 else None, coding)
+
+
+def _other_coding(values: dict, tensors: Tensors, chance: random.Random) -> None:
+    number = chance.randrange(len(values["groups"]))
+    group, name = values["groups"][number], _name(values, number)
+    coding = chance.choice(["packed", "zstd", "none"])
+    if chance.random() < 0.5:
+        labels = _labels(tensors, name, group["coding"], _size(group), group["bits"])
+        if chance.random() < 0.3:
+            labels[chance.randrange(len(labels))] = chance.choice([labels.max() + 1, (1 << group["bits"]) - 1])
+        _store(tensors, name, group, labels, coding)
+    group["coding"] = coding
+
+
+def _other_format(values: dict, tensors: Tensors, chance: random.Random) -> None:
+    """Another number format, mostly with centroids of so many bytes: their bits as they fall, NaN among them."""
+    values["format"] = chance.choice(list(floats.FORMATS))
+    if chance.random() < 0.7:
+        dtype = {"float32": "F32", "float16": "F16", "float8_e4m3": "F8_E4M3", "float8_thesis": "U8"}[values["format"]]
+        width = floats.get(values["format"]).bits // 8
+        for name, (_, shape, part) in list(tensors.items()):
+            if name.endswith(":centroids"):
+                stretched = (part * 4)[: shape[0] * width]
+                tensors[name] = dtype, shape, stretched
+
+
+def _other_shape(values: dict, tensors: Tensors, chance: random.Random) -> None:
+    """A weight of another shape: of the same size, of nearly the same, or so large that it must not be believed."""
+    weights = chance.choice(values["groups"])["weights"]
+    entry = chance.choice(weights)
+    n = int(np.prod(entry[1]))
+    shapes = [
+        [n],
+        [1, n],
+        [n, 1, 1],
+        entry[1][::-1],
+        [n + 1],
+        [n - 1],
+        [n, 2],
+        [1 << 20, 1 << 20],
+        [1 << 62] * 8,
+        [10**6, 15],
+    ]
+    entry[1] = chance.choice(shapes)
+
+
+def _regrouped(values: dict, tensors: Tensors, chance: random.Random) -> None:
+    """Groups in another order, one lost, one twice, or two made one."""
+    groups, plan = values["groups"], values["plan"] if isinstance(values["plan"], list) else [values["plan"]]
+    order = list(range(len(groups)))
+    kind = chance.choice(["shuffle", "lose", "twice", "join"])
+    if kind == "shuffle":
+        chance.shuffle(order)
+    elif kind == "lose":
+        order.pop(chance.randrange(len(order)))
+    elif kind == "twice":
+        order.append(chance.choice(order))
+    else:
+        first, second = groups[chance.choice(order)], groups[chance.choice(order)]
+        first["weights"] = first["weights"] + second["weights"]
+    values["groups"] = [groups[i] for i in order]
+    if isinstance(values["plan"], list):
+        values["plan"] = [plan[i] for i in order]
+
+
+CONSISTENT: list[Callable] = [_other_k, _other_coding, _other_format, _other_shape, _regrouped]
+
+
+def _name(values: dict, number: int) -> str:
+    return "whole net" if isinstance(values["plan"], int) else values["groups"][number]["weights"][0][0]
+
+
+def _size(group: dict) -> int:
+    return sum(int(np.prod(shape)) for _, shape in group["weights"])
+
+
+def _labels(tensors: Tensors, name: str, coding: str, n: int, bits: int) -> np.ndarray:
+    if coding == "none":
+        return np.zeros(min(n, LARGEST), dtype=np.uint16)
+    decode = packed_format.unpack_labels if coding == "packed" else packed_format.expand_labels
+    return decode(np.frombuffer(tensors[f"{name}:labels"][2], dtype=np.uint8), n, bits).astype(np.uint16)
+
+
+def _store(tensors: Tensors, name: str, group: dict, labels: np.ndarray | None, coding: str) -> None:
+    group["coding"] = coding
+    tensors.pop(f"{name}:labels", None)
+    if labels is not None and coding != "none":
+        encode = packed_format.pack_labels if coding == "packed" else packed_format.compress_labels
+        stored = encode(labels, group["bits"]).tobytes()
+        tensors[f"{name}:labels"] = "U8", [len(stored)], stored
+
+
+# --- tensors --------------------------------------------------------------------------------------------------------------------
+
+
+def edit_tensors(tensors: Tensors, others: Tensors, chance: random.Random) -> None:
+    """One tensor replaced, lost, renamed, or of other bytes, shape or type."""
+    if not tensors:
+        return
+    name = chance.choice(list(tensors))
+    dtype, shape, part = tensors[name]
+    kind = chance.choice(["bytes", "values", "length", "type", "shape", "frame", "other", "lose", "rename", "stray"])
+    if kind == "bytes" and part:
+        raw = bytearray(part)
+        for _ in range(chance.randint(1, 8)):
+            raw[chance.randrange(min(len(raw), chance.choice([16, len(raw)])))] = chance.randrange(256)
+        tensors[name] = dtype, shape, bytes(raw)
+    elif kind == "values":
+        pattern = chance.choice(
+            [b"\0", b"\xff", b"\x7f", struct.pack("<f", np.nan), struct.pack("<e", np.inf), chance.randbytes(97)]
+        )
+        tensors[name] = dtype, shape, (pattern * len(part))[: len(part)]
+    elif kind == "length":
+        part = chance.choice([part[:-1], part + b"\0", part * 2, part[: len(part) // 2], b"", part[:-4]])
+        tensors[name] = dtype, [len(part) // WIDTHS.get(dtype, 1)], part
+    elif kind == "type":
+        dtype = chance.choice(TYPES)
+        tensors[name] = dtype, chance.choice([shape, [len(part) // WIDTHS.get(dtype, 1)]]), part
+    elif kind == "shape":
+        tensors[name] = (
+            dtype,
+            chance.choice([[1, *shape], [*shape, 1], shape[::-1], [], [*shape, 0], [1] * 9, [-1, *shape], shape * 2]),
+            part,
+        )
+    elif kind == "frame":
+        labels = chance.choice([each for each in tensors if each.endswith(":labels")] or [name])
+        frame = _frame(tensors[labels][2], chance)
+        tensors[labels] = "U8", [len(frame)], frame
+    elif kind == "other" and others:
+        tensors[name] = others[chance.choice(list(others))]
+    elif kind == "rename":
+        tensors[chance.choice([f"{name}:labels", name.split(":")[0], f"{name}x", "whole net:labels", ""])] = tensors.pop(name)
+    elif kind == "stray":
+        tensors[f"{name}{chance.choice(['.more', ':labels', ':centroids'])}"] = tensors[name]
+    else:
+        del tensors[name]
+
+
+def _frame(stored: bytes, chance: random.Random) -> bytes:
+    """A zstandard frame that lies about the labels it stands for."""
+    n = chance.choice([len(stored), 1, 150, 48_000])
+    zeros = zstandard.ZstdCompressor(level=1).compress(bytes(n))
+    unsaid = zstandard.ZstdCompressor(level=1, write_content_size=False).compress(bytes(n))
+    said = bytearray(_bomb())
+    single = said[4] >> 5 & 1  # without a byte for the window the size follows at once (RFC 8878, 3.1.1.1)
+    said[6 - single : 10 - single] = struct.pack("<I", n)
+    checked = zstandard.ZstdCompressor(level=1, write_checksum=True).compress(bytes(n))
+    return chance.choice(
+        [zeros, unsaid, _bomb(), bytes(said), checked[:-1], zeros + stored, stored + zeros, stored[:-3], stored * 2]
+    )
+
+
+@lru_cache(maxsize=1)
+def _bomb() -> bytes:
+    stream = zstandard.ZstdCompressor(level=1).compressobj(size=BOMB)
+    return b"".join(stream.compress(bytes(1 << 20)) for _ in range(BOMB >> 20)) + stream.flush()
