@@ -3,8 +3,10 @@
 import hashlib
 import json
 import math
+import re
 import struct
 
+import format_reader
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import nn
 
-from weightlab import accounting, data, floats, models, packed_format, packing, sharing, training
+from weightlab import accounting, data, floats, models, packed_format, packing, paths, sharing, training
 from weightlab.clustering import Lift
 from weightlab.errors import UserError
 
@@ -44,7 +46,7 @@ def logits(model, images):
 def edited(content, change=lambda values: None, tensors=lambda found: None):
     """A packed file with other metadata or tensors, and the checksum that belongs to it: what only an attacker does."""
     details, _ = packed_format.parse(content)
-    values, found = details.model_dump() | {"sha256": packed_format.UNSEALED}, load(content)
+    values, found = json.loads(details.model_dump_json()) | {"sha256": packed_format.UNSEALED}, load(content)
     change(values)
     tensors(found)
     return packed_format.seal(save(found, {packed_format.KEY: json.dumps(values, separators=(",", ":"))}))
@@ -188,6 +190,46 @@ def test_the_thesis_float_is_stored_as_its_bits():
         sign, e, m = -1 if code >> 7 else 1, code >> 3 & 15, code & 7
         expected = math.nan if e == 15 else sign * (m / 16 if e == 0 else (1 + m / 8) * 2 ** (e - 1))
         assert value == expected or (math.isnan(value) and math.isnan(expected))
+
+
+# --- the document ---------------------------------------------------------------------------------------------------------------
+
+
+def of_the_document():
+    """The test vector of docs/format.md, put together as the page says."""
+    text = (paths.root() / "docs" / "format.md").read_text()
+    header, data = (
+        re.search(r"```json\n(.*?)\n```", text, re.DOTALL)[1],
+        re.search(r"The data:\n\n```\n(.*?)\n```", text, re.DOTALL)[1],
+    )
+    length = int(re.search(r"padded with spaces to (\d+)\nbytes", text)[1])
+    return struct.pack("<Q", length) + header.encode().ljust(length) + bytes.fromhex(data)
+
+
+def test_the_documents_vector_is_a_packed_file(tmp_path):
+    content = of_the_document()
+    (tmp_path / "file").write_bytes(content)
+    ours = {name: value.tolist() for name, value in packing.read(tmp_path / "file").state_dict().items()}
+    a, b = 0.04998779296875, 0.449951171875
+    assert ours == {"0.weight": [[-1, a, b], [b, -1, a]], "0.bias": [1.5, -2], "2.weight": [[0.5, 0.5]]}
+    assert ours == {name: value.tolist() for name, value in format_reader.read(content).items()}
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1, bias=False))
+    state = {"0.weight": torch.tensor([[-1, 0.1, 0.5], [0.4, -1, 0]]), "0.bias": torch.tensor([1.5, -2])}
+    model.load_state_dict(state | {"2.weight": torch.tensor([[0.25, 0.75]])})
+    assert packing.pack(model, [3, 1], "float16") == content
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("options", [{}, {"entropy_coded": False}, {"rest": "float16"}])
+def test_a_reader_made_from_the_document_alone_agrees(lenet5, mobilenet, format, options, tmp_path):
+    for model, plan in [(lenet5, [3, 300, 50, 256, 1]), (lenet5, 700), (mobilenet, [1 + layer * 5 % 60 for layer in range(53)])]:
+        packed = packing.write(tmp_path / "file", model, plan, format, **options)
+        theirs = format_reader.read((tmp_path / "file").read_bytes(), zstandard.ZstdDecompressor().decompress)
+        ours = packed.state_dict()
+        assert theirs.keys() == ours.keys()
+        for name, value in ours.items():
+            assert theirs[name].dtype == value.numpy().dtype and (theirs[name] == value.numpy()).all()
+    assert format_reader.metadata((tmp_path / "file").read_bytes())["plan"] == packed.details.plan
 
 
 # --- small ----------------------------------------------------------------------------------------------------------------------
@@ -357,14 +399,15 @@ NAME = "feature_extractor.3.weight"
         (_set(["groups", 1, "bits"], 0), "need 3 bits"),
         (_set(["groups", 1, "coding"], "none"), "has no place in its network"),
         (_set(["groups", 1, "coding"], "lzma"), "groups.1.coding"),
-        (_set(["groups", 1, "weights", NAME], [16, 6, 5, 6]), f"the labels of '{NAME}' are not 2880 labels"),
-        (_set(["groups", 1, "weights", NAME], [1 << 40, 1 << 20]), "would unpack to"),
-        (_set(["groups", 1, "weights", NAME], [1 << 62] * 8), "would unpack to"),
-        (_set(["groups", 1, "weights", NAME], [1] * 9), "groups.1.weights"),
-        (_set(["groups", 1, "weights", NAME], [16, -6, 5, 5]), "groups.1.weights"),
-        (_set(["groups", 1, "weights", NAME], [16, 6.0, 5, 5]), "groups.1.weights"),
-        (_set(["groups", 1, "weights"], {}), "groups.1.weights"),
-        (_set(["groups", 1, "weights"], {"classifier.0.bias": [16, 6, 5, 5]}), "lacks the tensor 'classifier.0.bias:centroids'"),
+        (_set(["groups", 1, "weights", 0, 1], [16, 6, 5, 6]), f"the labels of '{NAME}' are not 2880 labels"),
+        (_set(["groups", 1, "weights", 0, 1], [1 << 40, 1 << 20]), "would unpack to"),
+        (_set(["groups", 1, "weights", 0, 1], [1 << 62] * 8), "would unpack to"),
+        (_set(["groups", 1, "weights", 0, 1], [1] * 9), "groups.1.weights"),
+        (_set(["groups", 1, "weights", 0, 1], []), "groups.1.weights"),
+        (_set(["groups", 1, "weights", 0, 1], [16, -6, 5, 5]), "groups.1.weights"),
+        (_set(["groups", 1, "weights", 0, 1], [16, 6.0, 5, 5]), "groups.1.weights"),
+        (_set(["groups", 1, "weights"], []), "groups.1.weights"),
+        (_set(["groups", 1, "weights", 0, 0], "classifier.0.bias"), "lacks the tensor 'classifier.0.bias:centroids'"),
         (_set(["groups", 1, "error"], -1.0), "groups.1.error"),
         (_set(["groups"], []), "groups"),
         (_set(["format"], "float32"), "the codebook of 'feature_extractor.0.weight' must be 1 to 3 values of float32"),
@@ -496,4 +539,5 @@ def test_mutated_files_are_read_or_refused_and_nothing_else(content, tmp_path_fa
         state = packing.read(file).state_dict()
     except UserError:
         return
-    assert all(value.isfinite().all() for name, value in state.items() if name.endswith("weight"))
+    theirs = format_reader.read(bytes(mutated), zstandard.ZstdDecompressor().decompress)
+    assert all((theirs[name] == value.numpy()).all() for name, value in state.items())

@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 import zstandard
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
@@ -29,7 +30,7 @@ UNPACKED_FLOOR, UNPACKED_TIMES = 64 << 20, 256  # a network may unpack to so man
 REST = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes a value
 
 Count = Annotated[int, Field(ge=1, lt=1 << 63)]
-Shape = Annotated[list[Count], Field(max_length=8)]
+Shape = Annotated[list[Count], Field(min_length=1, max_length=8)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -39,9 +40,9 @@ class _Strict(BaseModel):
 
 
 class Group(_Strict):
-    """Weights that share one codebook: `weights` maps their names to their shapes, in the order of the labels."""
+    """Weights that share one codebook: `weights` are their names and shapes, in the order of the labels."""
 
-    weights: dict[str, Shape] = Field(min_length=1)
+    weights: list[tuple[str, Shape]] = Field(min_length=1)
     k: int = Field(ge=1, le=clustering.K_MAX)
     bits: int = Field(ge=0, le=16)  # of a label: ceil(log2 k)
     coding: Literal["none", "packed", "zstd"]  # of the labels
@@ -50,7 +51,7 @@ class Group(_Strict):
     @property
     def size(self) -> int:
         """Number of weights."""
-        return sum(map(math.prod, self.weights.values()))
+        return sum(math.prod(shape) for _, shape in self.weights)
 
 
 class Measured(_Strict):
@@ -83,7 +84,7 @@ class Details(_Strict):
     @property
     def names(self) -> list[str]:
         """What the tensors of each group are called, before `:labels` and `:centroids`."""
-        return ["whole net"] if isinstance(self.plan, int) else [next(iter(group.weights)) for group in self.groups]
+        return ["whole net"] if isinstance(self.plan, int) else [group.weights[0][0] for group in self.groups]
 
 
 def header_bytes(content: bytes) -> int:
@@ -98,20 +99,21 @@ def parse(content: bytes) -> tuple[Details, dict[str, dict]]:
     """The metadata of a file and its table of tensors (name: dtype, shape, data_offsets); neither has met the data yet."""
     try:
         table = json.loads(content[8 : header_bytes(content)], object_pairs_hook=_once, parse_constant=_no_constant)
-        text = table.pop("__metadata__")[KEY]
+        ((key, text),) = table.pop("__metadata__").items()
+        if key != KEY:
+            raise KeyError(KEY)
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"it has no metadata of weightlab ({type(error).__name__}: {error})") from None
     try:
-        values = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-        version = values["version"]
+        version = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)["version"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise UserError(f"its metadata cannot be read ({type(error).__name__}: {error})") from None
     if isinstance(version, int) and version > VERSION:
         raise UserError(f"it has version {version} of the format, this weightlab reads up to {VERSION}; update weightlab")
     try:
-        return Details.model_validate(values), table
+        return Details.model_validate_json(text), table
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise UserError(f"its metadata is wrong: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -136,6 +138,8 @@ def check(content: bytes, limit_bytes: int | None = None) -> tuple[Details, list
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"its tensors do not fit the file ({' '.join(str(error).split())[:200]})") from None
+    if odd := [name for name, value in tensors.items() if value.dtype == torch.bool and value.view(torch.uint8).gt(1).any()]:
+        raise UserError(f"its tensor {odd[0]!r} of BOOL holds bytes other than 0 and 1")
     books = [_codebook(details, name, group, tensors) for name, group in zip(details.names, details.groups, strict=True)]
     return details, books, tensors
 
@@ -156,7 +160,7 @@ def _check_names(details: Details, table: dict[str, dict]) -> None:
     ks = [group.k for group in details.groups]
     if ([details.plan] if isinstance(details.plan, int) else details.plan) != ks:
         raise UserError(f"its plan {details.plan} is not that of its groups, {ks}")
-    shared = [weight for group in details.groups for weight in group.weights]
+    shared = [weight for group in details.groups for weight, _ in group.weights]
     needed = [f"{name}:centroids" for name in details.names]
     needed += [f"{name}:labels" for name, group in zip(details.names, details.groups, strict=True) if group.coding != "none"]
     if missing := [name for name in needed if name not in table]:
@@ -195,7 +199,7 @@ def _codebook(details: Details, name: str, group: Group, tensors: dict) -> Codeb
     if group.coding == "none":
         return Codebook(centroids, np.zeros(group.size, dtype=np.uint8))
     stored = tensors.pop(f"{name}:labels")
-    if str(stored.dtype) != "torch.uint8" or stored.dim() != 1:
+    if stored.dtype != torch.uint8 or stored.dim() != 1:
         raise UserError(f"the labels of {name!r} must be bytes")
     decode = unpack_labels if group.coding == "packed" else expand_labels
     labels = decode(stored.numpy(), group.size, group.bits)

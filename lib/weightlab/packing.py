@@ -61,8 +61,8 @@ class Packed:
         """By name of a shared weight: centroids, float32 (n,), and labels, unsigned, of the weight's shape."""
         found = {}
         for group, book in zip(self.details.groups, self.books, strict=True):
-            ends = np.cumsum([math.prod(shape) for shape in group.weights.values()])[:-1]
-            for (name, shape), labels in zip(group.weights.items(), np.split(book.labels, ends), strict=True):
+            ends = np.cumsum([math.prod(shape) for _, shape in group.weights])[:-1]
+            for (name, shape), labels in zip(group.weights, np.split(book.labels, ends), strict=True):
                 found[name] = book.centroids, labels.reshape(shape)
         return found
 
@@ -148,7 +148,7 @@ def pack(
         if coding != "none":
             tensors[f"{name}:labels"] = torch.from_numpy(labels.copy())
         error = math.sqrt(book.inertia(books.original(group)) / len(book.labels))
-        groups.append(Group(weights=weights, k=k, bits=bits, coding=coding, error=float(f"{error:.4g}")))
+        groups.append(Group(weights=list(weights.items()), k=k, bits=bits, coding=coding, error=float(f"{error:.4g}")))
         shared |= set(weights)
     tensors |= {name: _rest(value, rest) for name, value in state.items() if name not in shared}
     details = Details(

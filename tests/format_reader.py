@@ -1,0 +1,185 @@
+"""Reader of the packed file, version 1: written from docs/format.md alone, with numpy and the standard library."""
+
+import contextlib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "F8_E4M3": "u1",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "u1",
+}
+CENTROIDS = {"float32": "F32", "float16": "F16", "float8_e4m3": "F8_E4M3", "float8_thesis": "U8"}
+
+
+def _float8(first: int, step: float, unused: slice) -> np.ndarray:
+    """The 256 values of an 8-bit float: exponent e > 0 starts at 2^(e - 1 + first), exponent 0 counts in steps."""
+    exponent, mantissa = np.arange(128) // 8, np.arange(128) % 8
+    size = np.where(exponent > 0, (1 + mantissa / 8) * 2.0 ** (exponent - 1 + first), mantissa * step)
+    size[unused] = np.nan
+    return np.concatenate([size, -size]).astype(np.float32)
+
+
+E4M3, THESIS = _float8(-6, 2**-9, slice(127, None)), _float8(0, 1 / 16, slice(120, None))
+
+
+def _need(condition: bool, text: str) -> None:
+    """Refuse the file unless the condition holds."""
+    if not condition:
+        raise ValueError(text)
+
+
+@contextlib.contextmanager
+def _refusing():
+    """Turn what missing keys and values of the wrong kind raise into ValueError."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a packed file: {error!r}") from error
+
+
+def _object(text: str) -> dict:
+    """Parse a JSON object in which no name occurs twice."""
+
+    def once(pairs):
+        _need(len(dict(pairs)) == len(pairs), "a name occurs twice")
+        return dict(pairs)
+
+    value = json.loads(text, object_pairs_hook=once, parse_constant=lambda name: _need(False, f"{name} is not JSON"))
+    _need(type(value) is dict, "not a JSON object")
+    return value
+
+
+def _size(shape: list) -> int:
+    """Number of values of a shape."""
+    # these limits (numpy has at most 64 axes) keep the product of a hostile shape cheap
+    _need(type(shape) is list and len(shape) <= 64 and all(type(n) is int and 0 <= n < 2**63 for n in shape), "bad shape")
+    return math.prod(shape)
+
+
+def _open(content: bytes) -> tuple[dict, dict, bytes]:
+    """The metadata, the header's entries of all tensors, and the data, once they fit the file."""
+    length = int.from_bytes(content[:8], "little")
+    _need(len(content) >= 8 and length <= len(content) - 8, "the header is longer than the file")
+    header, data = content[8 : 8 + length], content[8 + length :]
+    tensors = _object(header.decode("utf-8"))
+    outer = tensors.pop("__metadata__")
+    _need(list(outer) == ["weightlab"], "no packed network")
+    meta = _object(outer["weightlab"])
+    _need(type(meta["version"]) is int and meta["version"] == 1, "another version")
+    digits = meta["sha256"].encode()
+    _need(re.fullmatch(rb"[0-9a-f]{64}", digits) is not None and header.count(digits) == 1, "no usable checksum")
+    zeroed = content[:8] + header.replace(digits, b"0" * 64) + data
+    _need(hashlib.sha256(zeroed).hexdigest().encode() == digits, "the checksum differs: the file is damaged")
+    place = 0
+    for name, entry in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]):
+        start, end = entry["data_offsets"]
+        _need(type(start) is type(end) is int and start == place, f"{name}: gap or overlap in the data")
+        _need(end - start == _size(entry["shape"]) * np.dtype(TYPES[entry["dtype"]]).itemsize, f"{name}: wrong size")
+        place = end
+    _need(place == len(data), "the tensors do not end where the file ends")
+    return meta, tensors, data
+
+
+def _values(entry: dict, data: bytes) -> np.ndarray:
+    """A stored tensor; the floats that numpy lacks become float32."""
+    values, dtype = np.frombuffer(data[slice(*entry["data_offsets"])], TYPES[entry["dtype"]]), entry["dtype"]
+    if dtype == "BF16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    elif dtype in ("F8_E4M3", "BOOL"):
+        values = E4M3[values] if dtype == "F8_E4M3" else values != 0
+    return values.astype(values.dtype.newbyteorder("=")).reshape(entry["shape"])
+
+
+def _frame_size(frame: bytes) -> int:
+    """The content size that a zstandard frame without a dictionary states (RFC 8878, section 3.1.1.1)."""
+    _need(frame[:4] == b"\x28\xb5\x2f\xfd" and len(frame) > 5 and frame[4] & 0b1011 == 0, "no suitable zstandard frame")
+    single = frame[4] >> 5 & 1
+    width = (single, 2, 4, 8)[frame[4] >> 6]
+    _need(width > 0, "a zstandard frame without its content size")
+    return int.from_bytes(frame[6 - single : 6 - single + width], "little") + 256 * (width == 2)
+
+
+def _count(group: dict, labels: dict | None, data: bytes) -> int:
+    """The number of labels of a group, once its k, bits, coding, shapes and labels fit each other."""
+    k, bits, coding = group["k"], group["bits"], group["coding"]
+    n = sum(_size(shape) for _, shape in group["weights"])
+    _need(type(k) is type(bits) is int and 1 <= k <= 65536 and bits == (k - 1).bit_length(), "k and bits do not fit")
+    _need(coding in (["none"] if k == 1 else ["packed", "zstd"]) and (labels is None) == (k == 1), "coding does not fit")
+    if labels is not None:
+        _need(labels["dtype"] == "U8" and len(labels["shape"]) == 1, "labels are not a row of bytes")
+        stored = labels["shape"][0] if coding == "packed" else _frame_size(data[slice(*labels["data_offsets"])])
+        _need(stored == ((n * bits + 7) // 8 if coding == "packed" else n * (1 + (bits > 8))), "labels do not fit the shapes")
+    return n
+
+
+def _labels(bits: int, coding: str, stored: bytes, n: int, decompress: Callable[[bytes], bytes]) -> np.ndarray:
+    """The n labels of a group, from its stored bytes."""
+    labels = np.zeros(n, np.uint16)
+    if coding == "packed":
+        flags = np.unpackbits(np.frombuffer(stored, np.uint8), bitorder="little")
+        _need(not flags[n * bits :].any(), "unused bits of the labels are set")
+        for bit in range(bits):
+            labels |= flags[bit : n * bits : bits].astype(np.uint16) << bit
+    elif coding == "zstd":
+        try:
+            plain = np.frombuffer(decompress(stored), np.uint8).astype(np.uint16)
+        except Exception as error:  # every zstandard package raises an error of its own
+            raise ValueError(f"the labels do not decompress: {error!r}") from error
+        _need(plain.size == n * (1 + (bits > 8)), "a zstandard frame of another size than it states")
+        labels = plain[:n] | plain[n:] << 8 if bits > 8 else plain
+    return labels
+
+
+@_refusing()
+def metadata(content: bytes) -> dict:
+    """The metadata of a packed file, once its container, version and checksum are right."""
+    return _open(content)[0]
+
+
+@_refusing()
+def read(content: bytes, decompress: Callable[[bytes], bytes] | None = None) -> dict[str, np.ndarray]:
+    """All tensors of the network by name; decompress turns one zstandard frame into its bytes."""
+    meta, tensors, data = _open(content)
+    groups, plan, same, books, counts = meta["groups"], meta["plan"], meta["same"], [], []
+    _need(plan == [g["k"] for g in groups] if type(plan) is list else [plan] == [g["k"] for g in groups], "another plan")
+    _need(meta["rest"] in ("as it was", "float16"), "unknown rest")
+    # everything but the labels' values is checked before memory for the network is taken
+    for group in groups:
+        prefix = group["weights"][0][0] if type(plan) is list else "whole net"
+        book, labels = tensors.pop(f"{prefix}:centroids"), tensors.pop(f"{prefix}:labels", None)
+        _need(book["dtype"] == CENTROIDS[meta["format"]] and len(book["shape"]) == 1, f"{prefix}: unfit centroids")
+        values = _values(book, data)
+        values = THESIS[values] if meta["format"] == "float8_thesis" else values.astype(np.float32)
+        _need(1 <= values.size <= group["k"] and bool(np.isfinite(values).all()), f"{prefix}: refused centroids")
+        _need(group["coding"] != "zstd" or decompress is not None, f"{prefix}: coded as zstd, which needs decompress")
+        counts.append(_count(group, labels, data))
+        books.append((values, b"" if labels is None else data[slice(*labels["data_offsets"])]))
+    names = [*tensors, *(name for group in groups for name, _ in group["weights"]), *same]
+    _need(len(set(names)) == len(names) and set(same.values()) <= set(names) - set(same), "names that do not fit")
+    wide = {"BF16": 4, "F8_E4M3": 4, "F16": 4 if meta["rest"] == "float16" else 2}
+    rest = sum(_size(t["shape"]) * wide.get(t["dtype"], np.dtype(TYPES[t["dtype"]]).itemsize) for t in tensors.values())
+    _need(4 * sum(counts) + rest <= max(64 * 2**20, 256 * len(content)), "far more weights than the file can mean")
+    network = {name: _values(entry, data) for name, entry in tensors.items()}
+    if meta["rest"] == "float16":
+        network = {name: value.astype(np.float32) if value.dtype == np.float16 else value for name, value in network.items()}
+    for group, (values, stored), n in zip(groups, books, counts, strict=True):
+        labels = _labels(group["bits"], group["coding"], stored, n, decompress)
+        _need(n == 0 or int(labels.max()) < values.size, "a label beyond the codebook")
+        for name, shape in group["weights"]:
+            part, labels = labels[: _size(shape)], labels[_size(shape) :]
+            network[name] = values[part].reshape(shape)
+    return network | {name: network[target] for name, target in same.items()}
