@@ -45,8 +45,8 @@ def unpack(file: options.Packed, output_file: options.Output, force: options.For
 
 def _print(packed: "Packed") -> None:
     details, told = packed.details, packed.summary()
-    whole = isinstance(details.plan, int)
-    print(f"network {details.network or 'not named'}, format {details.format}, method {details.method}{', whole net' * whole}")
+    network = details.network or "not named"
+    print(output.plain(f"network {network}, format {details.format}, method {details.method}"))
     output.table(packed.report().rename(columns={"bits": "bits a label", "stored_bits": "stored bits", "rms_error": "rms error"}))
     print(
         f"storage rate {told['storage_rate']:.3f}, layer-mean rate {told['layer_mean_rate']:.3f}, file rate {told['file_rate']:.3f}"

@@ -1,5 +1,6 @@
 """What commands print and write."""
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +25,7 @@ def table(frame: "pd.DataFrame") -> None:
         number = frame[name].dtype.kind in "iuf"
         shown.add_column(str(name), justify="right" if number else "left", overflow="fold")
     for row in frame.itertuples(index=False):
-        shown.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
+        shown.add_row(*(f"{value:.3f}" if isinstance(value, float) else plain(value) for value in row))
     width = None if sys.stdout.isatty() else 10_000
     Console(markup=False, highlight=False, emoji=False, width=width).print(shown)
 
@@ -51,6 +52,9 @@ def check(file: Path, force: bool, kinds: Iterable[str] = ()) -> None:
         raise UserError(f"{file} is a folder; name a file to write")
     if file.exists() and not force:
         raise UserError(f"{file} exists; --force overwrites it")
+    place = next(parent for parent in file.absolute().parents if parent.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise UserError(f"{file} cannot be written, because {place} is no folder that may be written to")
 
 
 def write(file: Path, content: bytes) -> None:
@@ -62,6 +66,11 @@ def write(file: Path, content: bytes) -> None:
         paths.write_whole(file, content)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error}") from error
+
+
+def plain(text: object) -> str:
+    """A text from anywhere, without characters that a terminal would obey."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(text))
 
 
 def percent(fraction: float) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FILED = ("network", "weights", "dataset", "format", "method", "plan", "spread", "focuses")  # in a plan file
 NARROWING = ("network", "weights", "dataset", "format", "method", "protocol")  # options that choose among searches
-AGREEING = (*NARROWING, "images")  # what searches must agree in, for their losses to be compared
+AGREEING = (*NARROWING, "images", "checkpoint", "data")  # what searches must agree in, for their losses to be compared
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,597 @@
+"""The command `weightlab`: a chain from scan to export on a network here and on a user's own, and what every command refuses."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import stand_in_root
+from damages import flip
+from safetensors.torch import load_file, save_file
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from weightlab import data, models, packing, runs, sharing, training, tuning
+from weightlab.cli import app, choices, options, scan
+from weightlab.fitness import TargetRule
+from weightlab.specifications import Setting, Specification
+
+MODULE = '''
+import torch
+from torch import nn
+
+
+class Small(nn.Module):
+    """Defined in another order than it is run in."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.first = nn.Linear(400, 10), nn.Conv2d(1, 4, 5, 3)
+
+    def forward(self, images):
+        return self.head(torch.relu(self.first(images)).flatten(1))
+'''
+LENET = ["lenet5_tanh", "--images", "200"]
+SPACE = ["--k", "1:8", "--threshold", "0.9"]
+OWN = ["cli_net:Small", "--weights", "small.safetensors", "--data", "digits.npz"]
+COMMANDS = get_command(app).commands
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    """A working directory of a user's own, with a network, its weights and data."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "cli_net.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", sys.path.copy())
+        digits = data.load("mnist", "test").first(400)
+        np.savez("digits.npz", images=digits.images.numpy(), labels=digits.labels.numpy())
+        model = models.build("cli_net:Small", seed=2)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(20):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(digits.images.float() / 255), digits.labels).backward()
+            optimizer.step()
+        save_file(model.state_dict(), "small.safetensors")
+        yield folder
+
+
+def called(*words, code=0):
+    """The result of a command in this process."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def refused(*words):
+    """The one sentence with which a command refuses."""
+    output = called(*words, code=1).stdout
+    assert output.startswith("error: ") and output.count("\n") == 1, output
+    return output
+
+
+def process(*words, code=0, **environment):
+    """stdout and stderr of a command in a process of its own."""
+    command = [sys.executable, "-m", "weightlab", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+    assert done.returncode == code, done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def searched(home):
+    """The folder of a search on LeNet-5, its configuration file, and what it printed."""
+    words = [*LENET, *SPACE, "--target", "0.97,12", "--budget", 60, "--folder", "lenet", "--save-config", "lenet.yaml"]
+    printed = called("search", *words, "--threads", 1, "--plot", "plot.png").stdout
+    (specification,) = Path("lenet").glob("*/specification.json")
+    return specification.parent, home / "lenet.yaml", printed
+
+
+@pytest.fixture(scope="module")
+def packed(searched):
+    """The file of that search's best plan, tuned."""
+    called("tune", "--from", "lenet", "--focuses", "0,2", "--folder", "tuned", "--save", "plan.json")
+    called("compress", "--plan", "plan.json", "--images", 200, "-o", "lenet.weightlab")
+    return Path("lenet.weightlab")
+
+
+# --- help and usage -------------------------------------------------------------------------------------------------------------
+
+
+def test_help_needs_nothing_that_is_slow_to_import():
+    code = "import sys, weightlab.cli as cli; print({'torch', 'numpy', 'pandas', 'rich'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    printed, _ = process("--help")
+    assert all(f"  {name} " in printed for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_is_explained_in_one_sentence(name):
+    assert f"Usage: weightlab {name}" in called(name, "--help").stdout
+    for parameter in COMMANDS[name].params:
+        assert parameter.name == "help" or (parameter.help.endswith(".") and ". " not in parameter.help), parameter.name
+
+
+def test_defaults_that_help_shows_are_those_of_the_library():
+    shown = {parameter.name: parameter.show_default for parameter in COMMANDS["search"].params}
+    for option, name in choices.NAMES.items():
+        if option not in ("network", "weights", "data", "images", "whole_net"):
+            assert shown[option] == getattr(Setting, name)
+    assert options.ks(shown["k"]) == {"k_max": Setting.k_max} and shown["whole_net"] == "layer-wise" and not Setting.whole_net
+    for option in ("threshold", "search", "budget", "seed"):
+        assert shown[option] == str(getattr(Specification, option))
+    rule = TargetRule(*options.pair("target", shown["target"]))
+    assert shown["target_form"] == rule.form
+    assert options.pair("limit", shown["target_limit"]) == (rule.limit_accuracy, rule.limit_rate)
+    assert options.pair("offset", shown["target_offset"]) == (rule.offset_accuracy, rule.offset_rate)
+    tune = {parameter.name: parameter.show_default for parameter in COMMANDS["tune"].params}
+    assert float(tune["spread"]) == tuning.SPREAD
+    assert tune["focuses"] == "{:g},{},...,{}".format(*(tuning.FOCUSES[step] for step in (0, 1, -1)))
+
+
+@pytest.mark.parametrize("words", [["--nothing"], ["prune"], ["compress", "--plan", "6"], ["search", "--seed", "x"], ["inspect"]])
+def test_wrong_usage_ends_with_status_2(words):
+    assert "Usage: weightlab" in called(*words, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1:50", {"k_max": 50}),
+        ("1,2,3", {"k_max": 3}),
+        ("3:6", {"ks": (3, 4, 5, 6)}),
+        ("1:64:21", {"ks": (1, 22, 43, 64)}),
+        ("2,4,8,16", {"ks": (2, 4, 8, 16)}),
+        ("7", {"ks": (7,)}),
+    ],
+)
+def test_numbers_of_clusters_are_a_range_or_a_list(text, expected):
+    assert options.ks(text) == expected
+
+
+def test_ranges_are_written_in_short():
+    assert scan.ranges([1, 2, 3, 5, 8, 9]) == "1-3, 5, 8-9" and scan.ranges([]) == "none"
+
+
+# --- a network here, from scan to export ----------------------------------------------------------------------------------------
+
+
+def test_scan_tells_which_k_each_layer_bears(searched):
+    printed = called("scan", *LENET, *SPACE, "--folder", "lenet").stdout
+    table = runs.Runner(searched[0].parent.absolute(), progress=False).scan(Setting("lenet5_tanh", images=200, k_max=8))
+    for name, rows in table[table["validation_accuracy"] >= 0.9].groupby("name"):
+        (line,) = [line.split() for line in printed.splitlines() if name in line]
+        assert line[2:] == [str(len(rows)), *scan.ranges(rows["k"]).split()]
+    baseline = training.accuracy(models.load("lenet5_tanh"), data.load("mnist", "validation").first(200), "cpu")
+    assert f"unshared: {100 * baseline:.2f} % of 200 images of validation" in printed
+
+
+def test_scan_ends_with_an_error_where_a_layer_has_no_k_left(searched):
+    result = called("scan", *LENET, "--k", "1:8", "--threshold", "1.1", "--folder", "lenet", code=1)
+    assert "none" in result.stdout and "lower the threshold" in result.stdout
+
+
+def test_search_prints_the_acceptable_plans_of_highest_storage_rate(searched):
+    folder, _, printed = searched
+    records = pd.read_parquet(folder / "evaluations.parquet")
+    best = records[records["loss_pp"] < 1].sort_values("storage_rate").iloc[-1]
+    line = printed.splitlines()[2].split()
+    assert line[0] == ",".join(map(str, best["plan"])) and float(line[1]) == round(best["storage_rate"], 3)
+    assert [float(word) for word in line[3:]] == [round(best[f"{split}_loss_pp"], 3) for split in ("validation", "test")]
+    assert str(folder) in printed and Path("plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_saved_configuration_is_the_same_search_and_is_only_read(searched):
+    folder, config, printed = searched
+    before = sorted(folder.parent.glob("*"))
+    result = called("search", "--config", config)
+    assert "seed 0 is complete and only read" in result.stderr
+    assert result.stdout.splitlines()[:7] == printed.splitlines()[:7] and sorted(folder.parent.glob("*")) == before
+
+
+def test_options_go_before_a_configuration_file(searched, tmp_path):
+    folder, config, _ = searched
+    config = shutil.copy(config, tmp_path)
+    words = ["--config", config, "--layer-wise", "--search", "random", "--population", 5, "--iterations", 2, "--seed", 3]
+    called("search", *words, "--folder", tmp_path / "other", "--save-config", tmp_path / "other.yaml")
+    (file,) = (tmp_path / "other").glob("*/specification.json")
+    told, before = (json.loads(each.read_text()) for each in (file, folder / "specification.json"))
+    changed = {name for name in told if told[name] != before.get(name)}
+    assert changed == {"search", "settings", "budget", "seed"}
+    assert told["settings"] == {"batch": 5} and told["budget"] == 10 and told["seed"] == 3
+    assert yaml.safe_load((tmp_path / "other.yaml").read_text())["set"] == ["batch=5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("temperature: 3", "unknown entry of .* 'temperature'; allowed: network, .*, target-limit"),
+        ("plot: x.png", "unknown entry"),
+        ("- 3", "must hold 'option: value' lines"),
+        ("k: {a: 3}", "k in .* must be a value or a list of values"),
+        ("a: [", "cannot be read as YAML"),
+    ],
+)
+def test_a_wrong_configuration_file_is_refused(tmp_path, text, message):
+    (tmp_path / "wrong.yaml").write_text(text)
+    assert re.search(message, refused("search", "--config", tmp_path / "wrong.yaml"))
+
+
+def test_a_configuration_written_by_hand_may_hold_ranges_and_lists(tmp_path):
+    """YAML itself would read 1:50 as 110, a number to the base of 60."""
+    for number, (k, expected) in enumerate([("1:50", {"k_max": 50, "ks": None}), ("[2, 4]", {"k_max": 4, "ks": [2, 4]})]):
+        (tmp_path / "hand.yaml").write_text(f"network: lenet5_tanh\nimages: 50\nthreshold: none\nbudget: 12\nk: {k}\n")
+        called("search", "--config", tmp_path / "hand.yaml", "--folder", tmp_path / str(number))
+        (file,) = (tmp_path / str(number)).glob("*/specification.json")
+        assert expected.items() <= ({"ks": None} | json.loads(file.read_text())).items()
+
+
+def test_a_plan_of_tune_is_what_compress_writes(packed):
+    plan, file = json.loads(Path("plan.json").read_text()), packing.read(packed)
+    model = models.load("lenet5_tanh")
+    names = sharing.codebooks(model, plan["plan"]).names
+    lifts = {name: sharing.Lift(focus, plan["spread"]) for name, focus in zip(names, plan["focuses"], strict=True)}
+    shared, _ = sharing.share(model, plan["plan"], lifts=lifts)
+    assert all(torch.equal(value, shared.state_dict()[name]) for name, value in file.state_dict().items())
+    for each in file.details.accuracy:
+        images = data.load("mnist", each.split.split()[1]).first(200)
+        assert each.images == 200 and each.split.startswith("mnist ")
+        assert each.packed == training.accuracy(shared, images, "cpu") and each.original == training.accuracy(
+            model, images, "cpu"
+        )
+
+
+def test_tune_prints_losses_before_and_after(packed):
+    printed = called("tune", "--from", "lenet", "--focuses", "0,2", "--folder", "tuned").stdout
+    plan = json.loads(Path("plan.json").read_text())
+    evaluator = runs.evaluator(Setting("lenet5_tanh", images=200), threads=1)
+    row = tuning.compare(evaluator, plan["plan"], plan["focuses"], plan["spread"])
+    for split in ("validation", "test"):
+        (line,) = [line.split() for line in printed.splitlines() if line.split()[:1] == [split]]
+        assert line[1:] == [f"{row[f'{split}_loss_pp_{when}']:.3f}" for when in ("before", "after")]
+    assert refused("tune", "--plan", "plan.json") == f"error: plan.json is tuned already; give its plan {plan['plan']} " + (
+        "as numbers to tune it otherwise\n"
+    )
+
+
+def test_inspect_tells_the_same_as_json_and_as_a_table(packed):
+    told, file = json.loads(called("inspect", packed, "--json").stdout), packing.read(packed)
+    assert told["file_bytes"] == packed.stat().st_size and told["original_bytes"] == 4 * 61_706
+    assert {"storage_rate", "file_rate", "header_bytes", "predicted_bytes"} <= told.keys()
+    assert told["network"] == "lenet5_tanh" and told["plan"] == file.details.plan and len(told["accuracy"]) == 2
+    assert [list(layer) for layer in told["layers"]] == 5 * [list(file.report())]
+    assert list(file.report()) == ["layer", "weights", "k", "bits", "coding", "stored_bits", "rate", "bytes", "rms_error"]
+    printed = called("inspect", packed).stdout
+    assert all(layer["layer"] in printed and f"{layer['rms_error']:.3f}" in printed for layer in told["layers"])
+    assert f"storage rate {told['storage_rate']:.3f}" in printed and f"original {told['original_bytes']}" in printed
+
+
+def test_evaluate_holds_a_file_against_what_it_says(packed):
+    told = json.loads(called("evaluate", packed, "--images", 200, "--json").stdout)
+    assert told["network"] == "lenet5_tanh"
+    for row in told["accuracy"]:
+        assert row["accuracy"] == row["file_says"] and row["images"] == 200
+    printed = called("evaluate", packed, "--images", 100).stdout  # of which the file says nothing
+    assert "mnist test: " in printed and "the file says" not in printed
+
+
+def test_evaluate_ends_with_an_error_where_the_file_says_something_else(tmp_path):
+    wrong = [{"split": "mnist test", "images": 200, "original": 0.9, "packed": 0.5}]
+    packing.write(tmp_path / "file", models.load("lenet5_tanh"), [9] * 5, network="lenet5_tanh", accuracy=wrong)
+    assert "on mnist test, the file says 50.00 %" in called("evaluate", tmp_path / "file", "--images", 200, code=1).stdout
+
+
+def test_evaluate_measures_a_network(packed):
+    (row, _) = json.loads(called("evaluate", *LENET, "--json").stdout)["accuracy"]
+    expected = training.accuracy(models.load("lenet5_tanh"), data.load("mnist", "validation").first(200), "cpu")
+    assert row == {"split": "mnist validation", "images": 200, "accuracy": expected}
+
+
+@pytest.mark.parametrize("kind", [".safetensors", ".pt", ".pth", ".bin"])
+def test_unpacked_weights_load_into_the_original_network(packed, tmp_path, kind):
+    file = tmp_path / f"state{kind}"
+    called("unpack", packed, "-o", file)
+    state = load_file(file) if kind == ".safetensors" else torch.load(file, weights_only=True)
+    model = models.build("lenet5_tanh")
+    model.load_state_dict(state)
+    expected = packing.read(packed).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+def test_export_gives_the_same_classes(packed, tmp_path):
+    printed = called("export", packed, "-o", tmp_path / "lenet.onnx", "--check", 50).stdout
+    assert "of 50 images, 0 get another class" in printed
+    notes = {each.key: each.value for each in onnx.load(tmp_path / "lenet.onnx").metadata_props}
+    assert notes["network"] == "lenet5_tanh" and notes["plan"] == str(packing.read(packed).details.plan)
+
+
+# --- a network of a user's own, each command as a process -----------------------------------------------------------------------
+
+
+def test_a_network_of_ones_own_goes_from_scan_to_export(home):
+    space = ["--k", "1:4", "--threshold", "0.3", "--folder", "own"]
+    printed, progress = process("scan", *OWN, *space)
+    lines = [line.split()[0] for line in printed.splitlines() if line.split()[:1] in (["first"], ["head"])]
+    assert lines == ["first", "head"]  # as it is run
+    assert "scan" in progress and "it/s" not in printed
+    printed, _ = process("search", *OWN, *space, "--target", "0.6,16", "--search", "random", "--budget", 40)
+    assert "digits.npz" not in printed and "kept in" in printed
+    process("tune", "--from", "own", "--within", 100, "--focuses", "0,1", "--folder", "own-tuned", "--save", "own.json")
+    printed, _ = process("compress", "--plan", "own.json", "-o", "own.packed", "--half-rest", "--no-entropy")
+    told = json.loads(process("inspect", "own.packed", "--json")[0])
+    assert f"{told['file_bytes']} bytes" in printed and told["network"] == "cli_net:Small"
+    assert [layer["layer"] for layer in told["layers"]] == ["first", "head"] and told["plan"] == [
+        layer["k"] for layer in told["layers"]
+    ]
+    assert {layer["coding"] for layer in told["layers"]} <= {"none", "packed"} and len(told["accuracy"]) == 2
+    assert packing.read("own.packed").details.rest == "float16"
+    printed, _ = process("evaluate", "own.packed", "--network", "cli_net:Small", "--data", "digits.npz")
+    assert printed.count(", which agrees") == 2
+    process("unpack", "own.packed", "-o", "own.pt")
+    models.load("cli_net:Small", weights="own.pt")
+    printed, _ = process("export", "own.packed", "-o", "own.onnx", "--network", "cli_net:Small", "--input", "1,32,32")
+    assert onnx.load("own.onnx").graph.input[0].type.tensor_type.shape.dim[2].dim_value == 32
+    assert process("status", "own")[0].startswith("1 of 1 searches complete")
+
+
+def test_the_network_that_a_file_names_is_never_imported(home, tmp_path):
+    Path("evil_net.py").write_text("open('imported', 'w')\nfrom cli_net import Small\n")
+    packing.write(tmp_path / "file", models.build("cli_net:Small"), [3, 3], network="evil_net:Small")
+    for words in (
+        ["evaluate", tmp_path / "file", "--data", "digits.npz"],
+        ["export", tmp_path / "file", "-o", tmp_path / "a.onnx"],
+    ):
+        assert "says it is of network 'evil_net:Small', and a file's own text is never imported: say with --network" in refused(
+            *words
+        )
+    called("inspect", tmp_path / "file")
+    called("unpack", tmp_path / "file", "-o", tmp_path / "state.pt")
+    assert not Path("imported").exists()
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path):
+    packing.write(tmp_path / "file", models.build("lenet5_tanh"), 3, network="\x1b[2Jname")
+    printed = called("inspect", tmp_path / "file").stdout
+    assert "\x1b" not in printed and "[2Jname" in printed
+
+
+def test_without_data_the_shape_of_an_image_finds_the_layers(home, tmp_path):
+    words = ["compress", *OWN[:3], "--plan", "2,7", "--no-data", "-o", tmp_path / "file"]
+    assert "say with --input the shape of an image" in refused(*words)
+    called(*words, "--input", "1,32,32")
+    file = packing.read(tmp_path / "file")
+    assert file.report()["layer"].tolist() == ["first", "head"] and file.details.plan == [2, 7] and file.details.accuracy == []
+    called("compress", "lenet5_tanh", "--plan", "6", "--no-data", "-o", tmp_path / "lenet")
+    assert packing.read(tmp_path / "lenet").details.plan == 6
+
+
+# --- searches that are stopped, several of them, whole nets ---------------------------------------------------------------------
+
+
+def test_a_search_that_is_interrupted_says_so_and_goes_on(home, tmp_path):
+    words = ["search", *OWN, "--k", "1:50", "--threshold", "none", "--search", "random", "--budget", "10000", "--threads", "1"]
+    words += ["--folder", str(tmp_path)]
+    running = subprocess.Popen([sys.executable, "-m", "weightlab", *words], stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("*/checkpoint.parquet")):
+        assert running.poll() is None, running.stderr.read()
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate()
+    assert running.returncode == 130 and "the same command goes on from the last checkpoints" in told and "Traceback" not in told
+    assert not list(tmp_path.glob("*/evaluations.parquet"))
+    printed, told = process(*words)
+    assert "the search with seed 0 goes on after " in told and " of 10000 evaluations" in told and "of 10000 plans" in printed
+
+
+def test_the_best_of_several_searches_is_compressed(home, tmp_path):
+    words = ["search", *OWN, "--k", "1:6", "--threshold", "none", "--search", "random", "--budget", 20, "--folder", tmp_path]
+    called(*words, "--runs", 2, "--workers", 1)
+    called(*words, "--format", "float16")
+    file = tmp_path / "best"
+    narrow = ["compress", "--from", tmp_path, "--within", 60, "-o", file]
+    assert "several kinds of format (float" in refused(*narrow)
+    assert "no search in" in (message := refused(*narrow, "--format", "float8_e4m3")) and "there: float" in message
+    called(*narrow, "--format", "float32")
+    records = runs.read(tmp_path).query("format == 'float32' and loss_pp < 60")
+    assert len(records["run"].unique()) == 2
+    assert json.loads(called("inspect", file, "--json").stdout)["storage_rate"] == records["storage_rate"].max()
+    (stale,) = [each for each in tmp_path.glob("*/specification.json") if '"float16"' in each.read_text()]
+    stale.write_text(json.dumps(json.loads(stale.read_text()) | {"format": "float32", "checkpoint": "of other weights"}))
+    assert "several kinds of checkpoint (" in refused(*narrow, "--force")
+    shutil.rmtree(stale.parent)
+    assert "none of the 40 plans" in refused(
+        "compress", "--from", tmp_path, "--format", "float32", "--within", -100, "-o", tmp_path / "x"
+    )
+
+
+def test_compress_from_takes_only_complete_searches(searched, tmp_path):
+    folder, _, _ = searched
+    shutil.copytree(folder, tmp_path / "begun")
+    (tmp_path / "begun" / "evaluations.parquet").unlink()
+    for place in (tmp_path, tmp_path / "begun"):
+        assert "is complete; run `weightlab search` on" in refused("compress", "--from", place, "-o", tmp_path / "file")
+    shutil.copytree(folder, tmp_path / "complete")
+    assert "the best of 56" in called("compress", "--from", tmp_path, "--no-data", "-o", tmp_path / "file").stdout
+    assert refused("compress", "--from", tmp_path / "none", "-o", tmp_path / "x").endswith("nor a folder of such\n")
+
+
+def test_one_codebook_for_the_whole_net_from_search_to_file(tmp_path):
+    words = ["search", *LENET, "--whole-net", "--k", "4:20:4", "--threshold", "none", "--search", "random", "--budget", 20]
+    called(*words, "--folder", tmp_path)
+    called(
+        "tune",
+        "--from",
+        tmp_path,
+        "--within",
+        50,
+        "--focuses",
+        "0,1",
+        "--folder",
+        tmp_path / "t",
+        "--save",
+        tmp_path / "plan.json",
+    )
+    called("compress", "--plan", tmp_path / "plan.json", "--no-data", "-o", tmp_path / "file")
+    told = json.loads(called("inspect", tmp_path / "file", "--json").stdout)
+    assert told["plan"] in (4, 8, 12, 16, 20) and [layer["layer"] for layer in told["layers"]] == ["whole net"]
+    assert json.loads((tmp_path / "plan.json").read_text())["plan"] == told["plan"]
+
+
+@pytest.mark.parametrize(
+    ("search", "size", "expected"), [("genetic", 12, 12 + 35 * 11), ("black_hole", 5, 180), ("random", 20, 720)]
+)
+def test_iterations_are_generations(search, size, expected):
+    setting = {"genetic": "population", "black_hole": "particles", "random": "batch"}[search]
+    assert choices.evaluations(search, {setting: size}, 36) == expected
+
+
+def test_a_plot_is_shown_by_the_viewer_of_this_machine(searched, tmp_path, monkeypatch):
+    _, config, _ = searched
+    viewer = tmp_path / "xdg-open"
+    viewer.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/shown\n')
+    viewer.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    called("search", "--config", config, "--plot", tmp_path / "plot.png", "--show")
+    while not (tmp_path / "shown").exists() or not (tmp_path / "shown").read_text():
+        time.sleep(0.01)
+    assert (tmp_path / "shown").read_text() == f"{tmp_path / 'plot.png'}\n"
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    output = called("search", "--config", config, "--plot", tmp_path / "plot.png", "--show", code=1).stdout
+    assert "error: no viewer of pictures could be started" in output
+
+
+def test_a_warning_takes_one_line_of_stderr(searched, tmp_path):
+    (scanned,) = searched[0].parent.glob("scan-*.parquet")
+    shutil.copy(scanned, tmp_path)
+    flip(tmp_path / scanned.name)
+    told = called("scan", *LENET, *SPACE, "--folder", tmp_path).stderr
+    assert next(line for line in told.splitlines() if line.startswith("warning: ")).endswith("it is made again")
+
+
+# --- notebooks and their searches -----------------------------------------------------------------------------------------------
+
+
+def test_run_executes_a_notebook_and_status_tells_of_its_searches(tmp_path):
+    environment = stand_in_root(tmp_path)
+    printed, _ = process("run", "00_explore", "--profile", "smoke", "-p", "images=50", **environment)
+    folder = tmp_path / "outputs" / "smoke" / "00_explore"
+    assert printed == f"00_explore: {folder}\n"
+    assert json.loads((folder / "run.json").read_text())["parameters"]["images"] == 50
+    assert process("status", "--profile", "smoke", **environment)[0] == "no search of profile smoke has been begun\n"
+
+
+def test_status_is_told_as_json(searched):
+    (row,) = json.loads(called("status", searched[0].parent, "--json").stdout)
+    assert row["state"] == "complete" and row["run"] == searched[0].name
+
+
+# --- wrong input ----------------------------------------------------------------------------------------------------------------
+
+WRONG = [
+    (["scan"], "name a network"),
+    (["scan", "lenet6"], "unknown network 'lenet6'; allowed: lenet5_tanh"),
+    (["scan", *LENET, "--k", "5:1"], "k must be a range such as 1:50"),
+    (["scan", *LENET, "--k", "1:99999"], "from 1 to 65536, got 99999"),
+    (["scan", *LENET, "--threshold", "high"], "threshold must be an accuracy (fraction) or none, got 'high'"),
+    (["scan", *LENET, "--data", "nowhere.npz"], "unknown dataset 'nowhere.npz'"),
+    (["scan", *LENET, "--device", "tpu"], "unknown device 'tpu'; allowed: auto"),
+    (["scan", "cli_net:Small"], "say with --data what it is measured on"),
+    (["search", *OWN[:1], "--weights", "none.pt", "--data", "digits.npz"], "none.pt is missing"),
+    (["search", *LENET, "--search", "annealing"], "unknown search 'annealing'; allowed: random"),
+    (["search", *LENET, "--search", "annealing", "--population", "3"], "unknown search 'annealing'"),
+    (["search", *LENET, "--format", "float4"], "unknown format 'float4'"),
+    (["search", *LENET, "--population", "1"], "population must be at least 2"),
+    (["search", *LENET, "--iterations", "0"], "iterations must be a whole number of at least 1"),
+    (["search", *LENET, "--iterations", "3", "--budget", "40"], "give either budget or iterations"),
+    (["search", *LENET, "--budget", "3"], "budget must hold the first generation of 12"),
+    (["search", *LENET, "--set", "temperature=1"], "unknown setting of genetic 'temperature'"),
+    (["search", *LENET, "--set", "mutation"], "--set takes NAME=VALUE, got 'mutation'"),
+    (["search", *LENET, "--target", "0.99"], "target must be an accuracy (fraction) and a rate, such as 0.99,18, got '0.99'"),
+    (["search", *LENET, "--target-limit", "x,1"], "target-limit must be"),
+    (["search", *LENET, "--target-form", "jumping"], "unknown form of target 'jumping'"),
+    (["search", *LENET, "--runs", "0"], "runs must be a whole number of at least 1"),
+    (["search", *LENET, "--workers", "0"], "workers must be"),
+    (["search", *LENET, "--plot", "a.gif"], "unknown kind of file '.gif'; allowed: .png"),
+    (["search", "--config", "none.yaml"], "none.yaml cannot be read"),
+    (["tune", "lenet5_tanh"], "either --plan or --from"),
+    (["tune", *LENET, "--plan", "3,5", "--from", "."], "either --plan or --from"),
+    (["tune", *LENET, "--plan", "3,5"], "a plan needs 5 numbers"),
+    (["tune", *LENET, "--plan", "3,5,8,2,4", "--focuses", "1,2"], "hold 0"),
+    (["tune", *LENET, "--plan", "3,5,8,2,4", "--focuses", "a"], "focuses must be numbers between commas"),
+    (["tune", *LENET, "--plan", "3,5,8,2,4", "--spread", "-1"], "spread must be a finite number of at least 0"),
+    (["compress", "lenet5_tanh", "--plan", "3,x", "-o", "x"], "a plan is numbers of clusters such as 3,5,8,2,4"),
+    (["compress", "lenet5_tanh", "--plan", "0", "-o", "x"], "k must be a whole number from 1"),
+    (["compress", "lenet5_tanh", "--plan", "none.json", "-o", "x"], "none.json cannot be read as JSON"),
+    (["compress", "lenet5_tanh", "--plan", "6", "-o", "digits.npz"], "digits.npz exists; --force overwrites it"),
+    (["compress", "lenet5_tanh", "--plan", "6", "-o", "."], ". is a folder"),
+    (["compress", "lenet5_tanh", "--plan", "6", "-o", "digits.npz/x"], "digits.npz is no folder that may be written to"),
+    (["compress", "lenet5_tanh", "--plan", "6", "--threads", "0", "-o", "x"], "threads must be"),
+    (["compress", *OWN, "--plan", "6,6,6", "-o", "x"], "a plan needs 2 numbers (first, head)"),
+    (["inspect", "none"], "none cannot be read"),
+    (["inspect", "digits.npz"], "digits.npz is not a packed network that can be trusted"),
+    (["evaluate", "none"], "none is neither a file nor a network"),
+    (["evaluate", "digits.npz"], "not a packed network"),
+    (["evaluate", "lenet5_tanh", "--network", "lenet5_relu"], "--network goes with a packed file"),
+    (["evaluate", "cli_net:Small", "--weights", "small.safetensors"], "say with --data"),
+    (["unpack", "none", "-o", "x.pt"], "none cannot be read"),
+    (["unpack", "none", "-o", "x.npz"], "unknown kind of file '.npz'; allowed: .safetensors, .pt"),
+    (["export", "none", "-o", "x.onnx"], "none cannot be read"),
+    (["export", "none", "-o", "x.pb"], "unknown kind of file '.pb'; allowed: .onnx"),
+    (["export", "none", "-o", "x.onnx", "--input", "1,32,32", "--check", "5"], "needs images"),
+    (["run", "99_nothing"], "unknown notebook '99_nothing'"),
+    (["run", "00_explore", "--profile", "tiny"], "unknown profile 'tiny'"),
+    (["run", "00_explore", "-p", "nothing=3"], "unknown parameter of 00_explore 'nothing'"),
+    (["run", "00_explore", "-p", "images"], "--set takes NAME=VALUE"),
+    (["status", "--profile", "tiny"], "unknown profile 'tiny'"),
+    (["status", "nowhere"], "nowhere is no folder"),
+    (["status", ".", "--workers", "0"], "workers must be a whole number of at least 1"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_wrong_input_gets_one_sentence_and_leaves_nothing(home, words, message):
+    before = sorted(home.rglob("*"))
+    assert message in refused(*words)
+    assert [file for file in sorted(home.rglob("*")) if file not in before and "__pycache__" not in file.parts] == []
+
+
+def test_an_error_of_a_process_goes_to_stderr_alone():
+    printed, told = process("search", "--config", "none.yaml", code=1)
+    assert printed == "" and told.startswith("error: none.yaml cannot be read") and told.count("\n") == 1
+
+
+def test_a_plan_file_that_does_not_fit_is_refused(packed, tmp_path):
+    file, plan = tmp_path / "plan.json", json.loads(Path("plan.json").read_text())
+    words = ["compress", "--plan", file, "-o", tmp_path / "file"]
+    for changed, message in [
+        ({"plan": "3,5"}, "must hold a plan and as many focuses"),
+        ({"focuses": [1.0]}, "must hold a plan and as many focuses"),
+        ({"spread": "wide"}, "must hold numbers as spread and focuses"),
+        ({"network": "lenet6"}, "unknown network 'lenet6'"),
+        ({"extra": 1}, "extra differs"),
+    ]:
+        file.write_text(json.dumps(plan | changed))
+        assert message in refused(*words)
+    file.write_text(json.dumps(plan))
+    assert "is a plan for format float32, the command says float16" in refused(*words, "--format", "float16")
+
+
+def test_a_file_that_is_there_is_overwritten_only_by_force(packed, tmp_path):
+    file = tmp_path / "state.pt"
+    file.write_text("precious")
+    assert refused("unpack", packed, "-o", file) == f"error: {file} exists; --force overwrites it\n"
+    assert file.read_text() == "precious"
+    called("unpack", packed, "-o", file, "--force")
+    assert torch.load(file, weights_only=True)
