@@ -489,6 +489,13 @@ def test_names_that_occur_twice_are_refused(content, tmp_path):
         refused(tmp_path, whole.replace(b"0" * 64, sealed.hexdigest().encode(), 1), "a name occurs twice")
 
 
+def test_a_long_name_does_not_make_a_long_message(content, tmp_path):
+    message = refused(
+        tmp_path, edited(content, tensors=lambda found: found.update({"x" * 100_000 + ":labels": torch.zeros(1)})), "xxx"
+    )
+    assert len(message) < 1000
+
+
 def test_a_deeply_nested_header_is_refused(tmp_path):
     header = b"[" * 200_000
     refused(tmp_path, struct.pack("<Q", len(header)) + header)

@@ -191,7 +191,8 @@ def read(file: str | Path, limit_bytes: int | None = None) -> Packed:
     try:
         return Packed(*packed_format.check(content, limit_bytes), content)
     except UserError as error:
-        raise UserError(f"{file} is not a packed network that can be trusted: {error}") from None
+        told = str(error)[:500]  # names and shapes in it may be of any length
+        raise UserError(f"{file} is not a packed network that can be trusted: {told}") from None
 
 
 def _coded(labels: np.ndarray, bits: int, entropy_coded: bool) -> tuple[str, np.ndarray | None]:
