@@ -1,12 +1,11 @@
 """Mutated files read in processes of their own, so that a crash or a hang is counted and not suffered.
 
-A file is survived if it is refused by a `UserError` of one line, or if it is a good network: tensors of the shapes the file declares,
+A file is survived if it is refused by a `UserError` of one line that can be read, or if it is a good network: tensors of the shapes the file declares,
 finite wherever weights are shared.
 """
 
 import re
 import resource
-import shutil
 import tempfile
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from weightlab.errors import UserError
 
 GROWTH = 1 << 30  # bytes of address space that reading may take
 PATIENCE_S = 10  # for one file
+LONGEST_MESSAGE = 1000  # characters
 START_S = 120  # for a process to come up
 MEMORY = Path("/dev/shm")  # a folder in memory, where there is one
 processes = get_context("forkserver")  # children start at once, with everything imported
@@ -75,7 +75,7 @@ def survey(
                     if verdict[0] == "failed":
                         tell(f"NOT SURVIVED: seed {seed}: {verdict[1]}")
                         keep.mkdir(parents=True, exist_ok=True)
-                        shutil.copy(folder / f"{seed}.safetensors", keep)
+                        (keep / f"{seed}.safetensors").write_bytes(mutations.mutated(originals, seed))
             if time.monotonic() - told > 30:
                 told = time.monotonic()
                 tell(f"{found.tried} of {count} mutated files tried, {found.survived} survived")
@@ -143,8 +143,7 @@ def _work(answers: connection.Connection, originals: Sequence[bytes], seeds: ran
         started = time.perf_counter()
         kind, text = judge(reader, file)
         answers.send((kind, text, time.perf_counter() - started, _status_bytes("VmHWM") - before))
-        if kind != "failed":
-            file.unlink()
+        file.unlink()
 
 
 def judge(reader: Callable[[Path], packing.Packed], file: Path) -> tuple[str, str]:
@@ -154,7 +153,8 @@ def judge(reader: Callable[[Path], packing.Packed], file: Path) -> tuple[str, st
         state = packed.state_dict()
         packed.summary()
     except UserError as error:
-        return ("failed", f"a message of several lines: {error!r}") if "\n" in str(error) else ("refused", _reason(error, file))
+        plain = "\n" not in str(error) and len(str(error)) <= LONGEST_MESSAGE
+        return ("refused", _reason(error, file)) if plain else ("failed", f"a message for nobody: {str(error)[:200]!r}")
     except BaseException as error:  # SystemExit too: a file must not end the program
         return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     table = packed_format.parse(packed.content)[1]

@@ -42,12 +42,10 @@ def mutated(originals: Sequence[bytes], seed: int) -> bytes:
 
 
 def _mended(content: bytes) -> bytes:
-    found = SHA.search(content)
-    return (
-        packed_format.seal(content[: found.start(1)] + packed_format.UNSEALED.encode() + content[found.end(1) :])
-        if found
-        else content
-    )
+    if not (found := SHA.search(content)):
+        return content
+    start, end = found.span(1)
+    return packed_format.seal(content[:start] + packed_format.UNSEALED.encode() + content[end:])
 
 
 # --- the file as a structure ----------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Changes of the tensors of a packed file, and of metadata together with them; a part of `mutations`."""
 
+import math
 import random
 import struct
 from collections.abc import Callable
@@ -72,20 +73,9 @@ def _other_shape(values: dict, tensors: Tensors, chance: random.Random) -> None:
     """A weight of another shape: of the same size, of nearly the same, or so large that it must not be believed."""
     weights = chance.choice(values["groups"])["weights"]
     entry = chance.choice(weights)
-    n = int(np.prod(entry[1]))
-    shapes = [
-        [n],
-        [1, n],
-        [n, 1, 1],
-        entry[1][::-1],
-        [n + 1],
-        [n - 1],
-        [n, 2],
-        [1 << 20, 1 << 20],
-        [1 << 62] * 8,
-        [10**6, 15],
-    ]
-    entry[1] = chance.choice(shapes)
+    n = math.prod(entry[1])
+    same_size = [[n], [1, n], [n, 1, 1], entry[1][::-1]]
+    entry[1] = chance.choice([*same_size, [n + 1], [n - 1], [n, 2], [10**6, 15], [1 << 20, 1 << 20], [1 << 62] * 8])
 
 
 def _regrouped(values: dict, tensors: Tensors, chance: random.Random) -> None:
@@ -107,7 +97,28 @@ def _regrouped(values: dict, tensors: Tensors, chance: random.Random) -> None:
         values["plan"] = [plan[i] for i in order]
 
 
-CONSISTENT: list[Callable] = [_other_k, _other_coding, _other_format, _other_shape, _regrouped]
+def _lying_frame(values: dict, tensors: Tensors, chance: random.Random) -> None:
+    """Labels as a zstandard frame that is not what it says: of another length, cut, followed by more, or a bomb."""
+    number = chance.randrange(len(values["groups"]))
+    group = values["groups"][number]
+    n = _size(group) * (2 if group["bits"] > 8 else 1)
+    good = zstandard.ZstdCompressor(level=1, write_checksum=chance.random() < 0.5).compress(bytes(n))
+    unsaid = zstandard.ZstdCompressor(level=1, write_content_size=False).compress(bytes(n))
+    bomb = bytearray(_bomb())
+    single = bomb[4] >> 5 & 1  # without a byte for the window the size follows at once (RFC 8878, 3.1.1.1)
+    bomb[6 - single : 10 - single] = struct.pack("<I", n)
+    frame = chance.choice([good, unsaid, _bomb(), bytes(bomb), good[:-1], good[:-4], good + b"\0", good * 2, good[:5] + good])
+    group["coding"] = "zstd"
+    tensors[f"{_name(values, number)}:labels"] = "U8", [len(frame)], frame
+
+
+@lru_cache(maxsize=1)
+def _bomb() -> bytes:
+    stream = zstandard.ZstdCompressor(level=1).compressobj(size=BOMB)
+    return b"".join(stream.compress(bytes(1 << 20)) for _ in range(BOMB >> 20)) + stream.flush()
+
+
+CONSISTENT: list[Callable] = [_other_k, _other_coding, _other_format, _other_shape, _regrouped, _lying_frame]
 
 
 def _name(values: dict, number: int) -> str:
@@ -115,12 +126,13 @@ def _name(values: dict, number: int) -> str:
 
 
 def _size(group: dict) -> int:
-    return sum(int(np.prod(shape)) for _, shape in group["weights"])
+    """Number of labels, but no more than a mutation should take memory for."""
+    return min(sum(math.prod(shape) for _, shape in group["weights"]), LARGEST)
 
 
 def _labels(tensors: Tensors, name: str, coding: str, n: int, bits: int) -> np.ndarray:
     if coding == "none":
-        return np.zeros(min(n, LARGEST), dtype=np.uint16)
+        return np.zeros(n, dtype=np.uint16)
     decode = packed_format.unpack_labels if coding == "packed" else packed_format.expand_labels
     return decode(np.frombuffer(tensors[f"{name}:labels"][2], dtype=np.uint8), n, bits).astype(np.uint16)
 
@@ -138,38 +150,15 @@ def _store(tensors: Tensors, name: str, group: dict, labels: np.ndarray | None, 
 
 
 def edit_tensors(tensors: Tensors, others: Tensors, chance: random.Random) -> None:
-    """One tensor replaced, lost, renamed, or of other bytes, shape or type."""
+    """One tensor lost, renamed, put in twice, taken from `others`, or of other bytes, shape or type."""
     if not tensors:
         return
     name = chance.choice(list(tensors))
-    dtype, shape, part = tensors[name]
-    kind = chance.choice(["bytes", "values", "length", "type", "shape", "frame", "other", "lose", "rename", "stray"])
-    if kind == "bytes" and part:
-        raw = bytearray(part)
-        for _ in range(chance.randint(1, 8)):
-            raw[chance.randrange(min(len(raw), chance.choice([16, len(raw)])))] = chance.randrange(256)
-        tensors[name] = dtype, shape, bytes(raw)
-    elif kind == "values":
-        pattern = chance.choice(
-            [b"\0", b"\xff", b"\x7f", struct.pack("<f", np.nan), struct.pack("<e", np.inf), chance.randbytes(97)]
-        )
-        tensors[name] = dtype, shape, (pattern * len(part))[: len(part)]
-    elif kind == "length":
-        part = chance.choice([part[:-1], part + b"\0", part * 2, part[: len(part) // 2], b"", part[:-4]])
-        tensors[name] = dtype, [len(part) // WIDTHS.get(dtype, 1)], part
-    elif kind == "type":
-        dtype = chance.choice(TYPES)
-        tensors[name] = dtype, chance.choice([shape, [len(part) // WIDTHS.get(dtype, 1)]]), part
-    elif kind == "shape":
-        tensors[name] = (
-            dtype,
-            chance.choice([[1, *shape], [*shape, 1], shape[::-1], [], [*shape, 0], [1] * 9, [-1, *shape], shape * 2]),
-            part,
-        )
-    elif kind == "frame":
-        labels = chance.choice([each for each in tensors if each.endswith(":labels")] or [name])
-        frame = _frame(tensors[labels][2], chance)
-        tensors[labels] = "U8", [len(frame)], frame
+    kind = chance.choice(["values", "values", "described", "described", "other", "lose", "rename", "stray"])
+    if kind == "values":
+        tensors[name] = _other_values(*tensors[name], chance)
+    elif kind == "described":
+        tensors[name] = _other_description(*tensors[name], chance)
     elif kind == "other" and others:
         tensors[name] = others[chance.choice(list(others))]
     elif kind == "rename":
@@ -180,21 +169,26 @@ def edit_tensors(tensors: Tensors, others: Tensors, chance: random.Random) -> No
         del tensors[name]
 
 
-def _frame(stored: bytes, chance: random.Random) -> bytes:
-    """A zstandard frame that lies about the labels it stands for."""
-    n = chance.choice([len(stored), 1, 150, 48_000])
-    zeros = zstandard.ZstdCompressor(level=1).compress(bytes(n))
-    unsaid = zstandard.ZstdCompressor(level=1, write_content_size=False).compress(bytes(n))
-    said = bytearray(_bomb())
-    single = said[4] >> 5 & 1  # without a byte for the window the size follows at once (RFC 8878, 3.1.1.1)
-    said[6 - single : 10 - single] = struct.pack("<I", n)
-    checked = zstandard.ZstdCompressor(level=1, write_checksum=True).compress(bytes(n))
-    return chance.choice(
-        [zeros, unsaid, _bomb(), bytes(said), checked[:-1], zeros + stored, stored + zeros, stored[:-3], stored * 2]
-    )
+def _other_values(dtype: str, shape: list[int], part: bytes, chance: random.Random) -> tuple[str, list[int], bytes]:
+    """Some bytes changed, all of them, or another number of them with the shape that belongs to it."""
+    kind = chance.choice(["some", "all", "length"])
+    if kind == "some" and part:
+        raw = bytearray(part)
+        for _ in range(chance.randint(1, 8)):
+            raw[chance.randrange(min(len(raw), chance.choice([16, len(raw)])))] = chance.randrange(256)
+        return dtype, shape, bytes(raw)
+    if kind == "length":
+        part = chance.choice([part[:-1], part + b"\0", part * 2, part[: len(part) // 2], b"", part[:-4]])
+        return dtype, [len(part) // WIDTHS.get(dtype, 1)], part
+    nan, infinity = struct.pack("<f", np.nan), struct.pack("<e", np.inf)
+    pattern = chance.choice([b"\0", b"\xff", b"\x7f", nan, infinity, chance.randbytes(97)])
+    return dtype, shape, (pattern * len(part))[: len(part)]
 
 
-@lru_cache(maxsize=1)
-def _bomb() -> bytes:
-    stream = zstandard.ZstdCompressor(level=1).compressobj(size=BOMB)
-    return b"".join(stream.compress(bytes(1 << 20)) for _ in range(BOMB >> 20)) + stream.flush()
+def _other_description(dtype: str, shape: list[int], part: bytes, chance: random.Random) -> tuple[str, list[int], bytes]:
+    """The same bytes as another type or in another shape."""
+    if chance.random() < 0.5:
+        dtype = chance.choice(TYPES)
+        return dtype, chance.choice([shape, [len(part) // WIDTHS.get(dtype, 1)]]), part
+    shapes = [[1, *shape], [*shape, 1], shape[::-1], [], [*shape, 0], [1] * 9, [-1, *shape], shape * 2]
+    return dtype, chance.choice(shapes), part
