@@ -11,6 +11,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from weightlab import backend
+
 PARTS = {"train": slice(0, 900), "validation": slice(900, 1350), "test": slice(1350, None)}
 
 
@@ -22,6 +24,18 @@ def network() -> nn.Module:
         nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 10),
     )  # fmt: skip
+
+
+def make(folder: str | Path) -> tuple[str, str]:
+    """The files with its state dict and with the data, made in `folder` if they are not there."""
+    folder = Path(folder)
+    weights, data = folder / "digits.pt", folder / "digits.npz"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not data.exists():
+        write_data(data)
+    if not weights.exists():
+        train(data, weights)
+    return str(weights), str(data)
 
 
 def write_data(file: str | Path, seed: int = 0) -> None:
@@ -37,7 +51,7 @@ def train(data: str | Path, weights: str | Path, epochs: int = 40, seed: int = 0
     """Fit the network to the training part and save its state dict."""
     arrays = np.load(data)
     images, labels = torch.from_numpy(arrays["train_images"]).float() / 255, torch.from_numpy(arrays["train_labels"])
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), backend.threads(1):  # batches this small gain nothing from more threads
         torch.manual_seed(seed)
         model = network()
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)

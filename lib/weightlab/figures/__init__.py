@@ -15,7 +15,7 @@ from weightlab.figures.searches import (
     one_run,
     range_reduction,
 )
-from weightlab.figures.sharing import loss_by_rate, total_sharing, weights_with_centroids
+from weightlab.figures.sharing import file_sizes, loss_by_rate, total_sharing, weights_with_centroids
 from weightlab.figures.tuning import focus_by_spread, focus_course, lifted_space, neighbour_distances, tuning_gains
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "best_by_group",
     "best_of_runs",
     "course_of_runs",
+    "file_sizes",
     "fitness_of_runs",
     "fitness_over_evaluations",
     "focus_by_spread",

@@ -74,3 +74,18 @@ def weights_with_centroids(codebooks: Codebooks, plan: list[int]) -> Figure:
             ax.axvline(centroid, color=red, linewidth=1)
         ax.set(title=f"{name}, k = {k}", xlabel="weight", ylabel="number of weights" if group == 0 else "")
     return figure
+
+
+def file_sizes(table: pd.DataFrame) -> Figure:
+    """Bytes of files as bars, largest first, each with how many times smaller than the first row it is.
+
+    `table` has columns file and bytes, the original network first.
+    """
+    figure, axes = panels(1, width=7, height=0.5 * len(table) + 1)
+    (ax,), blue = axes[0], sns.color_palette("colorblind")[0]
+    rows = table.sort_values("bytes")
+    bars = ax.barh(rows["file"], rows["bytes"] / 1024, color=blue)
+    ax.bar_label(bars, [f"{table['bytes'].iloc[0] / size:.2f}×" for size in rows["bytes"]], padding=4)
+    ax.set(xlabel="size of the file [KiB]", xlim=(0, rows["bytes"].max() / 1024 * 1.12))
+    ax.grid(axis="y", visible=False)
+    return figure
