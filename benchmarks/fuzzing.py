@@ -106,9 +106,8 @@ class _Worker:
                     verdicts.append((self.seeds[0], verdict))
                     self.seeds = self.seeds[1:]
                 self.ready = True
-            lost = (
-                f"no answer for {patience_s} s" if time.monotonic() - self.heard > (patience_s if self.ready else START_S) else ""
-            )
+            limit = patience_s if self.ready else START_S
+            lost = f"no answer for {limit} s" if time.monotonic() - self.heard > limit else ""
         except EOFError:
             self.process.join()
             lost = f"the process ended by itself, exit code {self.process.exitcode}"
