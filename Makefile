@@ -21,11 +21,11 @@ PROFILES := $(filter-out cluster,$(notdir $(wildcard params/*)))
 ifeq ($(filter $(PROFILE),$(PROFILES)),)
 $(error unknown PROFILE '$(PROFILE)'; allowed: $(PROFILES))
 endif
-ifeq ($(wildcard notebooks/$(NB).ipynb),)
-$(error unknown notebook NB '$(NB)'; allowed: $(basename $(notdir $(wildcard notebooks/*.ipynb))))
+NOTEBOOKS := $(basename $(notdir $(sort $(wildcard notebooks/[0-9]*.ipynb))))
+ifeq ($(filter $(NB),$(NOTEBOOKS)),)
+$(error unknown notebook NB '$(NB)'; allowed: $(NOTEBOOKS))
 endif
 
-NOTEBOOKS := $(basename $(notdir $(sort $(wildcard notebooks/*.ipynb))))
 LIBRARY := $(wildcard lib/weightlab/*.py lib/weightlab/*/*.py)
 DATA := $(or $(WEIGHTLAB_DATA),data)
 MNIST := $(DATA)/mnist/.verified
@@ -34,7 +34,7 @@ MODELS := models/lenet5_tanh.safetensors models/lenet5_relu.safetensors
 STAND_IN := models/mobilenet_v2_fashion.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help env data models retrain experiments experiment status lab test bench bench-faults bench-files lint format clean
+.PHONY: help env data models retrain experiments experiment status report lab test browser-test bench bench-faults bench-files lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
@@ -80,11 +80,17 @@ $(call executed,13%): $(call executed,01% 02% 03% 04% 05% 06% 07% 11% 12%) publi
 status: $(ENV) ## tell which searches of PROFILE are complete, partial or failed, and how long the rest takes
 	@$(RUN) -m weightlab.status --profile $(PROFILE) $(WORKERS:%=--workers %)
 
-lab: $(ENV) $(MNIST) ## open JupyterLab on the notebooks
-	$(RUN) -m jupyterlab --notebook-dir .
+report: $(ENV) ## make a site of PROFILE's executed notebooks and the docs: build/report/<profile>/index.html
+	@$(RUN) -m weightlab.report --profile $(PROFILE)
+
+lab: $(ENV) $(MNIST) ## open JupyterLab on a page that links the notebooks
+	$(RUN) -m jupyterlab --notebook-dir . --LabApp.default_url=/lab/tree/notebooks/index.ipynb
 
 test: $(ENV) $(MNIST) $(FASHION) $(MODELS) $(STAND_IN) ## run the tests
 	$(RUN) -m pytest -n 2
+
+browser-test: $(ENV) $(MNIST) $(FASHION) $(MODELS) ## run JupyterLab and the report in a real browser (Debian's chromium)
+	@$(RUN) -m pytest -n 0 tests/browser
 
 bench: $(ENV) $(MNIST) $(MODELS) ## measure the evaluation engine (about 6 minutes)
 	$(RUN) benchmarks/evaluation.py

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,12 +55,23 @@ def notebooks_before(name: str) -> list[str]:
 
 
 def stand_in_root(folder: Path) -> dict:
-    """A process environment in which the repository is `folder`: the same notebooks, models and data, its own outputs."""
+    """A process environment in which the repository is `folder`: the same notebooks, models, data and docs, its own outputs."""
     folder.mkdir(exist_ok=True)
-    for name in ("notebooks", "params", "models", "published", "data"):
+    for name in ("notebooks", "params", "models", "published", "data", "docs", "README.md"):
         with contextlib.suppress(FileExistsError):
             (folder / name).symlink_to(paths.root() / name)
     return os.environ | {"WEIGHTLAB_ROOT": str(folder)}
+
+
+@pytest.fixture(scope="session")
+def report_root(smoke_outputs, tmp_path_factory):
+    """A stand-in repository with smoke outputs of two notebooks and its own copy of the notebooks: its folder, and the environment."""
+    root = tmp_path_factory.mktemp("root")
+    shutil.copytree(paths.notebooks(), root / "notebooks", ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    for name in ("00_explore", "01_total_vs_layerwise"):
+        shutil.copytree(smoke_outputs(name), root / "outputs" / "smoke" / name)
+    (root / "outputs" / "full").symlink_to(paths.outputs() / "full")  # the README shows a figure of it
+    return root, stand_in_root(root)
 
 
 @pytest.fixture

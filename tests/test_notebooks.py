@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 
@@ -54,6 +55,13 @@ class TestForm:
         file = paths.params() / profile / f"{name}.yaml"
         assert set(notebooks.profile_parameters(name, profile)) <= set(notebooks.defaults(name))
         assert file.read_text().startswith("# ") and "on two cores" in file.read_text().splitlines()[0]
+
+
+def test_the_landing_notebook_links_all_others_in_reading_order_by_their_questions():
+    landing = nbformat.read(paths.notebooks() / "index.ipynb", as_version=4)
+    assert {cell.cell_type for cell in landing.cells} == {"markdown"} and landing.metadata.kernelspec.name == "python3"
+    links = re.findall(r"^- \[(.+)\]\((.+)\.ipynb\)", "\n".join(cell.source for cell in landing.cells), re.MULTILINE)
+    assert links == [(cells(name)[0].source.splitlines()[0].removeprefix("# "), name) for name in NAMES]
 
 
 def test_profiles_hold_files_for_notebooks_only():

@@ -23,8 +23,8 @@ RECORDED_PACKAGES = ("numba", "numpy", "pandas", "papermill", "scikit-learn", "t
 
 
 def names() -> list[str]:
-    """The notebooks of this repository, in reading order."""
-    return sorted(file.stem for file in paths.notebooks().glob("*.ipynb"))
+    """The experiments of this repository in reading order: notebooks with a number. `index.ipynb` links them."""
+    return sorted(file.stem for file in paths.notebooks().glob("[0-9]*.ipynb"))
 
 
 def profiles() -> list[str]:

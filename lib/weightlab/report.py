@@ -1,0 +1,198 @@
+"""A site to read offline: the executed notebooks of a profile with their answers in front, the documentation, a search."""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+
+from weightlab import errors, notebooks, paths
+from weightlab.errors import UserError, choose
+
+HEADLINE = "01_total_vs_layerwise"  # its figure and its table stand on the front page
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SPHINX = {
+    "project": "weightlab",
+    "extensions": ["myst_nb"],
+    "html_theme": "sphinx_book_theme",
+    "html_theme_options": {"use_download_button": False, "use_fullscreen_button": False, "home_page_in_toc": True},
+    "html_copy_source": False,
+    "html_show_search_summary": False,  # summaries are fetched, which browsers refuse to pages opened as files
+    "myst_enable_extensions": [],  # no formulas, so no MathJax from another host
+    "nb_execution_mode": "off",
+    "nb_ipywidgets_js": {},  # nor require.js
+    "nb_merge_streams": True,
+}
+
+
+def build(profile: str) -> Path:
+    """Make the site of a profile as `build/report/<profile>/index.html`, in place of an earlier one, and return that file.
+
+    What has not been executed is named on the front page. Raises `UserError` if nothing has been, or if Sphinx is not installed.
+    """
+    choose("profile", profile, notebooks.profiles())
+    records = _records(profile)
+    if not records:
+        raise UserError(
+            f"profile {profile!r} has no executed notebooks in {paths.outputs() / profile}; "
+            f"`make experiments PROFILE={profile}` executes them"
+        )
+    final = paths.root() / "build" / "report" / profile
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{profile}.") as working:
+            source, site = Path(working) / "source", Path(working) / "site"
+            _write_source(source, profile, records)
+            _run_sphinx(source, site, Path(working) / "doctrees")
+            shutil.rmtree(final, ignore_errors=True)
+            site.rename(final)
+    except OSError as error:
+        raise UserError(f"the report {final} cannot be written: {error}") from error
+    return final / "index.html"
+
+
+def _records(profile: str) -> dict[str, dict]:
+    """By notebook, in reading order, what run.json says of those that have been executed."""
+    folders = {name: paths.outputs() / profile / name for name in notebooks.names()}
+    whole = [name for name, folder in folders.items() if (folder / "run.json").exists() and (folder / "notebook.ipynb").exists()]
+    return {name: _read(folders[name] / "run.json", json.loads) for name in whole}
+
+
+def _read(file: Path, parse: Callable[[str], dict]) -> dict:
+    try:
+        return parse(file.read_text())
+    except ValueError:
+        raise UserError(
+            f"{file} is damaged or no output of a notebook; execute the notebook again, or delete its folder"
+        ) from None
+
+
+def _write_source(source: Path, profile: str, records: dict[str, dict]) -> None:
+    """Write what Sphinx reads: the front page, notebooks as executed, README and documentation."""
+    shutil.copytree(paths.root() / "docs", source / "docs")
+    readme = (paths.root() / "README.md").read_text()
+    (source / "README.md").write_text(readme)
+    for image in re.findall(r"!\[[^]]*\]\(([^):]+)\)", readme):
+        (source / image).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(paths.root() / image, source / image)
+    (source / "notebooks").mkdir()
+    entries = []
+    for name in notebooks.names():
+        if name in records:
+            notebook = _read(paths.outputs() / profile / name / "notebook.ipynb", partial(nbformat.reads, as_version=4))
+            entries.append(_entry(name, notebook, records[name]))
+            nbformat.write(_still(notebook), source / "notebooks" / f"{name}.ipynb")
+        else:
+            entries.append(f"### {_question(name)}\n\nNot executed: `make experiment NB={name} PROFILE={profile}` does it.\n")
+    introduction = readme.split("\n", 1)[1].split("\n## ")[0].strip()
+    parts = [
+        f"# weightlab: report of profile {profile}",
+        introduction,
+        _headline(source, profile) if HEADLINE in records else "",
+        "## Questions and answers",
+        *entries,
+        "## How this was made",
+        _provenance(profile, records),
+        _contents("Notebooks", [f"notebooks/{name}" for name in records]),
+        _contents("Documentation", ["README", "docs/*", "docs/decisions/*"]),
+    ]
+    (source / "index.md").write_text("\n\n".join(parts))
+
+
+def _question(name: str) -> str:
+    cells = nbformat.read(paths.notebooks() / f"{name}.ipynb", as_version=4).cells
+    return cells[0].source.splitlines()[0].removeprefix("# ")
+
+
+def _entry(name: str, notebook: nbformat.NotebookNode, record: dict) -> str:
+    """A notebook on the front page: its question as a link, its answer in words, when and from what it was made."""
+    sources = [cell.source for cell in notebook.cells]
+    after = notebook.cells[sources.index("## Answer") + 1 :] if "## Answer" in sources else []
+    outputs = [output for cell in after for output in cell.get("outputs", [])]
+    answers = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
+    made = f"*{name}, {record['started'][:10]}, {record['minutes']:g} minutes, commit {_short(record['commit'])}*"
+    return "\n\n".join([f"### [{_question(name)}](notebooks/{name}.ipynb)", *answers, made])
+
+
+def _still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """An executed notebook for a page: code folded away, and in the place of what only moves in JupyterLab, a sentence."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.metadata.tags = [*cell.metadata.get("tags", []), "hide-input"]
+            for output in cell.outputs:
+                if WIDGET in output.get("data", {}):
+                    output.data = {"text/markdown": "*Here are controls to move by hand: `make lab` opens JupyterLab.*"}
+    return notebook
+
+
+def _headline(source: Path, profile: str) -> str:
+    """Figure and table of `HEADLINE`: one codebook for the whole net against one k for every layer."""
+    folder = paths.outputs() / profile / HEADLINE
+    shutil.copy(folder / "whole_net_or_per_layer.png", source / "headline.png")
+    columns = {"network": "network", "arm": "codebooks", "format": "format", "k": "k", "storage_rate": "storage rate",
+               "loss_pp": "loss, validation (pp)", "test_loss_pp": "loss, test (pp)", "published_rate": "published rate"}  # fmt: skip
+    table = pd.read_parquet(folder / "best_and_published.parquet")[list(columns)].rename(columns=columns)
+    table["k"] = table["k"].astype("Int64")
+    return "\n\n".join(
+        [
+            f"![Loss against storage rate](headline.png)\n\n*Loss against storage rate, of [{HEADLINE}](notebooks/{HEADLINE}.ipynb). "
+            "The table: the best k that loses less than 1 pp.*",
+            table.to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format, classes="table"),
+        ]
+    )
+
+
+def _provenance(profile: str, records: dict[str, dict]) -> str:
+    """Profile, date, commits, versions and hardware; what differs between notebooks is listed side by side."""
+    runs = list(records.values())
+    facts = {"profile": profile, "report made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
+    facts["notebooks executed"] = f"{len(records)} of {len(notebooks.names())}"
+    facts["commit"] = ", ".join(dict.fromkeys(_short(run["commit"]) for run in runs))
+    facts["hardware"] = ", ".join(dict.fromkeys(f"{run['device']}, {run['cores']} cores" for run in runs))
+    for package in runs[0]["versions"]:
+        facts[package] = ", ".join(dict.fromkeys(run["versions"].get(package, "unknown") for run in runs))
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    return f"A commit with + had uncommitted changes.\n\n| | |\n|---|---|\n{rows}"
+
+
+def _short(commit: str | None) -> str:
+    return f"{commit[:8]}{'+' if commit.endswith('+') else ''}" if commit else "unknown"
+
+
+def _contents(caption: str, pages: list[str]) -> str:
+    return "\n".join(["```{toctree}", ":hidden:", ":glob:", f":caption: {caption}", "", *pages, "```"])
+
+
+def _run_sphinx(source: Path, site: Path, doctrees: Path) -> None:
+    try:
+        import myst_nb  # noqa: F401
+        import sphinx_book_theme  # noqa: F401
+        from sphinx.application import Sphinx
+    except ImportError as error:
+        raise UserError(f"a report needs {error.name}: pip install 'weightlab[report]'") from None
+    Sphinx(source, None, site, doctrees, "html", SPHINX, status=None, warning=sys.stderr).build()
+    for left in [*site.rglob("*.map"), *site.rglob("*webpack-macros.html")]:  # what themes are made from; no page uses it
+        left.unlink()
+
+
+def main() -> None:
+    """`python -m weightlab.report`: make the site of a profile and say where it is and how large."""
+    parser = argparse.ArgumentParser(prog="python -m weightlab.report", description="Make a site of a profile's results.")
+    parser.add_argument("--profile", default="quick", help="smoke, quick (default) or full")
+    page = build(parser.parse_args().profile)
+    files = [file for file in page.parent.rglob("*") if file.is_file()]
+    pages, megabytes = sum(file.suffix == ".html" for file in files), sum(file.stat().st_size for file in files) / 1e6
+    print(f"{page} ({pages} pages, {megabytes:.1f} MB)")
+
+
+if __name__ == "__main__":
+    errors.run(main)
