@@ -23,7 +23,7 @@ LAYERS = [
     {"search"},
     {"specifications", "run_folder", "loop", "status", "progress", "runs", "tuning"},
     {"analysis", "figures"},
-    {"notebooks", "report"},
+    {"explore", "notebooks", "report"},
     {"cli"},
     {"__main__"},
 ]

@@ -16,6 +16,10 @@ from weightlab.run_folder import RunFolder
 from weightlab.search import Search
 
 
+class Stopped(Exception):
+    """A search has ended early because its caller wished so; another call goes on from its checkpoint."""
+
+
 def run(
     search: Search,
     target: Target,
@@ -23,17 +27,20 @@ def run(
     budget: int,
     folder: Path,
     identity: Mapping = MappingProxyType({}),
-    progress: Callable[[int], object] = lambda evaluations: None,
+    progress: Callable[[pd.DataFrame], object] = lambda records: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> pd.DataFrame:
     """Generations until the next no longer fits the budget (in evaluations).
 
     `measure` takes plans (n, d) and returns a row for each, among its columns `accuracy` (fraction) and `rate`, the objectives.
-    Records go to `folder` (see `run_folder`), at most one checkpoint a second, after a whole generation; a call on a folder with a
+    `progress` is given the records of each generation, and first those of a checkpoint. Once `stop` is true the generation at hand
+    is finished and checkpointed, and `Stopped` raised. Records go to `folder` (see `run_folder`), at most one checkpoint a second, after a whole generation; a call on a folder with a
     checkpoint goes on from there, and ends with the same file, byte for byte, as a call that was never interrupted.
     """
     folder = RunFolder(folder)
     records, times = _resume(search, target, folder)
-    progress(search.evaluations)
+    for table in records:
+        progress(table)
     seen = {tuple(plan) for table in records for plan in table["plan"]}
     saved = time.monotonic()
     while search.evaluations + search.size <= budget:
@@ -56,11 +63,14 @@ def run(
         records.append(table)
         times.append({"generation": search.generation - 1, "started": started, "seconds": time.time() - started,
                       "evaluating_seconds": evaluated, "host": platform.node(), "process": os.getpid()})  # fmt: skip
-        progress(len(plans))
-        if time.monotonic() - saved >= 1:
+        progress(table)
+        stopped = stop()
+        if stopped or time.monotonic() - saved >= 1:
             state = {"search": search.state(), "target": target.now.tolist(), "times": times}
             folder.checkpoint(pd.concat(records, ignore_index=True), state)
             saved = time.monotonic()
+        if stopped:
+            raise Stopped(f"stopped after {search.evaluations} of {budget} evaluations, all of them kept in {folder.path}")
     if not records:
         raise UserError(f"a budget of {budget} evaluations does not hold the first generation of {search.size}")
     table = pd.concat(records, ignore_index=True)

@@ -107,10 +107,11 @@ class Runner:
             return space.full(len(self.evaluator(spec).codebooks.names), spec.candidates)
         return space.reduce(self.scan(spec), f"{PROTOCOLS[spec.protocol]}_accuracy", spec.threshold)
 
-    def run(self, spec: Specification, wait: bool = True) -> pd.DataFrame | None:
+    def run(self, spec: Specification, wait: bool = True, **watch: Callable) -> pd.DataFrame | None:
         """The records of one search: read if it is complete, else begun or resumed here.
 
-        Where another process is at work on it: None, or with `wait` what that process makes of it.
+        Where another process is at work on it: None, or with `wait` what that process makes of it. `watch` may hold `progress` and
+        `stop` of `loop.run`, which are told of what is done here, and may raise its `Stopped`.
         """
         folder = RunFolder(self.folder / spec.hash)
         if (records := folder.records()) is not None:
@@ -127,7 +128,10 @@ class Runner:
             try:
                 allowed = self.space(spec)
                 made = search.make(spec.search, allowed, rng.derive(spec.seed, "search", spec.search), **spec.settings)
-                return loop.run(made, Target(spec.target), self._measure(spec), spec.budget, folder.path, _identity(spec))
+                target, measure = Target(spec.target), self._measure(spec)
+                return loop.run(made, target, measure, spec.budget, folder.path, _identity(spec), **watch)
+            except loop.Stopped:
+                raise
             except Exception as error:
                 folder.fail(error)
                 if isinstance(error, OSError):

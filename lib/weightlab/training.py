@@ -57,6 +57,12 @@ NOTES = {
 }
 
 
+def dataset_of(network: str) -> str:
+    """What a network of this library was trained for; raises `UserError` for any other."""
+    errors.choose("network", network, models.NETWORKS)
+    return CHECKPOINTS[network].dataset if network in CHECKPOINTS else "imagenette"
+
+
 def logits(model: nn.Module, images: torch.Tensor, device: str = "auto", chunk: int = CHUNK) -> torch.Tensor:
     """The network's outputs, float32 (n, classes), for uint8 images (n, channels, height, width), on the CPU."""
     place = backend.device(device)

@@ -235,7 +235,8 @@ def swarm(
         place.path.mkdir(exist_ok=True)
         if (table := place.tidy()) is None:
             with tqdm(total=budget, desc=f"focus swarm {seed}", disable=not progress) as bar:
-                table = loop.run(made, target, measured, budget, place.path, {"chooser": chooser, "seed": seed}, bar.update)
+                told = {"identity": {"chooser": chooser, "seed": seed}, "progress": lambda records: bar.update(len(records))}
+                table = loop.run(made, target, measured, budget, place.path, **told)
         table = table.rename(columns={"plan": "focuses"})
     table.insert(0, "spread", float(spread))
     return table

@@ -46,8 +46,7 @@ def dataset_of(network: str) -> str:
 
     if own_networks.is_own(network):
         raise UserError(f"network {network} is your own, so say with --data what it is measured on")
-    known = {"mobilenet_v2": "imagenette"} | {name: recipe.dataset for name, recipe in training.CHECKPOINTS.items()}
-    return known.get(network, "mnist")
+    return training.dataset_of(network)
 
 
 def splits(dataset: str, images: int | None) -> "list[Split]":

@@ -3,6 +3,7 @@
 from weightlab.figures.base import label, save
 from weightlab.figures.claims import verdicts
 from weightlab.figures.clustering import inertia_excess, time_per_plan
+from weightlab.figures.explore import layer_histogram, plan_among_searched
 from weightlab.figures.fronts import best_by_group, fronts_by_group
 from weightlab.figures.mobilenet import searched_plans, sensitive_layers, tuned_splits
 from weightlab.figures.regression import quadratic_curves, rates_of_runs, residuals
@@ -31,10 +32,12 @@ __all__ = [
     "fronts_by_group",
     "inertia_excess",
     "label",
+    "layer_histogram",
     "lifted_space",
     "loss_by_rate",
     "neighbour_distances",
     "one_run",
+    "plan_among_searched",
     "quadratic_curves",
     "range_reduction",
     "rates_of_runs",

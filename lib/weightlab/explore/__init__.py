@@ -1,0 +1,6 @@
+"""Choose k for every layer by hand, in a notebook, and see at once what it saves and what it costs."""
+
+from weightlab.explore.explorer import Explorer
+from weightlab.explore.study import Study
+
+__all__ = ["Explorer", "Study"]

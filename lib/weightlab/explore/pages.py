@@ -1,0 +1,81 @@
+"""The explorer's numbers as HTML. What belongs to an answer carries its number in `data-answer`."""
+
+import base64
+import io
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from weightlab.explore.study import Study
+from weightlab.figures import label
+from weightlab.packing import Packed
+
+COLUMNS = {"layer": "layer", "weights": "weights", "k": "k", "bits": "bits per label", "stored_bits": "stored bits", "rate": "rate",
+           "max_error": "largest change of a weight"}  # fmt: skip
+PALE = "opacity: 0.4"  # what an answer replaces, while it is being measured
+
+
+def rate(name: str, value: float, answer: int) -> str:
+    return f'<span data-answer="{answer}">{label(name)} <b style="font-size: 1.5em">{value:.2f}</b></span>'
+
+
+def accuracy(study: Study, measured: pd.Series, answer: int, pale: bool = False) -> str:
+    """Accuracy on validation, with the loss beside it; `pale` while another plan is being measured."""
+    return (
+        f'<span data-answer="{answer}" data-state="{"measuring" if pale else "measured"}" style="{PALE if pale else ""}">'
+        f'accuracy <b style="font-size: 1.5em">{measured["validation_accuracy"]:.2%}</b> of {len(study.validation)} validation images, '
+        f"loss <b>{measured['validation_loss_pp']:.2f} pp</b> against {study.original_accuracy:.2%} before</span>"
+    )
+
+
+def table(report: pd.DataFrame, answer: int) -> str:
+    """The per-layer report of `Study.report`."""
+    shown = report[list(COLUMNS)].rename(columns=COLUMNS)
+    formats = {"rate": "{:.2f}".format, COLUMNS["max_error"]: "{:.4f}".format}
+    return f'<div data-answer="{answer}" style="max-height: 24em; overflow: auto">{shown.to_html(index=False, formatters=formats)}</div>'
+
+
+def picture(figure: Figure, text: str, answer: int) -> str:
+    """A figure as an image, with the text that says what it shows to those who cannot see it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img data-answer="{answer}" src="data:image/png;base64,{content}" alt="{escape(text)}">'
+
+
+def message(text: str) -> str:
+    return f'<span role="alert" style="color: #a00000">{escape(text)}</span>' if text else ""
+
+
+def progress(evaluations: int, budget: int, speed: float | None, best: pd.Series | None, state: str) -> str:
+    """How a search stands: `speed` in evaluations a second, `best` the best acceptable plan so far."""
+    found = "no plan loses less than 1 pp yet"
+    if best is not None:
+        found = (
+            f"best: storage rate {best['storage_rate']:.2f}, loss {best['validation_loss_pp']:.2f} pp, plan {plan(best['plan'])}"
+        )
+    speeds = "" if speed is None else f", {speed:.1f} a second"
+    return f'<span data-evaluations="{evaluations}">{state}: {evaluations} of {budget} evaluations{speeds}; {found}</span>'
+
+
+def written(file: Path, packed: Packed) -> str:
+    """What was written where, and what was measured of it."""
+    told = packed.summary()
+    losses = "; ".join(
+        f"{each.split} {each.packed:.2%} (loss {100 * (each.original - each.packed):.2f} pp)" for each in packed.details.accuracy
+    )
+    return (
+        f"<code>{escape(str(file))}</code>: {told['file_bytes']} bytes, the original has {told['original_bytes']}; "
+        f"storage rate <b>{told['storage_rate']:.2f}</b>, file rate <b>{told['file_rate']:.2f}</b> (everything counted); "
+        f"accuracy on {losses}"
+    )
+
+
+def plan(ks: list[int], most: int = 12) -> str:
+    """A plan as text, in the middle of a long one an ellipsis."""
+    words = [str(k) for k in ks]
+    if len(words) > most:
+        words = [*words[: most // 2], "…", *words[-most // 2 :]]
+    return f"[{', '.join(words)}]"

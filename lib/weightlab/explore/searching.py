@@ -1,0 +1,83 @@
+"""The explorer's small search: started, watched, stopped and gone on with, its best plan taken."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import ipywidgets
+import pandas as pd
+
+from weightlab.errors import choose
+from weightlab.explore import controls, pages
+from weightlab.explore.study import POINTS, Study, best
+from weightlab.loop import Stopped
+from weightlab.search import SEARCHES
+
+SHOWN_EVERY_S = 1  # of the figure: numbers are shown after each generation
+
+
+class SearchPanel:
+    """Widgets of a search; `found` holds the plans searched here (columns `POINTS`), `best` the best acceptable of the last search.
+
+    `start` does a piece of work in the background, `show` draws `found`, `take` puts a plan on the sliders.
+    """
+
+    def __init__(self, search: str, budget: int, seed: int, start: Callable, show: Callable[[], None], take: Callable):
+        choose("search", search, SEARCHES)
+        self._seed, self._show, self._stopping = seed, show, threading.Event()
+        self.optimizer = controls.dropdown("optimizer", SEARCHES, search)
+        self.budget = ipywidgets.IntText(budget, description="budget").add_class("weightlab-budget")
+        self.search, self.stop = controls.button("Search", "search"), controls.button("Stop", "stop", disabled=True)
+        self.take_best = controls.button("Take the best plan", "take-best", disabled=True)
+        self.progress = controls.html("progress")
+        row = ipywidgets.HBox([self.optimizer, self.budget, self.search, self.stop, self.take_best])
+        self.box = ipywidgets.VBox([row, self.progress])
+        self.search.on_click(lambda button: start(self._run))
+        self.stop.on_click(lambda button: self._stopping.set())
+        self.take_best.on_click(lambda button: take(self.best["plan"]))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was found: it belongs to another network, format or method."""
+        self.found, self.best = pd.DataFrame(columns=POINTS), None
+        self.progress.value, self.take_best.disabled = "", True
+
+    def set_busy(self, busy: bool) -> None:
+        self.search.disabled, self.take_best.disabled = busy, busy or self.best is None
+
+    def _run(self, study: Study) -> None:
+        """Search; what the search is asked for is what the widgets say now."""
+        search, budget, before = self.optimizer.value, self.budget.value, self.found
+        heard: list[tuple[float, pd.DataFrame]] = []  # when which records came
+        shown = time.monotonic()
+
+        def told(records: pd.DataFrame) -> None:
+            nonlocal shown
+            heard.append((time.monotonic(), records))
+            self._tell(heard, before, budget, "searching")
+            if time.monotonic() - shown > SHOWN_EVERY_S:
+                shown = time.monotonic()
+                self._show()
+
+        self._stopping.clear()
+        self.stop.disabled = False
+        try:
+            records = study.search(search, budget, self._seed, told, self._stopping.is_set)
+            state = "done"
+            heard = heard or [(time.monotonic(), records)]
+        except Stopped:
+            state = "stopped, and the same search will go on from here"
+        finally:
+            self.stop.disabled = True
+        self._tell(heard, before, budget, state)
+        self._show()
+
+    def _tell(self, heard: list[tuple[float, pd.DataFrame]], before: pd.DataFrame, budget: int, state: str) -> None:
+        """Speed is counted from what came first, which may be what an earlier call left."""
+        records = pd.concat([table for _, table in heard], ignore_index=True)
+        self.best = best(records)
+        points = records.assign(search=self.optimizer.value)[POINTS]
+        self.found = pd.concat([before, points], ignore_index=True) if len(before) else points
+        (first, earlier), (last, _) = heard[0], heard[-1]
+        speed = (len(records) - len(earlier)) / (last - first) if len(heard) > 1 else None
+        self.progress.value = pages.progress(len(records), budget, speed, self.best, state)

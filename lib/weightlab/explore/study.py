@@ -1,0 +1,164 @@
+"""What the explorer shows, without a widget: one network, format and method under plans, searched plans, the packed file."""
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from weightlab import accounting, analysis, data, models, own_networks, packing, sharing, training
+from weightlab.codebooks import Codebooks
+from weightlab.errors import UserError
+from weightlab.evaluation import Evaluator
+from weightlab.fitness import TargetRule
+from weightlab.run_folder import RunFolder
+from weightlab.runs import Runner, Specification
+from weightlab.specifications import RECORDED_SPLITS, Setting
+
+FIRST_RATE = 10  # where the target of a small search starts
+SAME = ("network", "dataset", "images", "method", "format", "whole_net", "checkpoint", "data", "schema")  # of comparable searches
+POINTS = ["search", "plan", "storage_rate", "validation_loss_pp"]
+
+
+class Study:
+    """One network, format and method: what plans save and cost, and what searches have found.
+
+    Plans are lists of k, one per layer in `names` (of one k for the whole net). What is answered at once is measured on validation
+    alone; test is measured only by `reported` and `write`. Searches and codebooks are kept in `searches_folder`. Calls of `measure`
+    must follow each other, as must those of `search`; the two may overlap. `splits`, where they are loaded already, spare loading.
+    Raises `UserError` if network, weights or data cannot be had or do not fit each other.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        searches_folder: str | Path,
+        threads: int | None = None,
+        splits: Sequence[data.Split] | None = None,
+    ):
+        self.setting, self.threads = setting, threads
+        self.runner = Runner(searches_folder, threads=threads, progress=False, workers=1)
+        self.model = models.load(setting.network, weights=setting.weights)
+        self.splits = splits or [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
+        self.example = own_networks.fitting_images(self.model, self.splits)
+        folder = self.runner.folder / "codebooks"
+        self.codebooks = Codebooks(
+            self.model, setting.method, setting.format, setting.candidates, setting.whole_net, self.example, folder
+        )
+        # Searches have an evaluator of their own: one evaluator is not to be used by two threads.
+        self._evaluator = Evaluator(self.model, self.codebooks, [self.validation], threads=threads)
+
+    def changed(self, **choices) -> "Study":
+        """The study of another network, dataset, format or method."""
+        setting = replace(self.setting, **choices)
+        same = (setting.dataset, setting.images) == (self.setting.dataset, self.setting.images)
+        return Study(setting, self.runner.folder, self.threads, self.splits if same else None)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the layers, or of the whole net."""
+        return self.codebooks.names
+
+    @property
+    def validation(self) -> data.Split:
+        return self.splits[RECORDED_SPLITS.index("validation")]
+
+    @cached_property
+    def original_accuracy(self) -> float:
+        """Of the network as it was, on validation."""
+        return float(self._evaluator.baseline()[0])
+
+    def check(self, plan: Sequence[int]) -> list[int]:
+        """The plan; raises `UserError` unless it fits the network."""
+        return sharing.check_plan(self.codebooks, plan)
+
+    def report(self, plan: Sequence[int]) -> pd.DataFrame:
+        """`sharing.report` of a plan, with a column bits: those of a label."""
+        table = sharing.report(self.codebooks, plan, sharing.choose_books(self.codebooks, plan))
+        table.insert(3, "bits", accounting.key_bits(table["k"].to_numpy()))
+        return table
+
+    def measure(self, plan: Sequence[int]) -> pd.Series:
+        """`Evaluator.measure` of a plan on validation: every rate, `validation_accuracy` and `validation_loss_pp`."""
+        return self._evaluator.measure([plan]).iloc[0]
+
+    def rates(self, plan: Sequence[int]) -> dict[str, float]:
+        """Every rate of a plan by name, which needs no images."""
+        return {name: float(rate) for name, rate in self.codebooks.rates(self.codebooks.check(plan)[0]).items()}
+
+    def reported(self, plan: Sequence[int]) -> pd.DataFrame:
+        """Accuracy of the original and of the plan on validation, which chooses, and on test, which reports.
+
+        Columns split, images, original, packed (fractions) and loss_pp.
+        """
+        shared = copy.deepcopy(self.model)
+        for group, book in enumerate(sharing.choose_books(self.codebooks, plan)):
+            self.codebooks.apply(shared, group, book)
+        before, after = (training.accuracies(each, self.splits, (1,), threads=self.threads) for each in (self.model, shared))
+        table = before[["split", "images"]].assign(original=before["accuracy"], packed=after["accuracy"])
+        return table.assign(loss_pp=100 * (table["original"] - table["packed"]))
+
+    def write(self, file: str | Path, plan: Sequence[int]) -> packing.Packed:
+        """Write the plan as a packed file, with what `reported` says in it."""
+        measured = self.reported(plan).drop(columns="loss_pp").to_dict("records")
+        kept = {"network": self.setting.network, "accuracy": measured, "codebooks": self.codebooks}
+        return packing.write(file, self.model, plan, self.setting.format, self.setting.method, **kept)
+
+    def searched(self) -> pd.DataFrame:
+        """The plans of all complete searches in the folder on the same network, images, method and format: columns `POINTS`."""
+        tables = [pd.DataFrame(columns=POINTS)]
+        wanted = self.setting.describe()
+        for file in sorted(self.runner.folder.glob("*/specification.json")):
+            try:
+                described = json.loads(file.read_bytes())
+                same = all(described.get(name) == wanted.get(name) for name in SAME)
+            except (OSError, ValueError, AttributeError):  # somebody else's file: nothing to show of it
+                continue
+            if same and (records := RunFolder(file.parent).records()) is not None:
+                tables.append(records[POINTS])
+        return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+
+    def search(
+        self,
+        search: str,
+        budget: int,
+        seed: int = 1,
+        progress: Callable[[pd.DataFrame], object] = lambda records: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> pd.DataFrame:
+        """The records of a small search in all k that are tried; `progress` and `stop` are those of `loop.run`.
+
+        The target starts at the accuracy of the original and moves with the plans that lose less than 1 pp on validation. Raises
+        `loop.Stopped` once `stop` is true; the same call then goes on from there.
+        """
+        acceptable = round(self.original_accuracy - analysis.ACCEPTABLE_LOSS_PP / 100, 6)
+        target = TargetRule(self.original_accuracy, FIRST_RATE, "batch", limit_accuracy=acceptable)
+        setting = {name: value for name, value in asdict(self.setting).items() if name in {each.name for each in fields(Setting)}}
+        spec = Specification(target=target, search=search, seed=seed, budget=budget, threshold=None, **setting)
+        records = self.runner.run(spec, wait=False, progress=progress, stop=stop)
+        if records is None:
+            raise UserError(
+                f"another process is at work on this search in {self.runner.folder / spec.hash}; wait until it is done"
+            )
+        return records
+
+
+def best(records: pd.DataFrame) -> pd.Series | None:
+    """The plan of highest storage rate that loses less than 1 pp on validation, if there is one."""
+    rows = records[records["validation_loss_pp"] < analysis.ACCEPTABLE_LOSS_PP]
+    return None if rows.empty else rows.loc[rows["storage_rate"].astype(float).idxmax()]
+
+
+def blocks(names: Sequence[str], few: int = 12) -> dict[str, list[int]]:
+    """Layers by the block they belong to, numbers of layers by name: each alone where there are only a few.
+
+    >>> blocks(["features.1.conv.0.0", "features.1.conv.1", "classifier.1"], few=2)
+    {'features.1': [0, 1], 'classifier.1': [2]}
+    """
+    found: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        found.setdefault(name if len(names) <= few else ".".join(name.split(".")[:2]), []).append(number)
+    return found
