@@ -98,7 +98,7 @@ bench: $(ENV) $(MNIST) $(MODELS) ## measure the evaluation engine (about 6 minut
 bench-faults: $(ENV) $(MNIST) $(MODELS) ## kill, fill, flip and interrupt long runs; measure two workers (about 30 minutes)
 	$(RUN) benchmarks/faults.py
 
-bench-files: $(ENV) $(MODELS) $(STAND_IN) ## measure packed files beside coremltools' and read 100 000 mutated ones (about 12 minutes)
+bench-files: $(ENV) $(MODELS) $(STAND_IN) ## measure packed files beside coremltools' and read 100 000 mutated ones (about 6 minutes)
 	$(RUN) benchmarks/files.py
 
 lint: $(ENV) ## check style
