@@ -103,7 +103,7 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
         if error.ename == "UserError":
             raise UserError(f"{error.evalue} ({where})") from None
         raise UserError(f"{where}; {error.ename}: {error.evalue}") from error
-    _settle_progress(working / "notebook.ipynb")
+    _settle(working / "notebook.ipynb")
     made = sorted(working.iterdir(), key=lambda file: file.name == "notebook.ipynb")  # the notebook last: make looks at its time
     record = {
         "notebook": name, "profile": profile, "parameters": parameters | {"output_folder": str(final)}, "seed": parameters.get("seed"),
@@ -120,11 +120,14 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
     return final
 
 
-def _settle_progress(notebook: Path) -> None:
-    """Leave of every progress bar in an executed notebook its last state only."""
+def _settle(notebook: Path) -> None:
+    """Leave in an executed notebook what reads without its kernel: of a progress bar its last state, of a widget its text."""
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     settled, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(notebook, as_version=4), {})
+    settled.metadata.pop("widgets", None)
+    for output in (output for cell in settled.cells for output in cell.get("outputs", [])):
+        output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     paths.write_whole(notebook, nbformat.writes(settled).encode())
 
 

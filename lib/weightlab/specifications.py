@@ -55,7 +55,7 @@ class Setting:
         if not isinstance(self.whole_net, bool):
             raise UserError(f"whole_net must be True or False, got {self.whole_net!r}")
         if self.images is not None:
-            _check_whole("images", self.images, 1)
+            _check_whole("images", self.images, 1, "None or ")
         if self.protocol == "published" and self.method == "exact":
             raise UserError("protocol 'published' is the thesis's own, got method 'exact'; allowed: kmeans, minibatch, gmm")
 
@@ -198,6 +198,6 @@ def _ascending(ks: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({int(k) for k in ks}))
 
 
-def _check_whole(name: str, value, least: int) -> None:
+def _check_whole(name: str, value, least: int, other: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        raise UserError(f"{name} must be {other}a whole number of at least {least}, got {value!r}")

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import backend, data, errors, models, paths
+from weightlab import backend, data, errors, models, own_networks, paths
 from weightlab.errors import UserError
 
 CHUNK = 100  # images a forward pass: about the fastest for LeNet-5 on a CPU, and small enough for any memory
@@ -59,6 +59,8 @@ NOTES = {
 
 def dataset_of(network: str) -> str:
     """What a network of this library was trained for; raises `UserError` for any other."""
+    if own_networks.is_own(network):
+        raise UserError(f"network {network} is your own, so give the dataset it is measured on")
     errors.choose("network", network, models.NETWORKS)
     return CHECKPOINTS[network].dataset if network in CHECKPOINTS else "imagenette"
 
