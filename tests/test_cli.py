@@ -362,9 +362,25 @@ def test_the_network_that_a_file_names_is_never_imported(home, tmp_path):
 
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path):
-    packing.write(tmp_path / "file", models.build("lenet5_tanh"), 3, network="\x1b[2Jname")
+    model = torch.nn.Sequential()
+    model.add_module("\x1b[2Jlayer", torch.nn.Linear(40, 30))
+    accuracy = [{"split": "\x1b[2Jsplit", "images": 9, "original": 0.9, "packed": 0.8}]
+    packing.write(tmp_path / "file", model, [3], network="\x1b[2Jname", accuracy=accuracy)
     printed = called("inspect", tmp_path / "file").stdout
-    assert "\x1b" not in printed and "[2Jname" in printed
+    assert "\x1b" not in printed and all(f"[2J{name}" in printed for name in ("layer", "split", "name"))
+    assert "\x1b" not in called("inspect", tmp_path / "file", "--json").stdout
+
+
+def test_control_characters_in_an_error_or_a_warning_do_not_reach_the_terminal(packed, tmp_path):
+    plan, file = json.loads(Path("plan.json").read_text()), tmp_path / "plan.json"
+    file.write_text(json.dumps(plan | {"format": "\x1b[2Jformat\nerror: none"}))
+    message = refused("compress", "--plan", file, "-o", tmp_path / "file", "--format", "float16")
+    assert "\x1b" not in message and "[2Jformat error: none" in message
+    (searched,) = Path("lenet").glob("*/specification.json")
+    shutil.copytree(searched.parent, tmp_path / "s" / "a")
+    told = json.loads(searched.read_text()) | {"network": "\x1b[2Jnet", "search": "\x1b[2Jsearch"}
+    (tmp_path / "s" / "a" / "specification.json").write_text(json.dumps(told))
+    assert "\x1b" not in called("status", tmp_path / "s").stdout
 
 
 def test_without_data_the_shape_of_an_image_finds_the_layers(home, tmp_path):

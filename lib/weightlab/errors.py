@@ -15,12 +15,17 @@ def choose(kind: str, value, allowed: Iterable) -> None:
         raise UserError(f"unknown {kind} {value!r}; allowed: {', '.join(map(str, allowed))}")
 
 
+def plain(text: object) -> str:
+    """A text from anywhere as one line, without characters that a terminal would obey."""
+    return "".join(each if each.isprintable() else " " if each.isspace() else "\N{REPLACEMENT CHARACTER}" for each in str(text))
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command; a `UserError` ends it with its sentence alone and exit status 1, Ctrl-C with a sentence and status 130."""
     try:
         main()
     except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"error: {plain(error)}") from None
     except KeyboardInterrupt:
         print("interrupted: what is complete is kept; the same command goes on from the last checkpoints", file=sys.stderr)
         raise SystemExit(130) from None

@@ -3,14 +3,13 @@
 Whatever takes long to import is imported inside functions, so that help and mistakes are answered at once.
 """
 
-import sys
 import warnings
 
 import typer
 from typer.core import TyperGroup
 
 from weightlab import errors
-from weightlab.cli import compress, evaluate, export, files, laboratory, scan, search, tune
+from weightlab.cli import compress, evaluate, export, files, laboratory, output, scan, search, tune
 
 
 class Commands(TyperGroup):
@@ -19,7 +18,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: typer.Context) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            warnings.showwarning = lambda message, *_: output.note(f"warning: {message}")
             errors.run(lambda: TyperGroup.invoke(self, ctx))
 
 

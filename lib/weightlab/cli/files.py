@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING
 
 from weightlab.cli import options, output
+from weightlab.errors import plain
 
 if TYPE_CHECKING:
     from weightlab.packing import Packed
@@ -46,7 +47,7 @@ def unpack(file: options.Packed, output_file: options.Output, force: options.For
 def _print(packed: "Packed") -> None:
     details, told = packed.details, packed.summary()
     network = details.network or "not named"
-    print(output.plain(f"network {network}, format {details.format}, method {details.method}"))
+    print(plain(f"network {network}, format {details.format}, method {details.method}"))
     output.table(packed.report().rename(columns={"bits": "bits a label", "stored_bits": "stored bits", "rms_error": "rms error"}))
     print(
         f"storage rate {told['storage_rate']:.3f}, layer-mean rate {told['layer_mean_rate']:.3f}, file rate {told['file_rate']:.3f}"

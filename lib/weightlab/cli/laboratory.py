@@ -8,7 +8,7 @@ import typer
 
 from weightlab.cli import options
 from weightlab.cli.options import option
-from weightlab.errors import UserError, choose
+from weightlab.errors import UserError, choose, plain
 
 
 def run(
@@ -42,4 +42,5 @@ def status(
         place, where = Path(os.path.abspath(folder)), f"in {folder}"
         if not place.is_dir():
             raise UserError(f"{folder} is no folder; name one that holds searches, or a --profile")
-    print(status.tell(place, where, workers, as_json))
+    for line in status.tell(place, where, workers, as_json).split("\n"):
+        print(plain(line))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weightlab.errors import UserError, choose
+from weightlab.errors import UserError, choose, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ def table(frame: "pd.DataFrame") -> None:
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for name in frame:
         number = frame[name].dtype.kind in "iuf"
-        shown.add_column(str(name), justify="right" if number else "left", overflow="fold")
+        shown.add_column(plain(name), justify="right" if number else "left", overflow="fold")
     for row in frame.itertuples(index=False):
         shown.add_row(*(f"{value:.3f}" if isinstance(value, float) else plain(value) for value in row))
     width = None if sys.stdout.isatty() else 10_000
@@ -34,14 +34,13 @@ def accuracies(measured: "Iterable[Measured]") -> None:
     """Print what a packed file says of its accuracy, a line each."""
     for each in measured:
         loss = 100 * (each.original - each.packed)
-        print(
-            f"{each.split}: {percent(each.packed)} of {each.images} images, {percent(each.original)} before (loss {loss:.2f} pp)"
-        )
+        told = f"{percent(each.packed)} of {each.images} images, {percent(each.original)} before (loss {loss:.2f} pp)"
+        print(f"{plain(each.split)}: {told}")
 
 
 def note(sentence: str) -> None:
     """Say on stderr what is no result."""
-    print(sentence, file=sys.stderr)
+    print(plain(sentence), file=sys.stderr)
 
 
 def check(file: Path, force: bool, kinds: Iterable[str] = ()) -> None:
@@ -66,11 +65,6 @@ def write(file: Path, content: bytes) -> None:
         paths.write_whole(file, content)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error}") from error
-
-
-def plain(text: object) -> str:
-    """A text from anywhere, without characters that a terminal would obey."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(text))
 
 
 def percent(fraction: float) -> str:
