@@ -124,7 +124,10 @@ def test_what_only_moves_in_jupyterlab_becomes_a_sentence():
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider(value=3)"}
     cell = nbformat.v4.new_code_cell("slider", outputs=[nbformat.v4.new_output("display_data", data=widget)])
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
+    likeness = {"application/vnd.jupyter.widget-view+json": {"model_id": "2"}, "text/html": "<p>k = 3</p>"}
+    cell.outputs.append(nbformat.v4.new_output("display_data", data=likeness))
     still = report._still(notebook)
+    assert still.cells[0].outputs[1].data == {"text/html": "<p>k = 3</p>"}
     assert "make lab" in still.cells[0].outputs[0].data["text/markdown"] and len(still.cells[0].outputs[0].data) == 1
     assert "widgets" not in still.metadata
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
-from weightlab import errors, notebooks, paths
+from weightlab import errors, figures, notebooks, paths
 from weightlab.errors import UserError, choose
 
 HEADLINE = "01_total_vs_layerwise"  # its figure and its table stand on the front page
@@ -22,8 +22,16 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 SPHINX = {
     "project": "weightlab",
     "extensions": ["myst_nb"],
+    "html_title": "weightlab",
     "html_theme": "sphinx_book_theme",
-    "html_theme_options": {"use_download_button": False, "use_fullscreen_button": False, "home_page_in_toc": True},
+    "html_theme_options": {
+        "home_page_in_toc": True,
+        "navbar_persistent": [],  # the search stands at the side
+        "use_download_button": False,
+        "use_fullscreen_button": False,
+    },
+    "html_use_index": False,
+    "html_context": {"default_mode": "auto"},  # light or dark as the reader's system is; unset, the theme complains
     "html_copy_source": False,
     "html_show_search_summary": False,  # summaries are fetched, which browsers refuse to pages opened as files
     "myst_enable_extensions": [],  # no formulas, so no MathJax from another host
@@ -102,7 +110,8 @@ def _write_source(source: Path, profile: str, records: dict[str, dict]) -> None:
         "## How this was made",
         _provenance(profile, records),
         _contents("Notebooks", [f"notebooks/{name}" for name in records]),
-        _contents("Documentation", ["README", "docs/*", "docs/decisions/*"]),
+        _contents("Documentation", ["About weightlab <README>", "docs/*"]),
+        _contents("Decisions", ["docs/decisions/*"]),
     ]
     (source / "index.md").write_text("\n\n".join(parts))
 
@@ -129,7 +138,8 @@ def _still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "code":
             cell.metadata.tags = [*cell.metadata.get("tags", []), "hide-input"]
             for output in cell.outputs:
-                if WIDGET in output.get("data", {}):
+                data = output.get("data", {})
+                if data.pop(WIDGET, None) and set(data) <= {"text/plain"}:  # no other likeness of it
                     output.data = {"text/markdown": "*Here are controls to move by hand: `make lab` opens JupyterLab.*"}
     return notebook
 
@@ -140,13 +150,16 @@ def _headline(source: Path, profile: str) -> str:
     shutil.copy(folder / "whole_net_or_per_layer.png", source / "headline.png")
     columns = {"network": "network", "arm": "codebooks", "format": "format", "k": "k", "storage_rate": "storage rate",
                "loss_pp": "loss, validation (pp)", "test_loss_pp": "loss, test (pp)", "published_rate": "published rate"}  # fmt: skip
-    table = pd.read_parquet(folder / "best_and_published.parquet")[list(columns)].rename(columns=columns)
-    table["k"] = table["k"].astype("Int64")
+    table = pd.read_parquet(folder / "best_and_published.parquet")[list(columns)]
+    table["k"] = table["k"].map(lambda k: "none" if pd.isna(k) else f"{k:.0f}")
+    table[["network", "format"]] = table[["network", "format"]].map(figures.label)
     return "\n\n".join(
         [
             f"![Loss against storage rate](headline.png)\n\n*Loss against storage rate, of [{HEADLINE}](notebooks/{HEADLINE}.ipynb). "
             "The table: the best k that loses less than 1 pp.*",
-            table.to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format, classes="table"),
+            table.rename(columns=columns).to_html(
+                index=False, border=0, na_rep="", float_format="{:.2f}".format, classes="table"
+            ),
         ]
     )
 
