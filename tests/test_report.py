@@ -140,6 +140,12 @@ def test_without_executed_notebooks_one_sentence_says_how_to_make_them(own_root)
     assert not (root / "build").exists()
 
 
+def test_without_sphinx_one_sentence_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sphinx_book_theme", None)
+    with pytest.raises(UserError, match=r"a report needs sphinx_book_theme: pip install 'weightlab\[report\]'"):
+        report.build("smoke")
+
+
 def test_an_unknown_profile_is_refused():
     with pytest.raises(UserError, match="'tiny'.*quick"):
         report.build("tiny")

@@ -25,6 +25,7 @@ SPHINX = {
     "html_title": "weightlab",
     "html_theme": "sphinx_book_theme",
     "html_theme_options": {
+        "footer_content_items": [],
         "home_page_in_toc": True,
         "navbar_persistent": [],  # the search stands at the side
         "use_download_button": False,
@@ -47,7 +48,7 @@ def build(profile: str) -> Path:
     What has not been executed is named on the front page. Raises `UserError` if nothing has been, or if Sphinx is not installed.
     """
     choose("profile", profile, notebooks.profiles())
-    records = _records(profile)
+    sphinx, records = _sphinx(), _records(profile)
     if not records:
         raise UserError(
             f"profile {profile!r} has no executed notebooks in {paths.outputs() / profile}; "
@@ -59,7 +60,9 @@ def build(profile: str) -> Path:
         with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{profile}.") as working:
             source, site = Path(working) / "source", Path(working) / "site"
             _write_source(source, profile, records)
-            _run_sphinx(source, site, Path(working) / "doctrees")
+            sphinx(source, None, site, Path(working) / "doctrees", "html", SPHINX, status=None, warning=sys.stderr).build()
+            for left in [*site.rglob("*.map"), *site.rglob("*webpack-macros.html")]:  # what themes are made from; no page uses it
+                left.unlink()
             shutil.rmtree(final, ignore_errors=True)
             site.rename(final)
     except OSError as error:
@@ -92,14 +95,15 @@ def _write_source(source: Path, profile: str, records: dict[str, dict]) -> None:
         (source / image).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(paths.root() / image, source / image)
     (source / "notebooks").mkdir()
-    entries = []
+    entries, missing = [], []
     for name in notebooks.names():
         if name in records:
-            notebook = _read(paths.outputs() / profile / name / "notebook.ipynb", partial(nbformat.reads, as_version=4))
+            file = paths.outputs() / profile / name / "notebook.ipynb"
+            notebook = _read(file, partial(nbformat.reads, as_version=4))
             entries.append(_entry(name, notebook, records[name]))
             nbformat.write(_still(notebook), source / "notebooks" / f"{name}.ipynb")
         else:
-            entries.append(f"### {_question(name)}\n\nNot executed: `make experiment NB={name} PROFILE={profile}` does it.\n")
+            missing.append(f"- {_question(name)} (`make experiment NB={name} PROFILE={profile}`)")
     introduction = readme.split("\n", 1)[1].split("\n## ")[0].strip()
     parts = [
         f"# weightlab: report of profile {profile}",
@@ -107,6 +111,7 @@ def _write_source(source: Path, profile: str, records: dict[str, dict]) -> None:
         _headline(source, profile) if HEADLINE in records else "",
         "## Questions and answers",
         *entries,
+        "\n".join(["## Not executed in this profile", "", *missing]) if missing else "",
         "## How this was made",
         _provenance(profile, records),
         _contents("Notebooks", [f"notebooks/{name}" for name in records]),
@@ -173,8 +178,8 @@ def _provenance(profile: str, records: dict[str, dict]) -> str:
     facts["hardware"] = ", ".join(dict.fromkeys(f"{run['device']}, {run['cores']} cores" for run in runs))
     for package in runs[0]["versions"]:
         facts[package] = ", ".join(dict.fromkeys(run["versions"].get(package, "unknown") for run in runs))
-    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    return f"A commit with + had uncommitted changes.\n\n| | |\n|---|---|\n{rows}"
+    head, *rows = (f"| {name} | {value} |" for name, value in facts.items())
+    return "\n".join(["A commit with + had uncommitted changes.", "", head, "|---|---|", *rows])
 
 
 def _short(commit: str | None) -> str:
@@ -185,16 +190,15 @@ def _contents(caption: str, pages: list[str]) -> str:
     return "\n".join(["```{toctree}", ":hidden:", ":glob:", f":caption: {caption}", "", *pages, "```"])
 
 
-def _run_sphinx(source: Path, site: Path, doctrees: Path) -> None:
+def _sphinx() -> type:
+    """Sphinx's application, once it is sure that all it needs is installed."""
     try:
         import myst_nb  # noqa: F401
         import sphinx_book_theme  # noqa: F401
         from sphinx.application import Sphinx
     except ImportError as error:
         raise UserError(f"a report needs {error.name}: pip install 'weightlab[report]'") from None
-    Sphinx(source, None, site, doctrees, "html", SPHINX, status=None, warning=sys.stderr).build()
-    for left in [*site.rglob("*.map"), *site.rglob("*webpack-macros.html")]:  # what themes are made from; no page uses it
-        left.unlink()
+    return Sphinx
 
 
 def main() -> None:
