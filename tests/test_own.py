@@ -48,6 +48,18 @@ def failing():
     raise OSError("no such disk")
 
 
+def ending():
+    raise SystemExit(0)
+
+
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
+
+def lazily_normed():
+    return nn.Sequential(nn.LazyBatchNorm2d(), constant())
+
+
 def few():
     return constant(3)
 
@@ -88,6 +100,14 @@ class Several(nn.Module):
         return self.inner(images), images
 '''
 RULE = TargetRule(0.9, 12.0, "batch")
+COMMON = {
+    "dataset": "digits.npz",
+    "weights": "small.safetensors",
+    "budget": 24,
+    "k_max": 4,
+    "threshold": None,
+    "search": "random",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -131,8 +151,7 @@ def _trained(digits):
 
 
 def own(**changed):
-    common = {"dataset": "digits.npz", "weights": "small.safetensors", "budget": 24, "k_max": 4, "threshold": None}
-    return Specification("own_net:Small", RULE, **common | {"search": "random"} | changed)
+    return Specification("own_net:Small", RULE, **COMMON | changed)
 
 
 def runner_in(folder, **rest):
@@ -187,6 +206,9 @@ def test_a_process_standing_elsewhere_imports_what_it_is_told_the_place_of(tmp_p
         ("own_net:__doc__", "has no callable '__doc__' .* got None"),
         ("own_net:number", r"number\(\) must return a torch.nn.Module, got int"),
         ("own_net:failing", r"failing\(\) failed \(OSError: no such disk\)"),
+        ("own_net:ending", r"ending\(\) failed \(SystemExit: 0\)"),
+        ("own_net:lazy", "1.weight of Sequential has no values yet; say the sizes of lazy modules, or load weights"),
+        ("own_net:lazily_normed", "0.weight of Sequential has no values yet"),
         ("own_net:unknowing", "layer 1 holds NaN"),
         ("own_net:without_layers", "has no convolution or linear layer"),
         ("own_net:Small", "has other weights each time it is made; give the file"),
@@ -256,6 +278,7 @@ WRONG_WEIGHTS = {
     r"1 missing, first head.bias; 1 unexpected, first head.bais": lambda s: s.update({"head.bais": s.pop("head.bias")}),
     r"head.weight has shape \(10, 300\), expected \(10, 400\)": lambda s: s.update({"head.weight": torch.ones(10, 300)}),
     "must hold a plain state dict .* got 'epoch': int": lambda s: s.update(epoch=3),
+    "must hold a plain state dict .* got 7: Tensor": lambda s: s.update({7: torch.ones(1)}),
     "layer head holds NaN or infinite weights": lambda s: s["head.weight"].fill_(float("nan")),
 }
 
@@ -361,7 +384,11 @@ WRONG_ARRAYS = {
     r"images must have the shape .* got \(0, 1, 5, 5\)": {"images": EIGHT[:0], "labels": LABELS[:0]},
     r"labels must be classes from 0, integers \(8,\), .* got float64 \(8,\)": {"images": EIGHT, "labels": LABELS / 1},
     r"labels must be classes .* got int64 \(7,\)": {"images": EIGHT, "labels": LABELS[1:]},
-    r"labels must be classes .* got int64 \(8,\) from -1": {"images": EIGHT, "labels": LABELS - 1},
+    r"labels must be classes .* got int64 \(8,\) from -1 to -1": {"images": EIGHT, "labels": LABELS - 1},
+    r"labels must be classes .* below 2\^63, got uint64 \(8,\) from 0 to 9223372036854775808": {
+        "images": EIGHT,
+        "labels": np.array([1 << 63, *LABELS[1:]], np.uint64),
+    },
     "holds no test_images; it must hold images and labels, or .* got pixels": {"pixels": EIGHT},
     "holds no labels; it must hold": {"images": EIGHT},
     "must hold either images and labels, or": {"images": EIGHT, "labels": LABELS, "test_images": EIGHT},
@@ -416,9 +443,14 @@ def test_pictures_are_grey_only_if_all_are(tmp_path):
     _write_pictures(tmp_path / "a", digits, "1")
     assert data.load(tmp_path / "a", "test").images.unique().tolist() == [0, 255]
     (tmp_path / "a" / ".hidden").write_text("passed over")
+    _save(tmp_path / "a" / "digit 1" / "half.png", (32, 32), "LA")
+    assert data.load(tmp_path / "a", "test").images.shape == (4, 1, 32, 32)
+    (tmp_path / "a" / "digit 1" / "half.png").unlink()
     assert data.load(tmp_path / "a", "test").images.shape == (3, 1, 32, 32)
     _save(tmp_path / "a" / "digit 1" / "colour.png", (32, 32), "RGB")
     assert data.load(tmp_path / "a", "test").images.shape == (4, 3, 32, 32)
+    _save(tmp_path / "a" / "digit 1" / "colour.png", (32, 32), "P")
+    assert data.load(tmp_path / "a", "test").images.shape == (4, 3, 32, 32), "a palette counts as coloured"
 
 
 def _save(file, size=(4, 5), mode="L"):
@@ -632,6 +664,24 @@ def test_workers_of_a_scheduler_that_stand_elsewhere_give_the_same_records(searc
         runner_in(tmp_path / "dask", scheduler=cluster.scheduler_address).run_all(specs[:2])
     names = [spec.hash for spec in specs[:2]]
     assert runs.records_hash(tmp_path / "dask") == runs.records_hash(folder, names)
+
+
+def test_workers_look_for_a_network_wherever_their_caller_does(home, tmp_path, monkeypatch):
+    """As for a notebook that names the folder of its module, with workers that were there before."""
+    distributed = pytest.importorskip("distributed", reason="dask is the extra weightlab[cluster]")
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "net_told_of.py").write_text(MODULE)
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
+    with cluster, monkeypatch.context() as patch:
+        patch.setattr(sys, "path", sys.path.copy())
+        own_networks.look_in(tmp_path / "modules")
+        spec = Specification("net_told_of:Small", RULE, **COMMON | {"budget": 3, "settings": {"batch": 3}})
+        assert len(runner_in(tmp_path / "dask", scheduler=cluster.scheduler_address).run_all([spec])) == 3
+
+
+def test_a_search_that_fails_alone_says_so(tmp_path):
+    spec = own(threshold=1.1)
+    refused("^the search failed: no k of .* reaches an accuracy of 1.1", runner_in(tmp_path).run_all, [spec])
 
 
 def test_recorded_accuracies_are_those_of_the_shared_network(searched):

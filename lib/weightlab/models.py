@@ -238,8 +238,11 @@ def layers(model: nn.Module, example: torch.Tensor | None = None) -> list[Layer]
 
     With `example` (one input batch) the order is that of the first call in a forward pass, and layers that are never called are
     left out; without it, the order of definition, which is the same for sequential networks. A weight that several modules share
-    is listed once, under its first name. Raises `UserError` if there is none, or if a weight holds NaN or infinity.
+    is listed once, under its first name. Raises `UserError` if there is none, if a weight holds NaN or infinity, or if anything of
+    a lazy module has no values yet.
     """
+    if lazy := [name for name, value in [*model.named_parameters(), *model.named_buffers()] if nn.parameter.is_lazy(value)]:
+        raise UserError(f"{lazy[0]} of {type(model).__name__} has no values yet; say the sizes of lazy modules, or load weights")
     modules = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)}
     order = list(modules) if example is None else _call_order(model, modules, example)
     found, seen = [], set()

@@ -5,8 +5,8 @@ integers (n,), which one fixed permutation cuts into validation and test halves;
 `test_images` and `test_labels` (perhaps `train_…`), used as they are.
 
 A folder holds `CLASS/PICTURE`, cut into the same halves, or `validation/CLASS/PICTURE` and `test/CLASS/PICTURE` (perhaps `train/…`).
-Classes are numbered by sorted name over all splits. Pictures that are all grey have one channel, else all have three; names that begin
-with a dot are passed over.
+Classes are numbered by sorted name over all splits. Where all pictures are grey (PIL's modes L, LA and 1) images have one channel,
+else three; a palette counts as coloured whatever its colours, and transparency is dropped. Names that begin with a dot are passed over.
 
 As everywhere here a network is given value/255; one that wants its images standardised does that itself.
 """
@@ -96,15 +96,21 @@ def _load_arrays(file: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:  # a foreign file can make numpy raise nearly anything
         raise UserError(f"{file} is not a readable .npz file of plain arrays ({' '.join(str(error).split())[:200]})") from None
     images = _channels_first(images, f"{file}: {names[0]}")
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or (labels.size and labels.min() < 0):
-        raise UserError(
-            f"{file}: {names[1]} must be classes from 0, integers ({len(images)},), one for each image, "
-            f"got {labels.dtype} {labels.shape}" + (f" from {labels.min()}" if labels.dtype.kind in "iu" and labels.size else "")
-        )
+    _check_labels(labels, len(images), f"{file}: {names[1]}")
     if not whole:
         return images, labels
     rows = _half(len(labels), split, file)
     return images[rows], labels[rows]
+
+
+def _check_labels(labels: np.ndarray, n: int, name: str) -> None:
+    """Raise `UserError` unless labels are `n` classes that int64 can hold."""
+    whole = labels.dtype.kind in "iu" and labels.size > 0
+    if not whole or labels.shape != (n,) or labels.min() < 0 or labels.max() > np.iinfo(np.int64).max:
+        raise UserError(
+            f"{name} must be classes from 0, integers ({n},), one for each image and below 2^63, "
+            f"got {labels.dtype} {labels.shape}" + (f" from {labels.min()} to {labels.max()}" if whole else "")
+        )
 
 
 def _channels_first(images: np.ndarray, name: str) -> np.ndarray:
@@ -170,7 +176,7 @@ def _entries(folder: str | Path) -> list[os.DirEntry]:
 
 
 def _common_mode(files: list[Path]) -> str:
-    """PIL's mode for all of them: L if all are grey, else RGB; raises `UserError` unless all are of one size."""
+    """PIL's mode for all of them: L if all are grey, else RGB; raises `UserError` unless they have one size and 8 bits a value."""
     sizes, modes = zip(*((picture.size, picture.mode) for picture in map(_open, files)), strict=True)
     for file, size, mode in zip(files, sizes, modes, strict=True):
         if size != sizes[0]:
@@ -179,7 +185,7 @@ def _common_mode(files: list[Path]) -> str:
             )
         if mode.startswith(("I", "F")):
             raise UserError(f"{file} must have 8 bits for each value, got PIL's mode {mode}")
-    return "L" if {*modes} <= {"L", "1"} else "RGB"
+    return "L" if {*modes} <= {"L", "LA", "1"} else "RGB"
 
 
 def _pixels(file: Path, mode: str) -> np.ndarray:

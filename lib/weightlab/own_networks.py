@@ -16,6 +16,7 @@ from weightlab.data import Split
 from weightlab.errors import UserError, choose
 
 KINDS = (".safetensors", ".pt", ".pth", ".bin")  # of files with weights; all but the first are read by torch.load
+_folders: list[str] = []  # that modules are imported from, the first one first
 
 
 def is_own(network: str) -> bool:
@@ -25,8 +26,17 @@ def is_own(network: str) -> bool:
 
 def look_in(folder: str | Path) -> None:
     """Let modules be imported from a folder, before others of their name, as `python -m` does with the working directory."""
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+    folder = os.path.abspath(folder)
+    if folder not in _folders:
+        _folders.insert(0, folder)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def folders() -> tuple[str, ...]:
+    """The working directory and what `look_in` was given, as a process elsewhere must give it to its own `look_in`."""
+    look_in(os.getcwd())
+    return tuple(reversed(_folders))
 
 
 def make(network: str) -> nn.Module:
@@ -43,7 +53,7 @@ def make(network: str) -> nn.Module:
         )
     try:
         model = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"network {network!r} cannot be made: {name}() failed ({_told(error)})") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"network {network!r}: {name}() must return a torch.nn.Module, got {type(model).__name__}")
@@ -117,7 +127,7 @@ def _read(file: Path) -> Mapping[str, torch.Tensor]:
     if not isinstance(state, Mapping):
         raise UserError(f"{file} must hold a plain state dict (names and tensors), got {type(state).__name__}")
     for name, value in state.items():
-        if not isinstance(value, torch.Tensor):
+        if not (isinstance(name, str) and isinstance(value, torch.Tensor)):
             raise UserError(f"{file} must hold a plain state dict (names and tensors), got {name!r}: {type(value).__name__}")
     return state
 

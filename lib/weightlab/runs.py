@@ -156,9 +156,8 @@ class Runner:
         with Progress(self.folder, list(specs), self.workers, show=self.progress and bool(left)):
             failures = self._work_off(left)
         if failures:
-            raise UserError(
-                f"{len(failures)} of {len(specs)} searches failed, the others are complete and kept; the first: {failures[0]}"
-            )
+            counted = f"{len(failures)} of {len(specs)} searches failed, the others are complete and kept; the first"
+            raise UserError(f"{'the search failed' if len(specs) == 1 else counted}: {failures[0]}")
         tables |= {spec.hash: RunFolder(self.folder / spec.hash).records() for spec in left}
         return pd.concat([table.assign(run=run) for run, table in tables.items()], ignore_index=True)
 
@@ -169,7 +168,7 @@ class Runner:
             if self.scheduler is None and min(self.workers, len(specs)) <= 1:
                 task = partial(_attempt, self, wait)
             else:
-                task = partial(_attempt_elsewhere, self.folder, self.device, self.threads or 1, wait, os.getcwd())
+                task = partial(_attempt_elsewhere, self.folder, self.device, self.threads or 1, wait, own_networks.folders())
             busy = []
             for spec, outcome in executors.execute(task, specs, self.workers, self.scheduler):
                 for message in outcome.warnings:
@@ -259,8 +258,11 @@ def _attempt(runner: Runner, wait: bool, spec: Specification) -> Outcome:
     return Outcome(records is None and not failure, failure, told)
 
 
-def _attempt_elsewhere(folder: Path, device: str, threads: int, wait: bool, home: str, spec: Specification) -> Outcome:
-    own_networks.look_in(home)  # where the caller stands: a user's own network may lie there
+def _attempt_elsewhere(
+    folder: Path, device: str, threads: int, wait: bool, places: tuple[str, ...], spec: Specification
+) -> Outcome:
+    for place in places:  # where the caller stands and looks: a user's own network may lie there
+        own_networks.look_in(place)
     return _attempt(_runner_of_this_process(folder, device, threads), wait, spec)
 
 
