@@ -96,7 +96,8 @@ class Explorer:
         self.accuracy, self.table, self.message = controls.html("accuracy"), controls.html("table"), controls.html("message")
         self.histogram, self.plans = controls.html("histogram"), controls.html("plans")
         self._sliders_box = ipywidgets.VBox()
-        numbers = ipywidgets.VBox([row([self.storage_rate, self.layer_mean_rate]), self.accuracy, self.table])
+        rates = row([self.storage_rate, self.layer_mean_rate], layout=ipywidgets.Layout(grid_gap="2em"))
+        numbers = ipywidgets.VBox([rates, self.accuracy, self.table])
         self.widget = ipywidgets.VBox([
             row([self.network, self.format, self.method]),
             self.message,

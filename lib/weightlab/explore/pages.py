@@ -34,7 +34,9 @@ def table(report: pd.DataFrame, answer: int) -> str:
     """The per-layer report of `Study.report`."""
     shown = report[list(COLUMNS)].rename(columns=COLUMNS)
     formats = {"rate": "{:.2f}".format, COLUMNS["max_error"]: "{:.4f}".format}
-    return f'<div data-answer="{answer}" style="max-height: 24em; overflow: auto">{shown.to_html(index=False, formatters=formats)}</div>'
+    text = shown.to_html(index=False, border=0, formatters=formats)
+    style = "max-height: 24em; overflow: auto"
+    return f'<div data-answer="{answer}" class="jp-RenderedHTMLCommon" style="{style}">{text}</div>'  # the class of tables in JupyterLab
 
 
 def picture(figure: Figure, text: str, answer: int) -> str:

@@ -17,7 +17,7 @@ SHOWN_EVERY_S = 1  # of the figure: numbers are shown after each generation
 
 
 class SearchPanel:
-    """Widgets of a search; `found` holds the plans searched here (columns `POINTS`), `best` the best acceptable of the last search.
+    """Widgets of a search; `best` is the best acceptable plan of the last one.
 
     `start` does a piece of work in the background, `show` draws `found`, `take` puts a plan on the sliders.
     """
@@ -39,22 +39,28 @@ class SearchPanel:
 
     def reset(self) -> None:
         """Forget what was found: it belongs to another network, format or method."""
-        self.found, self.best = pd.DataFrame(columns=POINTS), None
+        self._found: dict[tuple[str, int], pd.DataFrame] = {}  # by search and budget, so that one that goes on counts once
+        self.best: pd.Series | None = None
         self.progress.value, self.take_best.disabled = "", True
+
+    @property
+    def found(self) -> pd.DataFrame:
+        """The plans searched here, columns `POINTS`."""
+        return pd.concat(self._found.values(), ignore_index=True) if self._found else pd.DataFrame(columns=POINTS)
 
     def set_busy(self, busy: bool) -> None:
         self.search.disabled, self.take_best.disabled = busy, busy or self.best is None
 
     def _run(self, study: Study) -> None:
         """Search; what the search is asked for is what the widgets say now."""
-        search, budget, before = self.optimizer.value, self.budget.value, self.found
+        search, budget = self.optimizer.value, self.budget.value
         heard: list[tuple[float, pd.DataFrame]] = []  # when which records came
         shown = time.monotonic()
 
         def told(records: pd.DataFrame) -> None:
             nonlocal shown
             heard.append((time.monotonic(), records))
-            self._tell(heard, before, budget, "searching")
+            self._tell(heard, search, budget, "searching")
             if time.monotonic() - shown > SHOWN_EVERY_S:
                 shown = time.monotonic()
                 self._show()
@@ -69,15 +75,13 @@ class SearchPanel:
             state = "stopped, and the same search will go on from here"
         finally:
             self.stop.disabled = True
-        self._tell(heard, before, budget, state)
+        self._tell(heard, search, budget, state)
         self._show()
 
-    def _tell(self, heard: list[tuple[float, pd.DataFrame]], before: pd.DataFrame, budget: int, state: str) -> None:
+    def _tell(self, heard: list[tuple[float, pd.DataFrame]], search: str, budget: int, state: str) -> None:
         """Speed is counted from what came first, which may be what an earlier call left."""
         records = pd.concat([table for _, table in heard], ignore_index=True)
-        self.best = best(records)
-        points = records.assign(search=self.optimizer.value)[POINTS]
-        self.found = pd.concat([before, points], ignore_index=True) if len(before) else points
+        self.best, self._found[search, budget] = best(records), records.assign(search=search)[POINTS]
         (first, earlier), (last, _) = heard[0], heard[-1]
         speed = (len(records) - len(earlier)) / (last - first) if len(heard) > 1 else None
         self.progress.value = pages.progress(len(records), budget, speed, self.best, state)

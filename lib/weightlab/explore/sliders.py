@@ -8,7 +8,7 @@ import numpy as np
 
 from weightlab.explore.study import blocks
 
-WIDE = ipywidgets.Layout(width="24em")
+WIDE = ipywidgets.Layout(width="30em")
 
 
 class PlanSliders:
@@ -37,7 +37,7 @@ class PlanSliders:
         self._members = [members for members in blocks(names).values() if len(members) > 1]
         for slider in self.layers:
             slider.observe(lambda change: self._moved(), "value")
-        self.box = ipywidgets.VBox(parts, layout=ipywidgets.Layout(max_height="36em", overflow="auto", min_width="26em"))
+        self.box = ipywidgets.VBox(parts, layout=ipywidgets.Layout(max_height="36em", overflow="auto", min_width="32em"))
         self._show_groups()
 
     @property

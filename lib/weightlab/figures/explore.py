@@ -28,7 +28,7 @@ def plan_among_searched(earlier: pd.DataFrame, here: pd.DataFrame, now: pd.Serie
     All have `storage_rate` and `validation_loss_pp`; searched plans that lose more than 5 pp are left out.
     """
     figure, ax = _small()
-    colours = sns.color_palette("colorblind")
+    colours, farthest = sns.color_palette("colorblind"), now["storage_rate"]
     looks = {
         "searched earlier": (earlier, {"marker": "o", "color": "0.6", "markersize": 3}),
         "searched here": (here, {"marker": "s", "color": colours[0], "markersize": 4, "markerfacecolor": "none"}),
@@ -37,11 +37,14 @@ def plan_among_searched(earlier: pd.DataFrame, here: pd.DataFrame, now: pd.Serie
         rows = table[table["validation_loss_pp"] < HIGHEST_LOSS]
         if len(rows):
             ax.plot(rows["storage_rate"], rows["validation_loss_pp"], linestyle="", label=name, **look)
+            farthest = max(farthest, rows["storage_rate"].max())
     star = {"marker": "*", "markersize": 17, "color": colours[1], "markeredgecolor": "black", "zorder": 3}
     ax.plot(now["storage_rate"], now["validation_loss_pp"], linestyle="", label="this plan", **star)
     limit_line(ax)
+    lost = now["validation_loss_pp"]
+    ax.set(xlim=(0, 1.25 * farthest), ylim=(min(-0.5, 1.1 * lost), max(HIGHEST_LOSS, 1.1 * lost)))
     ax.set(title="this plan among those searched", xlabel=label("storage_rate"), ylabel="loss on validation [pp]")
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="upper left")
     return figure
 
 
