@@ -18,6 +18,8 @@ from weightlab import errors, figures, notebooks, paths
 from weightlab.errors import UserError, choose
 
 HEADLINE = "01_total_vs_layerwise"  # its figure and its table stand on the front page
+# As in Jupyter; the theme leaves no space between numbers.
+STYLE = "article table.dataframe :is(th, td) { padding: 0.2em 0.6em; text-align: right; font-size: 0.9em; }"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SPHINX = {
     "project": "weightlab",
@@ -34,6 +36,8 @@ SPHINX = {
     "html_use_index": False,
     "html_context": {"default_mode": "auto"},  # light or dark as the reader's system is; unset, the theme complains
     "html_copy_source": False,
+    "html_css_files": ["weightlab.css"],
+    "html_static_path": ["_static"],
     "html_show_search_summary": False,  # summaries are fetched, which browsers refuse to pages opened as files
     "myst_enable_extensions": [],  # no formulas, so no MathJax from another host
     "nb_execution_mode": "off",
@@ -94,7 +98,9 @@ def _write_source(source: Path, profile: str, records: dict[str, dict]) -> None:
     for image in re.findall(r"!\[[^]]*\]\(([^):]+)\)", readme):
         (source / image).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(paths.root() / image, source / image)
-    (source / "notebooks").mkdir()
+    for folder in ("notebooks", "_static"):
+        (source / folder).mkdir()
+    (source / "_static" / "weightlab.css").write_text(STYLE)
     entries, missing = [], []
     for name in notebooks.names():
         if name in records:
