@@ -56,7 +56,7 @@ def fresh(explorer, tmp_path_factory):
     """An explorer of the same network that nobody has searched with; codebooks are made already."""
     folder = tmp_path_factory.mktemp("fresh")
     (folder / "searches").mkdir()
-    (folder / "searches" / "codebooks").symlink_to(explorer.study.runner.folder / "codebooks")
+    (folder / "searches" / "codebooks").symlink_to(explorer.study.folder / "codebooks")
     return explorer_in(folder)
 
 
@@ -90,7 +90,7 @@ def test_numbers_are_those_of_a_plain_copy_with_shared_weights(explorer, plan):
 
 
 def test_one_number_is_a_codebook_for_the_whole_net(explorer):
-    explorer = explore.Explorer("lenet5_tanh", 9, images=IMAGES, threads=1, searches_folder=explorer.study.runner.folder)
+    explorer = explore.Explorer("lenet5_tanh", 9, images=IMAGES, threads=1, searches_folder=explorer.study.folder)
     shared, _ = sharing.share(explorer.study.model, 9)
     assert explorer.plan == [9] and len(explorer.report) == 1
     split = data.load("mnist", "validation").first(IMAGES)
@@ -213,7 +213,7 @@ def test_a_search_shows_its_progress_and_its_best_plan_is_taken(explorer):
     panel.search.click()
     assert panel.search.disabled and explorer.network.disabled
     explorer.settle()
-    records = runs.read(explorer.study.runner.folder)
+    records = runs.read(explorer.study.folder)
     acceptable = records[records["validation_loss_pp"] < analysis.ACCEPTABLE_LOSS_PP]
     best = acceptable.loc[acceptable["storage_rate"].idxmax()]
     assert BUDGET - 12 < len(records) == len(panel.found) <= BUDGET, "whole generations, as many as fit"
@@ -231,8 +231,8 @@ def test_only_searches_on_the_same_network_images_method_and_format_are_shown(fr
     assert len(study.searched()) == 20
     assert len(study.changed(format="float16").searched()) == 0 and len(study.changed(images=IMAGES + 1).searched()) == 0
     assert len(study.changed(network="lenet5_relu").searched()) == 0
-    (study.runner.folder / "foreign").mkdir()
-    (study.runner.folder / "foreign" / "specification.json").write_text("[not json")
+    (study.folder / "foreign").mkdir()
+    (study.folder / "foreign" / "specification.json").write_text("[not json")
     assert len(study.searched()) == 20
 
 
@@ -249,7 +249,7 @@ def test_a_search_stopped_after_a_generation_goes_on_from_there(fresh, tmp_path)
     undisturbed = studies.Study(fresh.study.setting, tmp_path, threads=1, splits=fresh.study.splits)
     undisturbed.search("genetic", BUDGET, 5)
     runs_of_it = [file.parent.name for file in tmp_path.glob("*/evaluations.parquet")]
-    assert runs.records_hash(tmp_path) == runs.records_hash(fresh.study.runner.folder, runs_of_it)
+    assert runs.records_hash(tmp_path) == runs.records_hash(fresh.study.folder, runs_of_it)
 
 
 def test_the_stop_button_stops_and_the_search_button_resumes(fresh):

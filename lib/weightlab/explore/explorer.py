@@ -165,6 +165,7 @@ class Explorer:
 
     def _change(self, chosen: dict, plan: list[int]) -> None:
         """Another network, format or method; where it cannot be had, all stays as it was, and the dropdowns say so again."""
+        self.message.value = "making ready …"
         try:
             old, self.study = self.study, self.study.changed(**chosen)
         except Exception:

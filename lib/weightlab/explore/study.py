@@ -3,13 +3,13 @@
 import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 
-from weightlab import accounting, analysis, data, models, own_networks, packing, sharing, training
+from weightlab import accounting, analysis, data, models, own_networks, packing, paths, sharing, training
+from weightlab.chunks import KEPT_BYTES
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
@@ -28,7 +28,7 @@ class Study:
 
     Plans are lists of k, one per layer in `names` (of one k for the whole net). What is answered at once is measured on validation
     alone; test is measured only by `reported` and `write`. Searches and codebooks are kept in `searches_folder`. Calls of `measure`
-    must follow each other, as must those of `search`; the two may overlap. `splits`, where they are loaded already, spare loading.
+    must follow each other; `search` and `write` may go on in other threads meanwhile. `splits` that are loaded already spare it.
     Raises `UserError` if network, weights or data cannot be had or do not fit each other.
     """
 
@@ -39,23 +39,22 @@ class Study:
         threads: int | None = None,
         splits: Sequence[data.Split] | None = None,
     ):
-        self.setting, self.threads = setting, threads
-        self.runner = Runner(searches_folder, threads=threads, progress=False, workers=1)
+        self.setting, self.folder, self.threads = setting, paths.resolve(searches_folder), threads
         self.model = models.load(setting.network, weights=setting.weights)
         self.splits = splits or [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
         self.example = own_networks.fitting_images(self.model, self.splits)
-        folder = self.runner.folder / "codebooks"
-        self.codebooks = Codebooks(
-            self.model, setting.method, setting.format, setting.candidates, setting.whole_net, self.example, folder
-        )
-        # Searches have an evaluator of their own: one evaluator is not to be used by two threads.
-        self._evaluator = Evaluator(self.model, self.codebooks, [self.validation], threads=threads)
+        made = setting.method, setting.format, setting.candidates, setting.whole_net, self.example, self.folder / "codebooks"
+        self.codebooks = Codebooks(self.model, *made)
+        # Searches, which measure both splits, have an evaluator of their own: one evaluator is not to be used by two threads.
+        half = KEPT_BYTES // len(RECORDED_SPLITS)
+        self._evaluator = Evaluator(self.model, self.codebooks, [self.validation], threads=threads, memory=half)
+        self.original_accuracy = float(self._evaluator.baseline()[0])  # on validation
 
     def changed(self, **choices) -> "Study":
         """The study of another network, dataset, format or method."""
         setting = replace(self.setting, **choices)
         same = (setting.dataset, setting.images) == (self.setting.dataset, self.setting.images)
-        return Study(setting, self.runner.folder, self.threads, self.splits if same else None)
+        return Study(setting, self.folder, self.threads, self.splits if same else None)
 
     @property
     def names(self) -> list[str]:
@@ -65,11 +64,6 @@ class Study:
     @property
     def validation(self) -> data.Split:
         return self.splits[RECORDED_SPLITS.index("validation")]
-
-    @cached_property
-    def original_accuracy(self) -> float:
-        """Of the network as it was, on validation."""
-        return float(self._evaluator.baseline()[0])
 
     def check(self, plan: Sequence[int]) -> list[int]:
         """The plan; raises `UserError` unless it fits the network."""
@@ -111,7 +105,7 @@ class Study:
         """The plans of all complete searches in the folder on the same network, images, method and format: columns `POINTS`."""
         tables = [pd.DataFrame(columns=POINTS)]
         wanted = self.setting.describe()
-        for file in sorted(self.runner.folder.glob("*/specification.json")):
+        for file in sorted(self.folder.glob("*/specification.json")):
             try:
                 described = json.loads(file.read_bytes())
                 same = all(described.get(name) == wanted.get(name) for name in SAME)
@@ -136,13 +130,11 @@ class Study:
         """
         acceptable = round(self.original_accuracy - analysis.ACCEPTABLE_LOSS_PP / 100, 6)
         target = TargetRule(self.original_accuracy, FIRST_RATE, "batch", limit_accuracy=acceptable)
-        setting = {name: value for name, value in asdict(self.setting).items() if name in {each.name for each in fields(Setting)}}
-        spec = Specification(target=target, search=search, seed=seed, budget=budget, threshold=None, **setting)
-        records = self.runner.run(spec, wait=False, progress=progress, stop=stop)
+        spec = Specification(target=target, search=search, seed=seed, budget=budget, threshold=None, **asdict(self.setting))
+        runner = Runner(self.folder, threads=self.threads, progress=False, workers=1)  # its evaluator's memory goes with it
+        records = runner.run(spec, wait=False, progress=progress, stop=stop)
         if records is None:
-            raise UserError(
-                f"another process is at work on this search in {self.runner.folder / spec.hash}; wait until it is done"
-            )
+            raise UserError(f"another process is at work on this search in {self.folder / spec.hash}; wait until it is done")
         return records
 
 

@@ -64,15 +64,18 @@ def loss_by_rate(table: pd.DataFrame, group: str, rate: str, loss: str = "loss_p
     return figure
 
 
-def weights_with_centroids(codebooks: Codebooks, plan: list[int]) -> Figure:
-    """Histogram of every group's weights with the centroids that replace them."""
-    figure, axes = panels(len(plan), width=3.6, height=3)
+def weights_with_centroids(codebooks: Codebooks, plan: list[int], columns: int = 5) -> Figure:
+    """Histogram of every group's weights with the centroids that replace them, a row for each `columns` of them."""
+    columns = min(columns, len(plan))
+    figure, axes = panels(columns, -(-len(plan) // columns), width=3.6, height=3)
+    for ax in axes.flat[len(plan) :]:
+        ax.set_axis_off()
     blue, red = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[3]
-    for group, (ax, name, k) in enumerate(zip(axes[0], codebooks.names, plan, strict=True)):
+    for group, (ax, name, k) in enumerate(zip(axes.flat, codebooks.names, plan, strict=False)):
         ax.hist(codebooks.original(group), bins=80, color=blue, alpha=0.7)
         for centroid in codebooks.get(group, k).centroids:
             ax.axvline(centroid, color=red, linewidth=1)
-        ax.set(title=f"{name}, k = {k}", xlabel="weight", ylabel="number of weights" if group == 0 else "")
+        ax.set(title=f"{name}, k = {k}", xlabel="weight", ylabel="" if group % columns else "number of weights")
     return figure
 
 
