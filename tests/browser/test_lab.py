@@ -109,5 +109,5 @@ def test_a_search_starts_moves_and_stops_and_a_file_is_written(explorer, shot):
 def test_the_optimizers_run_to_the_end(page, smoke_notebook, figures):
     run_all_cells(page, smoke_notebook("02_optimizers"), 180)
     figures["notebooks_run"] += 1
-    page.evaluate("() => { jupyterapp.commands.execute('notebook:move-cursor-down'); }")
-    page.get_by_role("heading", name="Answer").scroll_into_view_if_needed()
+    page.evaluate("() => { const all = jupyterapp.shell.currentWidget.content; all.scrollToItem(all.widgets.length - 1); }")
+    page.get_by_role("heading", name="Answer").wait_for()
