@@ -328,8 +328,8 @@ def test_a_network_of_ones_own_goes_from_scan_to_export(home):
     assert "scan" in progress and "it/s" not in printed
     printed, _ = process("search", *OWN, *space, "--target", "0.6,16", "--search", "random", "--budget", 40)
     assert "digits.npz" not in printed and "kept in" in printed
-    process("tune", "--from", "own", "--within", 100, "--focuses", "0,1", "--folder", "own-tuned", "--save", "own.json")
-    printed, _ = process("compress", "--plan", "own.json", "-o", "own.packed", "--half-rest", "--no-entropy")
+    process("tune", OWN[0], "--from", "own", "--within", 100, "--focuses", "0,1", "--folder", "own-tuned", "--save", "own.json")
+    printed, _ = process("compress", OWN[0], "--plan", "own.json", "-o", "own.packed", "--half-rest", "--no-entropy")
     told = json.loads(process("inspect", "own.packed", "--json")[0])
     assert f"{told['file_bytes']} bytes" in printed and told["network"] == "cli_net:Small"
     assert [layer["layer"] for layer in told["layers"]] == ["first", "head"] and told["plan"] == [
@@ -359,6 +359,47 @@ def test_the_network_that_a_file_names_is_never_imported(home, tmp_path):
     called("inspect", tmp_path / "file")
     called("unpack", tmp_path / "file", "-o", tmp_path / "state.pt")
     assert not Path("imported").exists()
+
+
+def test_the_network_that_a_plan_or_a_search_names_is_imported_only_if_the_command_names_it(home, tmp_path):
+    """Plan files and folders of searches are passed on, as packed files are."""
+    Path("other_net.py").write_text("open('imported', 'w')\nfrom cli_net import Small\n")
+    space = ["--k", "1:3", "--threshold", "none", "--search", "random", "--budget", 20, "--folder", tmp_path / "searches"]
+    called("search", *OWN, *space)
+    (description,) = (tmp_path / "searches").glob("*/specification.json")
+    source, plan = ["--from", tmp_path / "searches", "--within", 100], ["--plan", tmp_path / "plan.json"]
+    called("tune", OWN[0], *source, "--focuses", "0", "--folder", tmp_path / "tuned", "--save", plan[1])
+    for file in (description, plan[1]):
+        file.write_text(file.read_text().replace("cli_net:Small", "other_net:Small"))
+    for words in (["compress", *plan], ["compress", *source], ["tune", *source]):
+        words += ["-o", tmp_path / "file"] if words[0] == "compress" else []
+        assert "is of network 'other_net:Small', and a file's own text is never imported: name that network in the" in refused(
+            *words
+        )
+        assert re.search(
+            "plan for network other_net|no search in .* is of network cli_net", refused(*words[:1], OWN[0], *words[1:])
+        )
+    assert not Path("imported").exists()
+    called("compress", "other_net:Small", *plan, "-o", tmp_path / "file")
+    called("compress", "other_net:Small", *source, "-o", tmp_path / "file", "--force")
+    assert Path("imported").exists() and packing.read(tmp_path / "file").details.network == "other_net:Small"
+
+
+def test_a_file_may_have_a_colon_in_its_name(packed, tmp_path, monkeypatch):
+    shutil.copy(packed, tmp_path / "lenet:v2.packed")
+    monkeypatch.chdir(tmp_path)
+    assert "of 50 images" in called("evaluate", "lenet:v2.packed", "--images", 50).stdout
+
+
+def test_a_file_may_unpack_to_more_if_the_command_says_so(packed, tmp_path):
+    for words in (
+        ["inspect"],
+        ["evaluate", "--images", 50],
+        ["unpack", "-o", tmp_path / "a.pt"],
+        ["export", "-o", tmp_path / "a.onnx"],
+    ):
+        assert "allowed are 1000" in refused(*words[:1], packed, *words[1:], "--limit-bytes", 1000)
+        called(*words[:1], packed, *words[1:], "--limit-bytes", 1_000_000)
 
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path):
@@ -411,12 +452,23 @@ def test_a_search_that_is_interrupted_says_so_and_goes_on(home, tmp_path):
     assert "the search with seed 0 goes on after " in told and " of 10000 evaluations" in told and "of 10000 plans" in printed
 
 
+def test_only_commands_that_keep_checkpoints_promise_to_go_on_from_them(packed, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(packing, "read", interrupted)
+    monkeypatch.setattr(tuning, "tune", interrupted)
+    assert called("inspect", packed, code=130).stderr == "interrupted: what is complete is kept\n"
+    told = called("tune", *LENET, "--plan", "3,5,8,2,4", "--folder", tmp_path, code=130).stderr
+    assert told == "interrupted: what is complete is kept; the same command goes on from the last checkpoints\n"
+
+
 def test_the_best_of_several_searches_is_compressed(home, tmp_path):
     words = ["search", *OWN, "--k", "1:6", "--threshold", "none", "--search", "random", "--budget", 20, "--folder", tmp_path]
     called(*words, "--runs", 2, "--workers", 1)
     called(*words, "--format", "float16")
     file = tmp_path / "best"
-    narrow = ["compress", "--from", tmp_path, "--within", 60, "-o", file]
+    narrow = ["compress", OWN[0], "--from", tmp_path, "--within", 60, "-o", file]
     assert "several kinds of format (float" in refused(*narrow)
     assert "no search in" in (message := refused(*narrow, "--format", "float8_e4m3")) and "there: float" in message
     called(*narrow, "--format", "float32")
@@ -480,7 +532,9 @@ def test_a_plot_is_shown_by_the_viewer_of_this_machine(searched, tmp_path, monke
     viewer.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     called("search", "--config", config, "--plot", tmp_path / "plot.png", "--show")
+    give_up = time.monotonic() + 60
     while not (tmp_path / "shown").exists() or not (tmp_path / "shown").read_text():
+        assert time.monotonic() < give_up, "the viewer was not started"
         time.sleep(0.01)
     assert (tmp_path / "shown").read_text() == f"{tmp_path / 'plot.png'}\n"
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
@@ -534,6 +588,8 @@ WRONG = [
     (["search", *LENET, "--budget", "3"], "budget must hold the first generation of 12"),
     (["search", *LENET, "--set", "temperature=1"], "unknown setting of genetic 'temperature'"),
     (["search", *LENET, "--set", "mutation"], "--set takes NAME=VALUE, got 'mutation'"),
+    (["search", *LENET, "--set", "mutation=[1"], "the value in 'mutation=[1' is not valid YAML: while parsing"),
+    (["search", *LENET, "--set", "mutation=2026-13-01"], "the value in 'mutation=2026-13-01' is not valid YAML: month must be"),
     (["search", *LENET, "--target", "0.99"], "target must be an accuracy (fraction) and a rate, such as 0.99,18, got '0.99'"),
     (["search", *LENET, "--target-limit", "x,1"], "target-limit must be"),
     (["search", *LENET, "--target-form", "jumping"], "unknown form of target 'jumping'"),
@@ -560,6 +616,7 @@ WRONG = [
     (["evaluate", "none"], "none is neither a file nor a network"),
     (["evaluate", "digits.npz"], "not a packed network"),
     (["evaluate", "lenet5_tanh", "--network", "lenet5_relu"], "--network goes with a packed file"),
+    (["evaluate", "lenet5_tanh", "--limit-bytes", "9"], "--limit-bytes goes with a packed file"),
     (["evaluate", "cli_net:Small", "--weights", "small.safetensors"], "say with --data"),
     (["unpack", "none", "-o", "x.pt"], "none cannot be read"),
     (["unpack", "none", "-o", "x.npz"], "unknown kind of file '.npz'; allowed: .safetensors, .pt"),
@@ -569,6 +626,7 @@ WRONG = [
     (["run", "99_nothing"], "unknown notebook '99_nothing'"),
     (["run", "00_explore", "--profile", "tiny"], "unknown profile 'tiny'"),
     (["run", "00_explore", "-p", "nothing=3"], "unknown parameter of 00_explore 'nothing'"),
+    (["run", "00_explore", "-p", "images=[1"], "the value in 'images=[1' is not valid YAML: while parsing"),
     (["run", "00_explore", "-p", "images"], "--set takes NAME=VALUE"),
     (["status", "--profile", "tiny"], "unknown profile 'tiny'"),
     (["status", "nowhere"], "nowhere is no folder"),

@@ -20,12 +20,16 @@ def plain(text: object) -> str:
     return "".join(each if each.isprintable() else " " if each.isspace() else "\N{REPLACEMENT CHARACTER}" for each in str(text))
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command; a `UserError` ends it with its sentence alone and exit status 1, Ctrl-C with a sentence and status 130."""
+def run(main: Callable[[], None], goes_on: Callable[[], bool] = lambda: False) -> None:
+    """Run a command; a `UserError` ends it with its sentence alone and exit status 1, Ctrl-C with a sentence and status 130.
+
+    `goes_on` says, when it is asked, whether the command keeps checkpoints and would go on from them.
+    """
     try:
         main()
     except UserError as error:
         raise SystemExit(f"error: {plain(error)}") from None
     except KeyboardInterrupt:
-        print("interrupted: what is complete is kept; the same command goes on from the last checkpoints", file=sys.stderr)
+        promise = "; the same command goes on from the last checkpoints" if goes_on() else ""
+        print(f"interrupted: what is complete is kept{promise}", file=sys.stderr)
         raise SystemExit(130) from None

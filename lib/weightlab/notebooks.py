@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -169,13 +170,23 @@ def _processor() -> str:
 
 def overrides(name: str, pairs: list[str], workers: int | None = None, scheduler: str | None = None) -> dict:
     """Parameters that a command line sets, `pairs` being NAME=VALUE as in YAML; workers and scheduler where the notebook has them."""
+    given = {"workers": workers, "scheduler": scheduler}
+    executors.check(**given)
+    return assigned(pairs) | {key: value for key, value in given.items() if value is not None and key in defaults(name)}
+
+
+def assigned(pairs: Iterable[str]) -> dict:
+    """Values by name from NAME=VALUE, values as in YAML; raises `UserError` for any other text."""
+    found = {}
     for pair in pairs:
         if "=" not in pair:
             raise UserError(f"--set takes NAME=VALUE, got {pair!r}")
-    found = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
-    given = {"workers": workers, "scheduler": scheduler}
-    executors.check(**given)
-    return found | {key: value for key, value in given.items() if value is not None and key in defaults(name)}
+        name, _, value = pair.partition("=")
+        try:
+            found[name] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
+            raise UserError(f"the value in {pair!r} is not valid YAML: {' '.join(str(error).split())}") from None
+    return found
 
 
 def main() -> None:
@@ -202,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, lambda: True)

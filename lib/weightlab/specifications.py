@@ -167,6 +167,7 @@ def grid(
 def from_description(values: Mapping) -> Specification:
     """The specification that `describe()` told of, as it lies in `specification.json` of a search's folder.
 
+    The module of a user's own network is imported, to compare its weights; look at `network` first where a description may be foreign.
     Raises `UserError` for anything else: unknown or missing entries, another schema, and weights or data that are no longer the same.
     """
     if not isinstance(values, Mapping):

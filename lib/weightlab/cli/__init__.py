@@ -11,6 +11,8 @@ from typer.core import TyperGroup
 from weightlab import errors
 from weightlab.cli import compress, evaluate, export, files, laboratory, output, scan, search, tune
 
+CHECKPOINTED = ("search", "tune", "run")  # what is stopped in them goes on
+
 
 class Commands(TyperGroup):
     """Subcommands whose mistakes end in one sentence (see `errors.run`) and whose warnings take one line; both go to stderr."""
@@ -19,7 +21,7 @@ class Commands(TyperGroup):
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = lambda message, *_: output.note(f"warning: {message}")
-            errors.run(lambda: TyperGroup.invoke(self, ctx))
+            errors.run(lambda: TyperGroup.invoke(self, ctx), lambda: ctx.invoked_subcommand in CHECKPOINTED)
 
 
 app = typer.Typer(

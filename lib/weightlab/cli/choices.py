@@ -116,12 +116,9 @@ def _target(said: Mapping):
 
 def _settings(search: str, said: Mapping) -> dict:
     """The settings of a search, among them the size of its generations."""
-    import yaml
+    from weightlab import notebooks
 
-    for text in said["set"] or ():
-        if "=" not in text:
-            raise UserError(f"--set takes NAME=VALUE, got {text!r}")
-    found = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in said["set"] or ())}
+    found = notebooks.assigned(said["set"] or ())
     return found if said["population"] is None else found | {_size(search): said["population"]}
 
 

@@ -23,6 +23,7 @@ def evaluate(
     weights: options.Weights = None,
     data: options.Data = None,
     images: options.Images = None,
+    limit_bytes: options.Limit = None,
     as_json: options.Json = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -32,7 +33,7 @@ def evaluate(
 
     backend.device(device)
     backend.check_threads(threads)
-    model, name, said = _network(what, network, weights)
+    model, name, said = _network(what, network, weights, limit_bytes)
     splits = choices.splits(data or choices.dataset_of(name), images)
     own_networks.fitting_images(model, splits)
     rows = training.accuracies(model, splits, (1,), device, threads).to_dict("records")
@@ -51,13 +52,16 @@ def evaluate(
             )
 
 
-def _network(what: str, network: str | None, weights: Path | None) -> "tuple[nn.Module, str, dict | None]":
+def _network(
+    what: str, network: str | None, weights: Path | None, limit_bytes: int | None
+) -> "tuple[nn.Module, str, dict | None]":
     """A network with its weights, its name, and of a packed file the accuracy it says it has, by split and number of images."""
     from weightlab import models, own_networks, packing
 
-    if own_networks.is_own(what) or what in models.NETWORKS:
-        if network is not None:
-            raise UserError(f"--network goes with a packed file, and {what} is a network")
+    if what in models.NETWORKS or (own_networks.is_own(what) and not Path(what).is_file()):
+        for option, value in (("--network", network), ("--limit-bytes", limit_bytes)):
+            if value is not None:
+                raise UserError(f"{option} goes with a packed file, and {what} is a network")
         return models.load(what, weights=weights), what, None
     if not Path(what).exists():
         raise UserError(
@@ -65,7 +69,7 @@ def _network(what: str, network: str | None, weights: Path | None) -> "tuple[nn.
         )
     if weights is not None:
         raise UserError(f"--weights goes with a network, and {what} is a packed file, which holds them")
-    packed = packing.read(what)
+    packed = packing.read(what, limit_bytes)
     model = packed.load(choices.network_of(Path(what), packed.details.network, network))
     said = {(each.split, each.images): each.packed for each in packed.details.accuracy}
     return model, network or packed.details.network, said

@@ -15,6 +15,7 @@ def export(
     check: Annotated[int | None, option("Compare that many validation images with the network's answers.", metavar="N")] = None,
     data: options.Data = None,
     input: options.Input = None,
+    limit_bytes: options.Limit = None,
     force: options.Force = False,
     threads: options.Threads = None,
 ) -> None:
@@ -27,7 +28,7 @@ def export(
     backend.check_threads(threads)
     if check is not None and input is not None and data is None:
         raise UserError(f"--check {check} needs images, so give --data in place of --input")
-    packed = packing.read(file)
+    packed = packing.read(file, limit_bytes)
     model = packed.load(choices.network_of(file, packed.details.network, network))
     if input is not None and data is None:
         example = torch.zeros(2, *options.shape(input))

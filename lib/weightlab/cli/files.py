@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 TOLD = {"network", "format", "method", "plan", "accuracy"}  # of a file's metadata
 
 
-def inspect(file: options.Packed, as_json: options.Json = False) -> None:
+def inspect(file: options.Packed, as_json: options.Json = False, limit_bytes: options.Limit = None) -> None:
     """Print what a packed file holds, layer by layer."""
     from weightlab import packing
 
-    packed = packing.read(file)
+    packed = packing.read(file, limit_bytes)
     if as_json:
         layers = packed.report().to_dict("records")
         print(json.dumps(packed.summary() | packed.details.model_dump(include=TOLD) | {"layers": layers}, indent=1))
@@ -25,7 +25,9 @@ def inspect(file: options.Packed, as_json: options.Json = False) -> None:
         _print(packed)
 
 
-def unpack(file: options.Packed, output_file: options.Output, force: options.Force = False) -> None:
+def unpack(
+    file: options.Packed, output_file: options.Output, force: options.Force = False, limit_bytes: options.Limit = None
+) -> None:
     """Write a packed file's weights as a plain state dict."""
     import torch
     from safetensors.torch import save
@@ -33,7 +35,7 @@ def unpack(file: options.Packed, output_file: options.Output, force: options.For
     from weightlab import own_networks, packing
 
     output.check(output_file, force, own_networks.KINDS)
-    state = packing.read(file).state_dict()
+    state = packing.read(file, limit_bytes).state_dict()
     if output_file.suffix == ".safetensors":
         content = save({name: value.clone() for name, value in state.items()})  # it refuses one tensor under two names
     else:

@@ -64,6 +64,9 @@ OwnNetwork = Annotated[
     str | None,
     option("Whose weights the file holds: a network here, or module:factory of your own.", default="what the file says, if here"),
 ]
+Limit = Annotated[
+    int | None, option("Bytes that the unpacked file may take.", metavar="BYTES", default="64 MiB, or 256 times the file")
+]
 Input = Annotated[str | None, option("Shape of one image, such as 1,32,32, where no data are given.", metavar="SHAPE")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")]

@@ -65,6 +65,7 @@ def _from_file(file: Path, said: Mapping) -> Choice:
     for name, value in _wanted(said).items():
         if value != values.get(name, value):
             raise UserError(f"{file} is a plan for {name} {values[name]}, the command says {value}")
+    _check_said(file, values["network"], said)
     if not isinstance(plan, int | list) or not isinstance(focuses, list) or len(focuses) not in (0, len(_listed(plan))):
         raise UserError(f"{file} must hold a plan and as many focuses as it has numbers, got {plan!r} and {focuses!r}")
     if not all(isinstance(number, int | float) for number in [values["spread"], *focuses]):
@@ -92,6 +93,7 @@ def _from_searches(folder: Path, said: Mapping) -> Choice:
             f"none of the {len(table)} plans in {folder} loses less than {within:g} pp; the least is {table['loss_pp'].min():.2f} pp"
         )
     best = good.iloc[0]
+    _check_said(best["place"] / "specification.json", values[best["place"]].get("network"), said)
     spec, plan = from_description(values[best["place"]]), best["plan"].tolist()
     print(f"plan {','.join(map(str, plan))}: the best of {len(table)} within {within:g} pp on {PROTOCOLS[spec.protocol]}")
     setting = spec if said["images"] is None else replace(spec, images=said["images"])
@@ -129,6 +131,17 @@ def _wanted(said: Mapping) -> dict:
     if "weights" in found:
         found["weights"] = own_networks.absolute(found["weights"])
     return found | ({"dataset": data.check(found["dataset"])} if "dataset" in found else {})
+
+
+def _check_said(file: Path, network: str, said: Mapping) -> None:
+    """Raise `UserError` if only a file names a network of a user's own, whose module would be imported."""
+    from weightlab import own_networks
+
+    if own_networks.is_own(network) and said["network"] != network:
+        raise UserError(
+            f"{file} is of network {network!r}, and a file's own text is never imported: "
+            "name that network in the command too, if its module may be run"
+        )
 
 
 def _read(file: Path) -> dict:

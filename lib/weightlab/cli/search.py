@@ -42,13 +42,17 @@ def search(
     seed: options.Seed = None,
     runs: Annotated[int, option("Searches, each with the next seed.", default=True)] = 1,
     folder: options.SearchesFolder = None,
-    plot: Annotated[Path | None, option("Write loss against rate of all plans as a PNG file.", metavar="FILE.png")] = None,
+    plot: Annotated[
+        Path | None, option("Write loss against rate of all plans as a PNG file, over one that is there.", metavar="FILE.png")
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show that plot in this machine's viewer.")] = False,
     config: Annotated[
         Path | None,
         option("Take options from a YAML file; those given here go first.", metavar="FILE", callback=choices.load, is_eager=True),
     ] = None,
-    save_config: Annotated[Path | None, option("Write all options as such a file.", metavar="FILE")] = None,
+    save_config: Annotated[
+        Path | None, option("Write all options as such a file, over one that is there.", metavar="FILE")
+    ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
     workers: options.Workers = None,
