@@ -167,6 +167,7 @@ def read(content: bytes, decompress: Callable[[bytes], bytes] | None = None) -> 
         _need(1 <= values.size <= group["k"] and bool(np.isfinite(values).all()), f"{prefix}: refused centroids")
         _need(group["coding"] != "zstd" or decompress is not None, f"{prefix}: coded as zstd, which needs decompress")
         counts.append(_count(group, labels, data))
+        _need(values.size <= counts[-1], f"{prefix}: more centroids than weights")
         books.append((values, b"" if labels is None else data[slice(*labels["data_offsets"])]))
     names = [*tensors, *(name for group in groups for name, _ in group["weights"]), *same]
     _need(len(set(names)) == len(names) and set(same.values()) <= set(names) - set(same), "names that do not fit")

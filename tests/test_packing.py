@@ -3,8 +3,11 @@
 import hashlib
 import json
 import math
+import os
 import re
 import struct
+import subprocess
+import sys
 
 import format_reader
 import numpy as np
@@ -222,7 +225,10 @@ def test_the_documents_vector_is_a_packed_file(tmp_path):
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("options", [{}, {"entropy_coded": False}, {"rest": "float16"}])
 def test_a_reader_made_from_the_document_alone_agrees(lenet5, mobilenet, format, options, tmp_path):
-    for model, plan in [(lenet5, [3, 300, 50, 256, 1]), (lenet5, 700), (mobilenet, [1 + layer * 5 % 60 for layer in range(53)])]:
+    plans = [(lenet5, [3, 300, 50, 256, 1]), (lenet5, 300)] + (
+        [] if options else [(mobilenet, [1 + layer * 5 % 60 for layer in range(53)])]
+    )
+    for model, plan in plans:
         packed = packing.write(tmp_path / "file", model, plan, format, **options)
         theirs = format_reader.read((tmp_path / "file").read_bytes(), zstandard.ZstdDecompressor().decompress)
         ours = packed.state_dict()
@@ -322,6 +328,69 @@ def test_another_network_is_refused(lenet5, mobilenet, tmp_path):
         packed.load(mobilenet)
 
 
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(2, dtype=torch.complex64), torch.zeros(2).to(torch.float8_e5m2), torch.zeros(2).to(torch.uint16)]
+)
+def test_a_tensor_that_no_file_can_hold_is_refused_and_an_earlier_file_stays(tensor, tmp_path):
+    file = tmp_path / "file.safetensors"
+    model = nn.Sequential(nn.Linear(6, 6))
+    packing.write(file, model, [2])
+    earlier = file.read_bytes()
+    model.register_buffer("odd", tensor)
+    with pytest.raises(UserError, match=f"odd is {tensor.dtype}, which a packed file cannot hold"):
+        packing.write(file, model, [2])
+    assert file.read_bytes() == earlier
+
+
+def test_layers_that_share_memory_as_two_parameters_are_packed_as_two(tmp_path):
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    model[1].weight = nn.Parameter(model[0].weight.data)
+    model.register_buffer("view", model[0].weight.data[1:3])
+    packed = packing.write(tmp_path / "file", model, [3, 2])
+    assert len(packed.state_dict()["0.weight"].unique()) == 3 and len(packed.state_dict()["1.weight"].unique()) == 2
+    assert torch.equal(packed.state_dict()["view"], model.state_dict()["view"])
+
+
+def test_a_rest_that_could_not_come_back_is_refused(tmp_path):
+    model = nn.Sequential(nn.Linear(6, 6))
+    model.register_buffer("short", torch.zeros(2).half())
+    with pytest.raises(UserError, match="short is float16 itself"):
+        packing.pack(model, [2], rest="float16")
+
+
+def test_a_state_that_is_no_tensor_is_refused():
+    class Extra(nn.Linear):
+        def get_extra_state(self):
+            return {"a": 1}
+
+    with pytest.raises(UserError, match="0._extra_state of the network's state is dict; only tensors can be packed"):
+        packing.pack(nn.Sequential(Extra(3, 3)), [2])
+
+
+def test_codebooks_of_something_else_are_refused(lenet5):
+    books = sharing.codebooks(lenet5, PLAN, "float16")
+    assert packing.pack(lenet5, PLAN, "float16", codebooks=books) == packing.pack(lenet5, PLAN, "float16")
+    for model, plan, format, method in [(lenet5, PLAN, "float32", "exact"), (lenet5, PLAN, "float16", "kmeans"), (lenet5, 3, "float16", "exact"),
+                                        (models.load("lenet5_relu"), PLAN, "float16", "exact")]:  # fmt: skip
+        with pytest.raises(UserError, match="the codebooks are not those of this network"):
+            packing.pack(model, plan, format, method, codebooks=books)
+
+
+def test_accuracies_of_any_number_type_are_stored_and_wrong_ones_refused(lenet5, tmp_path):
+    told = {"split": "mnist test", "images": np.int64(5000), "original": np.float64(0.9), "packed": np.float32(0.5)}
+    packed = packing.write(tmp_path / "file", lenet5, PLAN, accuracy=[told])
+    assert packed.details.model_dump()["accuracy"] == [{"split": "mnist test", "images": 5000, "original": 0.9, "packed": 0.5}]
+    for wrong in ({"packed": 1.5}, {"images": 0}, {"odd": 1}):
+        with pytest.raises(UserError, match="accuracy is wrong"):
+            packing.pack(lenet5, PLAN, accuracy=[told | wrong])
+
+
+def test_a_network_may_be_called_anything(lenet5, tmp_path):
+    for name in ("0" * 64, '"sha256":"' + "0" * 64, 'a\\"\n'):
+        assert packing.write(tmp_path / "file", lenet5, PLAN, network=name).details.network == name
+        assert packing.read(tmp_path / "file").details.network == name
+
+
 # --- refused when it is read ----------------------------------------------------------------------------------------------------
 
 
@@ -417,7 +486,12 @@ NAME = "feature_extractor.3.weight"
         (_set(["accuracy"], [{"split": "test", "images": 1, "original": 2.0, "packed": 0.5}]), "accuracy.0.original"),
         (_set(["same"], {"a": "b"}), "which it lacks"),
         (_set(["same"], {"classifier.0.bias": "classifier.2.bias"}), "has no place"),
-        (_set(["surprise"], 1), "surprise"),
+        (_set(["surprise"], 1), "unknown entry 'surprise'"),
+        (_set(["groups", 1, "surprise"], 1), "groups.1: Value error, unknown entry 'surprise'"),
+        (_set(["version"], True), "its version is no whole number from 1"),
+        (_set(["version"], 1.0), "its version is no whole number from 1"),
+        (_set(["version"], 0), "its version is no whole number from 1"),
+        (_set(["same"], {"a": 1}), "all of its values must be texts"),
         (lambda values: values.pop("method"), "method"),
         (lambda values: values.pop("version"), "metadata cannot be read"),
     ],
@@ -494,6 +568,59 @@ def test_a_long_name_does_not_make_a_long_message(content, tmp_path):
         tmp_path, edited(content, tensors=lambda found: found.update({"x" * 100_000 + ":labels": torch.zeros(1)})), "xxx"
     )
     assert len(message) < 1000
+
+
+def test_a_file_that_is_much_larger_than_memory_is_refused_by_its_header(tmp_path):
+    """And what is no file at all; none of it is read."""
+    huge = tmp_path / "huge"
+    with open(huge, "wb") as file:
+        file.truncate(1 << 42)
+    with pytest.raises(UserError, match=f"it declares a header of 0 bytes in a file of {1 << 42}"):
+        packing.read(huge)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="it is not a file"):
+        packing.read(tmp_path / "pipe")
+
+
+MANY = 150_000
+HOSTILE = {
+    "accuracy": lambda values: values.update(accuracy=[0] * MANY),
+    "groups": lambda values: values.update(groups=[0] * MANY),
+    "weights": lambda values: values["groups"][0].update(weights=[0] * MANY),
+    "shape": lambda values: values["groups"][0].update(weights=[["a", ["b"] * MANY]]),
+    "plan": lambda values: values.update(plan=["a"] * MANY),
+    "keys": lambda values: values.update({f"k{number}": 0 for number in range(MANY)}),
+    "keys of a group": lambda values: values["groups"][0].update({f"k{number}": 0 for number in range(MANY)}),
+    "same": lambda values: values.update(same={f"k{number}": 0 for number in range(MANY)}),
+    "aliases": lambda values: values.update(same={f"k{number}": "classifier.0.bias" for number in range(MANY // 5)} | {"a": "b"}),
+}
+
+
+READ_ALL = """
+import resource, sys, time
+from weightlab import packing
+from weightlab.errors import UserError
+
+for file in sys.argv[1:]:
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    try:
+        packing.read(file)
+        what = "read"
+    except UserError:
+        what = "refused"
+    print(what, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, time.monotonic() - started)
+"""
+
+
+def test_a_large_header_is_refused_in_little_memory_and_time(content, tmp_path):
+    """A validator that told of every mistake took 1 GiB for 0.8 MB; in a process of its own, whose memory can be measured."""
+    files = [tmp_path / kind for kind in HOSTILE]
+    for file in files:
+        file.write_bytes(edited(content, HOSTILE[file.name]))
+    done = subprocess.run([sys.executable, "-c", READ_ALL, *files], capture_output=True, text=True, check=True)
+    for file, line in zip(files, done.stdout.splitlines(), strict=True):
+        what, grown_mib, seconds = line.split()
+        assert what == "refused" and int(grown_mib) < 200 and float(seconds) < 30, file.name
 
 
 def test_a_deeply_nested_header_is_refused(tmp_path):

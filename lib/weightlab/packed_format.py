@@ -1,19 +1,19 @@
 """What lies in a packed file (docs/format.md), and how bytes from anywhere are checked before any of it is believed.
 
-Nothing in a file is executed. Every length, name, shape and number is held against what the file itself really holds before memory is
-allocated for it; what does not fit raises `UserError`.
+Nothing in a file is executed. Lengths, names, shapes and numbers are held against what the file itself really holds, and what the network
+would take against a limit, before memory is allocated for it; what does not fit raises `UserError`.
 """
 
 import hashlib
 import json
 import math
 from collections import Counter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import zstandard
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load
 
@@ -24,25 +24,48 @@ from weightlab.errors import UserError
 KEY = "weightlab"  # of the metadata, a JSON text, in the safetensors header
 VERSION = 1
 UNSEALED = "0" * 64  # in the place of the file's own SHA-256 while it is taken
-LARGEST_HEADER = 16 << 20  # bytes
+LARGEST_HEADER = 2 << 20  # bytes: fifty times that of MobileNet_v2's 367 tensors
 LARGEST_WINDOW = 1 << 27  # bytes that zstandard may look back, its own default limit
 UNPACKED_FLOOR, UNPACKED_TIMES = 64 << 20, 256  # a network may unpack to so many bytes, or so many times its file
 REST = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes a value
 
+STORABLE = {
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
+    torch.bool,
+}  # fmt: skip
+
+
+def _texts(values: dict) -> dict:
+    if not all(isinstance(value, str) for value in values.values()):
+        raise ValueError("all of its values must be texts")
+    return values
+
+
+# The first mistake ends a list or an object: an error for each of many would take far more memory than the file.
 Count = Annotated[int, Field(ge=1, lt=1 << 63)]
-Shape = Annotated[list[Count], Field(min_length=1, max_length=8)]
+Counts = Annotated[list[Count], Field(fail_fast=True)]
+Shape = Annotated[list[Count], Field(min_length=1, max_length=8, fail_fast=True)]
+Weight = Annotated[tuple[str, Shape], Field(strict=False)]  # JSON knows lists only
+Texts = Annotated[dict[str, Any], AfterValidator(_texts)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, values: Any) -> Any:
+        if isinstance(values, dict) and (odd := set(values) - set(cls.model_fields)):
+            raise ValueError(f"unknown entry {min(odd)!r}")
+        return values
 
 
 class Group(_Strict):
     """Weights that share one codebook: `weights` are their names and shapes, in the order of the labels."""
 
-    weights: list[tuple[str, Shape]] = Field(min_length=1)
+    weights: list[Weight] = Field(min_length=1, fail_fast=True)
     k: int = Field(ge=1, le=clustering.K_MAX)
     bits: int = Field(ge=0, le=16)  # of a label: ceil(log2 k)
     coding: Literal["none", "packed", "zstd"]  # of the labels
@@ -72,11 +95,11 @@ class Details(_Strict):
     network: str
     format: Literal[tuple(floats.FORMATS)]
     method: str
-    plan: list[Count] | Count
-    groups: list[Group] = Field(min_length=1)
-    same: dict[str, str]  # names of tensors that are another one under a second name
+    plan: Counts | Count
+    groups: list[Group] = Field(min_length=1, fail_fast=True)
+    same: Texts  # names of tensors that are another one under a second name
     rest: Literal["as it was", "float16"]  # how all that is not shared is stored
-    accuracy: list[Measured]
+    accuracy: list[Measured] = Field(fail_fast=True)
     original_bytes: Count
     source_sha256: Digest
     sha256: Digest
@@ -87,11 +110,14 @@ class Details(_Strict):
         return ["whole net"] if isinstance(self.plan, int) else [group.weights[0][0] for group in self.groups]
 
 
-def header_bytes(content: bytes) -> int:
-    """The length field and the header together: what precedes the tensors. Raises `UserError` if the file cannot hold it."""
-    length = int.from_bytes(content[:8], "little")
-    if len(content) < 10 or length > min(len(content) - 8, LARGEST_HEADER):
-        raise UserError(f"it declares a header of {length} bytes in a file of {len(content)}")
+def header_bytes(content: bytes, size: int | None = None) -> int:
+    """The length field and the header together: what precedes the tensors of a file of `size` bytes (default: the content's).
+
+    Raises `UserError` if the file cannot hold it, or if it is beyond 2 MiB.
+    """
+    length, size = int.from_bytes(content[:8], "little"), len(content) if size is None else size
+    if not 2 <= length <= min(size - 8, LARGEST_HEADER):
+        raise UserError(f"it declares a header of {length} bytes in a file of {size}, where {LARGEST_HEADER} is the most")
     return 8 + length
 
 
@@ -107,16 +133,20 @@ def parse(content: bytes) -> tuple[Details, dict[str, dict]]:
             raise
         raise UserError(f"it has no metadata of weightlab ({type(error).__name__}: {error})") from None
     try:
-        version = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)["version"]
+        values = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        version = values["version"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise UserError(f"its metadata cannot be read ({type(error).__name__}: {error})") from None
-    if isinstance(version, int) and version > VERSION:
+    if type(version) is not int or version < 1:
+        raise UserError("its version is no whole number from 1")
+    if version > VERSION:
         raise UserError(f"it has version {version} of the format, this weightlab reads up to {VERSION}; update weightlab")
     try:
-        return Details.model_validate_json(text), table
+        return Details.model_validate(values), table
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise UserError(f"its metadata is wrong: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"its metadata is wrong: {place and f'{place}: '}{first['msg']}") from None
 
 
 def check(content: bytes, limit_bytes: int | None = None) -> tuple[Details, list[Codebook], dict]:
@@ -146,7 +176,8 @@ def check(content: bytes, limit_bytes: int | None = None) -> tuple[Details, list
 
 def seal(content: bytes) -> bytes:
     """A file whose metadata say `UNSEALED`, with its SHA-256 there instead."""
-    return content.replace(UNSEALED.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
+    place = rb"\"sha256\":\""  # as it stands in a JSON text within a JSON text
+    return content.replace(place + UNSEALED.encode(), place + hashlib.sha256(content).hexdigest().encode(), 1)
 
 
 def _check_seal(content: bytes, details: Details) -> None:
@@ -159,7 +190,7 @@ def _check_names(details: Details, table: dict[str, dict]) -> None:
     """Every tensor has one place in the network, every group its tensors, and the plan is that of the groups."""
     ks = [group.k for group in details.groups]
     if ([details.plan] if isinstance(details.plan, int) else details.plan) != ks:
-        raise UserError(f"its plan {details.plan} is not that of its groups, {ks}")
+        raise UserError(f"its plan {str(details.plan)[:100]} is not that of its groups, {str(ks)[:100]}")
     shared = [weight for group in details.groups for weight, _ in group.weights]
     needed = [f"{name}:centroids" for name in details.names]
     needed += [f"{name}:labels" for name, group in zip(details.names, details.groups, strict=True) if group.coding != "none"]
@@ -169,7 +200,8 @@ def _check_names(details: Details, table: dict[str, dict]) -> None:
     for name, times in Counter([*own, *details.same]).items():
         if name.endswith((":labels", ":centroids")) or times > 1:
             raise UserError(f"it holds a tensor {name!r} that has no place in its network")
-    if lost := [name for name, first in details.same.items() if first not in set(own)]:
+    places = set(own)
+    if lost := [name for name, first in details.same.items() if first not in places]:
         raise UserError(f"its tensor {lost[0]!r} is said to be {details.same[lost[0]]!r}, which it lacks")
 
 

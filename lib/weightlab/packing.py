@@ -8,6 +8,8 @@ import copy
 import hashlib
 import json
 import math
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,13 +18,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save
 from torch import nn
 
 from weightlab import accounting, floats, packed_format, paths, sharing
 from weightlab.clustering import Codebook, Lift
 from weightlab.codebooks import Codebooks
-from weightlab.errors import UserError, choose
+from weightlab.errors import UserError, choose, plain
 from weightlab.packed_format import Details, Group, Measured
 
 RESTS = ("as it was", "float16")
@@ -127,13 +130,18 @@ def pack(
     `rest` is how biases, batch norm and layers that are not shared are stored, "as it was" or with float32 as "float16".
     `entropy_coded` labels are taken layer by layer where they are smaller. `network` names what the weights belong to. `accuracy`
     holds what was measured, mappings with split, images, original and packed. `codebooks`, of the same network, method and format,
-    spare clustering. Raises `UserError` as `sharing.share` does, and for weights that are not float32.
+    spare clustering. Raises `UserError` as `sharing.share` does, for shared weights that are not float32, for other tensors that the
+    file cannot hold, and for codebooks of something else.
     """
     choose("storage of the rest", rest, RESTS)
     plan = plan if isinstance(plan, int | np.integer) else list(plan)
-    books = codebooks or sharing.codebooks(model, plan, format, method, example)
+    books = sharing.codebooks(model, plan, format, method, example)
+    if codebooks is not None:
+        if codebooks.describe() != books.describe():
+            raise UserError(f"the codebooks are not those of this network, plan, format {format} and method {method}")
+        books = codebooks
     chosen, ks = sharing.choose_books(books, plan, lifts), sharing.check_plan(books, plan)
-    state, same = _once(model.state_dict(), [f"{layer.name}.weight" for layer in books.layers])
+    state, same = _once(_storable(model.state_dict(), rest), [f"{layer.name}.weight" for layer in books.layers])
     tensors, groups, shared = {}, [], set()
     for group, (book, k) in enumerate(zip(chosen, ks, strict=True)):
         layers = books.layers if books.whole_net else [books.layers[group]]
@@ -162,9 +170,9 @@ def pack(
         groups=groups,
         same=same,
         rest=rest,
-        accuracy=[Measured(**each) for each in accuracy],
+        accuracy=[_measured(each) for each in accuracy],
         original_bytes=sum(value.nbytes for value in state.values()),
-        source_sha256=hashlib.sha256(save({name: value.contiguous() for name, value in state.items()})).hexdigest(),
+        source_sha256=hashlib.sha256(save(state)).hexdigest(),
         sha256=packed_format.UNSEALED,
     )
     text = json.dumps(details.model_dump(), separators=(",", ":"))
@@ -172,27 +180,40 @@ def pack(
 
 
 def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *arguments, **options) -> Packed:
-    """Write what `pack` makes, whole or not at all, and read it back."""
+    """Write what `pack` makes, whole or not at all, after it has been read as any other file is."""
     file, content = Path(file), pack(model, plan, *arguments, **options)
+    packed = Packed(*packed_format.check(content, limit_bytes=sys.maxsize), content)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         paths.write_whole(file, content)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error}") from error
-    return read(file)
+    return packed
 
 
 def read(file: str | Path, limit_bytes: int | None = None) -> Packed:
     """A packed file, checked throughout (see `packed_format.check`); raises `UserError`, and nothing else, for any other file."""
     try:
-        content = Path(file).read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
-    try:
+        content = _content(Path(file))
         return Packed(*packed_format.check(content, limit_bytes), content)
     except UserError as error:
-        told = str(error)[:500]  # names and shapes in it may be of any length
+        told = plain(str(error)[:500])  # names and shapes in it may be of any length
         raise UserError(f"{file} is not a packed network that can be trusted: {told}") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    except MemoryError:
+        raise UserError(f"{file} needs more memory than there is") from None
+
+
+def _content(file: Path) -> bytes:
+    """All bytes of a file, once its header is one of ours; a file may be far larger than memory, or have no end."""
+    if file.exists() and not file.is_file():
+        raise OSError("it is not a file")
+    with open(file, "rb") as stream:
+        size, head = os.fstat(stream.fileno()).st_size, stream.read(8)
+        head += stream.read(packed_format.header_bytes(head, size) - 8)
+        packed_format.parse(head)
+        return head + stream.read()
 
 
 def _coded(labels: np.ndarray, bits: int, entropy_coded: bool) -> tuple[str, np.ndarray | None]:
@@ -204,20 +225,44 @@ def _coded(labels: np.ndarray, bits: int, entropy_coded: bool) -> tuple[str, np.
     return ("zstd", compressed) if len(compressed) < len(packed) else ("packed", packed)
 
 
+def _storable(state: Mapping, rest: str) -> Mapping[str, torch.Tensor]:
+    """A state dict, if a packed file can hold it."""
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(f"{name} of the network's state is {type(value).__name__}; only tensors can be packed")
+        if value.dtype not in packed_format.STORABLE:
+            allowed = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in packed_format.STORABLE))
+            raise UserError(f"{name} is {value.dtype}, which a packed file cannot hold; allowed: {allowed}")
+        if rest == "float16" and value.dtype == torch.float16:
+            raise UserError(f"{name} is float16 itself, so the rest cannot be stored as float16; it would come back as float32")
+    return state
+
+
+def _measured(accuracy: Mapping) -> Measured:
+    try:
+        return Measured(**{name: getattr(value, "item", lambda value=value: value)() for name, value in accuracy.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"accuracy is wrong: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {dict(accuracy)}") from None
+
+
 def _rest(value: torch.Tensor, rest: str) -> torch.Tensor:
-    if rest == "float16" and value.dtype == torch.float32:
-        return value.clamp(-65504, 65504).half().contiguous()  # a running variance may lie beyond
-    return value.contiguous()
+    # A running variance may lie beyond what float16 holds.
+    return value.clamp(-65504, 65504).half() if rest == "float16" and value.dtype == torch.float32 else value
 
 
-def _once(state: Mapping[str, torch.Tensor], preferred: list[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors on the CPU, those that are the same one only under their first (or preferred) name; and who is another for whom."""
+def _once(state: Mapping[str, torch.Tensor], shared: list[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors on the CPU, those that are the same one only under their first name; and which name is another for which.
+
+    All that are named in `shared` stay, before others.
+    """
     first, kept, same = {}, {}, {}
-    for name in dict.fromkeys([*preferred, *state]):
+    for name in dict.fromkeys([*shared, *state]):
         value = state[name].detach()
         place = value.data_ptr(), value.shape, value.stride(), value.dtype
-        if value.nbytes and place in first:
+        if value.nbytes and place in first and name not in shared:
             same[name] = first[place]
         else:
-            first[place], kept[name] = name, value.cpu()
+            first.setdefault(place, name)
+            kept[name] = value.cpu().clone(memory_format=torch.contiguous_format)  # views may overlap
     return kept, same
