@@ -211,6 +211,7 @@ def test_a_search_shows_its_progress_and_its_best_plan_is_taken(explorer):
     panel = explorer.searching
     assert panel.take_best.disabled and panel.stop.disabled and len(explorer.study.searched()) == 0
     panel.search.click()
+    panel.search.click()  # in haste
     assert panel.search.disabled and explorer.network.disabled
     explorer.settle()
     records = runs.read(explorer.study.folder)

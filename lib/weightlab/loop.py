@@ -34,8 +34,9 @@ def run(
 
     `measure` takes plans (n, d) and returns a row for each, among its columns `accuracy` (fraction) and `rate`, the objectives.
     `progress` is given the records of each generation, and first those of a checkpoint. Once `stop` is true the generation at hand
-    is finished and checkpointed, and `Stopped` raised. Records go to `folder` (see `run_folder`), at most one checkpoint a second, after a whole generation; a call on a folder with a
-    checkpoint goes on from there, and ends with the same file, byte for byte, as a call that was never interrupted.
+    is checkpointed and `Stopped` raised. Records go to `folder` (see `run_folder`), at most one checkpoint a second, after a whole
+    generation; a call on a folder with a checkpoint goes on from there, and ends with the same file, byte for byte, as a call that
+    was never interrupted.
     """
     folder = RunFolder(folder)
     records, times = _resume(search, target, folder)

@@ -20,8 +20,8 @@ from weightlab.specifications import Setting
 START = 16  # k of every layer where no plan is given
 PAUSE_S = 0.1  # figures wait until sliders have rested so long
 HELP = (
-    "Numbers shown at once are measured on <b>validation</b>, which chooses; <b>test</b> is measured when a file is written, to report and "
-    "never to choose. A search that was stopped goes on from there when it is started again."
+    "Numbers shown at once are measured on <b>validation</b>, which chooses; <b>test</b> is measured when a file is written, to report "
+    "and never to choose. A search that was stopped goes on from there when it is started again."
 )
 
 
@@ -54,7 +54,7 @@ class Explorer:
         dataset = training.dataset_of(network) if dataset is None else dataset
         chosen = {"whole_net": isinstance(plan, int), "weights": weights, "images": images, "k_max": k_max}
         self.study = Study(Setting(network, dataset=dataset, format=format, method=method, **chosen), searches_folder, threads)
-        ks = [plan] if isinstance(plan, int) else plan or [START] * len(self.study.names)
+        ks = [plan] if isinstance(plan, int) else [START] * len(self.study.names) if plan is None else plan
         self.output_folder, self._given = paths.resolve(output_folder), (network, dataset, weights)
         self.answers, self.report = 0, pd.DataFrame()
         self._answering, self._drawing = Latest(self._guarded(self._answer)), Latest(self._guarded(self._draw))
@@ -194,7 +194,9 @@ class Explorer:
     # --- what takes a while -----------------------------------------------------------------------------------------------------
 
     def _start(self, work: Callable[[Study], None]) -> None:
-        """Do one thing beside the answers, for the study as it is now."""
+        """Do one thing beside the answers, for the study as it is now; a second click does nothing."""
+        if self._job.is_alive():
+            return
         self._set_busy(True)
 
         def job() -> None:

@@ -12,8 +12,10 @@ from weightlab.explore.study import Study
 from weightlab.figures import label
 from weightlab.packing import Packed
 
-COLUMNS = {"layer": "layer", "weights": "weights", "k": "k", "bits": "bits per label", "stored_bits": "stored bits", "rate": "rate",
-           "max_error": "largest change of a weight"}  # fmt: skip
+COLUMNS = {
+    "layer": "layer", "weights": "weights", "k": "k", "bits": "bits per label", "stored_bits": "stored bits", "rate": "rate",
+    "max_error": "largest change of a weight",
+}  # fmt: skip
 PALE = "opacity: 0.4"  # what an answer replaces, while it is being measured
 
 
@@ -25,8 +27,8 @@ def accuracy(study: Study, measured: pd.Series, answer: int, pale: bool = False)
     """Accuracy on validation, with the loss beside it; `pale` while another plan is being measured."""
     return (
         f'<span data-answer="{answer}" data-state="{"measuring" if pale else "measured"}" style="{PALE if pale else ""}">'
-        f'accuracy <b style="font-size: 1.5em">{measured["validation_accuracy"]:.2%}</b> of {len(study.validation)} validation images, '
-        f"loss <b>{measured['validation_loss_pp']:.2f} pp</b> against {study.original_accuracy:.2%} before</span>"
+        f'accuracy <b style="font-size: 1.5em">{measured["validation_accuracy"]:.2%}</b> '
+        f"of {len(study.validation)} validation images, loss <b>{measured['validation_loss_pp']:.2f} pp</b> against {study.original_accuracy:.2%} before</span>"
     )
 
 
@@ -35,8 +37,8 @@ def table(report: pd.DataFrame, answer: int) -> str:
     shown = report[list(COLUMNS)].rename(columns=COLUMNS)
     formats = {"rate": "{:.2f}".format, COLUMNS["max_error"]: "{:.4f}".format}
     text = shown.to_html(index=False, border=0, formatters=formats)
-    style = "max-height: 24em; overflow: auto"
-    return f'<div data-answer="{answer}" class="jp-RenderedHTMLCommon" style="{style}">{text}</div>'  # the class of tables in JupyterLab
+    looks = 'class="jp-RenderedHTMLCommon" style="max-height: 24em; overflow: auto"'  # JupyterLab's own class for tables
+    return f'<div data-answer="{answer}" {looks}>{text}</div>'
 
 
 def picture(figure: Figure, text: str, answer: int) -> str:

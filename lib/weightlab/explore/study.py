@@ -26,9 +26,10 @@ POINTS = ["search", "plan", "storage_rate", "validation_loss_pp"]
 class Study:
     """One network, format and method: what plans save and cost, and what searches have found.
 
-    Plans are lists of k, one per layer in `names` (of one k for the whole net). What is answered at once is measured on validation
-    alone; test is measured only by `reported` and `write`. Searches and codebooks are kept in `searches_folder`. Calls of `measure`
-    must follow each other; `search` and `write` may go on in other threads meanwhile. `splits` that are loaded already spare it.
+    Plans are lists of k, one per layer in `names` (of one k for the whole net). What is answered at once is measured on
+    validation alone; test is measured only by `reported` and `write`. Searches and codebooks are kept in `searches_folder`.
+    Calls of `measure` must follow each other; `search` and `write` may go on in other threads meanwhile. `splits` that are
+    loaded already spare loading them.
     Raises `UserError` if network, weights or data cannot be had or do not fit each other.
     """
 

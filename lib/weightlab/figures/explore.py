@@ -38,7 +38,7 @@ def plan_among_searched(earlier: pd.DataFrame, here: pd.DataFrame, now: pd.Serie
         if len(rows):
             ax.plot(rows["storage_rate"], rows["validation_loss_pp"], linestyle="", label=name, **look)
             farthest = max(farthest, rows["storage_rate"].max())
-    star = {"marker": "*", "markersize": 17, "color": colours[1], "markeredgecolor": "black", "zorder": 3}
+    star = {"marker": "*", "markersize": 17, "color": colours[8], "markeredgecolor": "black", "zorder": 3}
     ax.plot(now["storage_rate"], now["validation_loss_pp"], linestyle="", label="this plan", **star)
     limit_line(ax)
     lost = now["validation_loss_pp"]
