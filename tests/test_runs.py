@@ -1,10 +1,14 @@
 """Specifications, and the runner on a trained network."""
 
+import errno
+import fcntl
 import itertools
+import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +19,7 @@ from filelock import FileLock
 from weightlab import accounting, data, models, paths, runs, sharing, space, training
 from weightlab.errors import UserError
 from weightlab.fitness import TargetRule, fitness
+from weightlab.run_folder import RunFolder
 from weightlab.runs import Runner, Specification
 from weightlab.search import genetic
 
@@ -318,3 +323,79 @@ def test_a_box_is_enumerated_whole_resumed_and_kept_apart(tmp_path):
     other = runs.evaluator(runs.Setting("lenet5_tanh", images=90), device="cpu", threads=1)
     with pytest.raises(UserError, match="another box or network"):
         next(runs.enumerate_box(other, box, tmp_path, batch=7, progress=False))
+
+
+# --- what may go wrong with a folder --------------------------------------------------------------------------------------------
+
+
+def test_two_processes_may_begin_one_search_together(tmp_path, monkeypatch):
+    """The one that has the lock takes what the other is writing for the leftover of a kill."""
+    folder, write = RunFolder(tmp_path / "run"), paths.write_whole
+
+    def write_while_another_tidies(file, content):
+        monkeypatch.setattr(paths, "write_whole", write)
+        write(file.with_name(f".{file.name}.0123abcd"), content)
+        with folder.lock():
+            folder.tidy()
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(paths, "write_whole", write_while_another_tidies)
+    folder.begin({"seed": 1})
+    assert json.loads((tmp_path / "run" / "specification.json").read_text()) == {"seed": 1}
+    assert not list((tmp_path / "run").glob(".specification*"))
+
+
+def test_records_that_cannot_be_read_now_are_not_taken_for_damaged(outcome, tmp_path, monkeypatch):
+    """Another user's rights, a disk's error: it may pass, and the records are left where they are."""
+    folder = shutil.copytree(outcome[0].folder / SPEC.hash, tmp_path / SPEC.hash)
+    read = Path.read_bytes
+
+    def refuse(file):
+        if file.name == "evaluations.parquet":
+            raise PermissionError(13, "Permission denied")
+        return read(file)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UserError, match="evaluations.parquet cannot be read: .*Permission denied"):
+        runner_in(tmp_path).run(SPEC)
+    monkeypatch.undo()
+    assert not list(folder.glob("damaged-*")) and len(runner_in(tmp_path).run(SPEC)) == len(outcome[1])
+
+
+def test_a_lock_that_cannot_be_had_is_said(outcome, tmp_path, monkeypatch):
+    """A folder that has become read-only after the search began; a file system without locks."""
+    shutil.copytree(outcome[0].folder / SPEC.hash, tmp_path / SPEC.hash)
+    (tmp_path / SPEC.hash / "evaluations.parquet").unlink()
+    for error in (OSError(errno.EROFS, "Read-only file system"), OSError(errno.ENOSYS, "Function not implemented")):
+
+        def refuse(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        with pytest.raises(UserError, match="cannot be written, or has no locks"):
+            runner_in(tmp_path).run(SPEC)
+        with pytest.raises(UserError) as told:
+            runner_in(tmp_path).run_all([SPEC])
+        assert "failed.json" not in str(told.value), "there is no such file"
+
+
+def test_a_checkpoint_that_a_kill_left_beside_complete_records_goes(outcome, tmp_path):
+    folder = shutil.copytree(outcome[0].folder / SPEC.hash, tmp_path / SPEC.hash)
+    paths.write_table(outcome[1][:7], folder, "checkpoint", {"state": "{}"})
+    runner_in(tmp_path).run(SPEC)
+    assert not (folder / "checkpoint.parquet").exists()
+
+
+def test_workers_that_see_another_folder_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.executors, "execute", lambda *_: iter([(SPEC, runs.Outcome())]))
+    with pytest.raises(UserError, match=f"records of {SPEC.hash} are not in .*, where all workers must see the same folder"):
+        Runner(tmp_path, progress=False, workers=2).run_all([SPEC])
+
+
+def test_what_puts_damage_aside_overwrites_nothing(tmp_path):
+    folder = RunFolder(tmp_path)
+    for name in ("damaged-1-evaluations.parquet", "evaluations.parquet", "damaged-0-evaluations.parquet"):
+        (tmp_path / name).write_text(name)
+    with folder.lock(), pytest.warns(UserWarning, match="damaged-2-evaluations.parquet"):
+        assert folder.tidy() is None
+    assert (tmp_path / "damaged-1-evaluations.parquet").read_text() == "damaged-1-evaluations.parquet"

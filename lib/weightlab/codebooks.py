@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import nn
@@ -148,7 +147,7 @@ class Codebooks:
             return self._make(group, ks)
         file = self._folder / f"{self._key(group, ks)}.safetensors"
         self._folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._folder / f".{file.stem}.lock"):
+        with paths.lock(self._folder / f".{file.stem}.lock"):
             if file.exists():
                 try:
                     return _read(file, ks)

@@ -5,13 +5,15 @@ import io
 import os
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 import pyarrow
+from filelock import FileLock, Timeout
 from pyarrow import parquet
 
 from weightlab.errors import UserError
@@ -59,24 +61,55 @@ def write_table(table: pd.DataFrame, folder: str | Path, name: str, notes: Mappi
     return file
 
 
+@contextmanager
+def lock(file: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold an operating-system lock on a file, free when this process is gone, however it went; gives whether it is ours.
+
+    Without `wait` it is not where another process has it. Raises `UserError` where the file cannot be written, or where the file
+    system knows no such locks: a stand-in for them would outlive its holder.
+    """
+    held = FileLock(file, fallback_to_soft=False)
+    try:
+        held.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    except (OSError, NotImplementedError) as error:
+        raise UserError(f"the folder {file.parent} cannot be written, or has no locks: {error}") from error
+    try:
+        yield True
+    finally:
+        held.release()
+
+
+class Damaged(UserError):
+    """A file that has been read, and is not as it was written."""
+
+
 def read_table(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
-    """A table that `write_table` wrote, and its notes; raises `UserError` unless every byte is as it was written."""
+    """A table that `write_table` wrote, and its notes.
+
+    Raises `Damaged` unless every byte is as it was written, and `UserError` if the file cannot be read, which may pass.
+    """
     try:
         content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    try:
         if content != _seal(content):
             raise ValueError("its checksum is wrong")
         table = parquet.read_table(io.BytesIO(content))
         notes = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         return table.to_pandas(), {key: value for key, value in notes.items() if key not in (SEAL, "pandas")}
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise UserError(f"{file} is damaged or was not written by weightlab ({' '.join(str(error).split())})") from error
+    except (ValueError, pyarrow.ArrowException) as error:
+        raise Damaged(f"{file} is damaged or was not written by weightlab ({' '.join(str(error).split())})") from error
 
 
 def kept_table(file: Path) -> pd.DataFrame | None:
     """A table that can be made again: None if it is not there or damaged, of which a warning tells."""
     try:
         return read_table(file)[0] if file.exists() else None
-    except UserError as error:
+    except Damaged as error:
         warnings.warn(f"{error}; it is made again", stacklevel=3)
         return None
 

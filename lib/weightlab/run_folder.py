@@ -8,18 +8,18 @@ times.parquet        seconds, host and process of each generation
 failed.json          why it stopped, until it goes on
 """
 
+import itertools
 import json
 import platform
 import re
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from weightlab import paths
 from weightlab.errors import UserError
@@ -40,42 +40,42 @@ class RunFolder:
         file = self.path / "specification.json"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if not file.exists() or file.read_bytes() != content:
-                paths.write_whole(file, content)
+            for last in (False, False, True):
+                try:
+                    if not file.exists() or file.read_bytes() != content:
+                        paths.write_whole(file, content)
+                    return
+                except FileNotFoundError:  # the holder of the lock took what is being written for a leftover
+                    if last:
+                        raise
         except OSError as error:
             raise UserError(f"the outputs folder {self.path} cannot be written: {error}") from error
 
-    @contextmanager
-    def lock(self, wait: bool = True) -> Iterator[bool]:
-        """Whether the folder is ours alone; without `wait` it is not where another process has it."""
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+    def lock(self, wait: bool = True) -> AbstractContextManager[bool]:
+        """Whether the folder is ours alone; without `wait` it is not where another process has it (see `paths.lock`)."""
+        return paths.lock(self.path / ".lock", wait)
 
     def records(self) -> pd.DataFrame | None:
         """The records of the complete search; None if it is not complete or they are damaged."""
         try:
-            return paths.read_table(self._records)[0] if self._records.exists() else None
+            records = paths.read_table(self._records)[0] if self._records.exists() else None
         except UserError:
             return None
+        if records is not None and self._checkpoint.exists():  # killed between the two
+            with suppress(OSError):
+                self._checkpoint.unlink()
+        return records
 
     def tidy(self) -> pd.DataFrame | None:
         """`records`, after what is damaged has been put aside and what a kill or a failure has left removed; the lock must be held."""
         for file in self.path.iterdir():
             if LEFTOVER.fullmatch(file.name) or file.name == "failed.json":
-                file.unlink()
+                file.unlink(missing_ok=True)
         if not self._records.exists():
             return None
         try:
             records = paths.read_table(self._records)[0]
-        except UserError as error:
+        except paths.Damaged as error:
             self._put_aside(self._records, error)
             return None
         self._checkpoint.unlink(missing_ok=True)
@@ -87,7 +87,7 @@ class RunFolder:
             return None
         try:
             table, notes = paths.read_table(self._checkpoint)
-        except UserError as error:
+        except paths.Damaged as error:
             self._put_aside(self._checkpoint, error)
             return None
         return table, json.loads(notes["state"])
@@ -113,6 +113,6 @@ class RunFolder:
             paths.write_whole(self.path / "failed.json", json.dumps(failure, indent=1).encode())
 
     def _put_aside(self, file: Path, error: Exception) -> None:
-        number = sum(1 for _ in self.path.glob("damaged-*"))
-        aside = file.replace(self.path / f"damaged-{number}-{file.name}")
+        places = (self.path / f"damaged-{number}-{file.name}" for number in itertools.count())
+        aside = file.replace(next(place for place in places if not place.exists()))
         warnings.warn(f"{error}; it is kept as {aside.name}, and that search is made anew", stacklevel=3)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from tqdm import tqdm
 
 from weightlab import backend, data, executors, loop, models, own_networks, paths, rng, search, space
@@ -90,7 +89,7 @@ class Runner:
         if (table := paths.kept_table(file)) is not None:
             return table
         _prepare(self.folder)
-        with FileLock(self.folder / f".{file.name}.lock"):
+        with paths.lock(self.folder / f".{file.name}.lock"):
             if (table := paths.kept_table(file)) is not None:  # another process has made it meanwhile
                 return table
             evaluator = self.evaluator(spec)
@@ -156,9 +155,12 @@ class Runner:
         with Progress(self.folder, list(specs), self.workers, show=self.progress and bool(left)):
             failures = self._work_off(left)
         if failures:
-            counted = f"{len(failures)} of {len(specs)} searches failed, the others are complete and kept; the first"
+            complete = sum(RunFolder(self.folder / run).records() is not None for run in specs)
+            counted = f"{len(failures)} of {len(specs)} searches failed, {complete} are complete and kept; the first"
             raise UserError(f"{'the search failed' if len(specs) == 1 else counted}: {failures[0]}")
         tables |= {spec.hash: RunFolder(self.folder / spec.hash).records() for spec in left}
+        if lost := [run for run, table in tables.items() if table is None]:
+            raise UserError(f"records of {lost[0]} are not in {self.folder}, where all workers must see the same folder")
         return pd.concat([table.assign(run=run) for run, table in tables.items()], ignore_index=True)
 
     def _work_off(self, specs: list[Specification]) -> list[str]:
@@ -253,7 +255,11 @@ def _attempt(runner: Runner, wait: bool, spec: Specification) -> Outcome:
             records = runner.run(spec, wait)
         except Exception as error:
             sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            failure = f"{sentence} (see {runner.folder / spec.hash / 'failed.json'})"
+            noted = runner.folder / spec.hash / "failed.json"
+            failure = f"{sentence} (see {noted})" if noted.exists() else sentence
+    for each in caught:
+        if not issubclass(each.category, UserWarning):  # not about the search, so told where it was given
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     told = tuple(str(each.message) for each in caught if issubclass(each.category, UserWarning))
     return Outcome(records is None and not failure, failure, told)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from torch import nn
 from tqdm import tqdm
 
@@ -249,10 +248,9 @@ def _kept(folder: str | Path, kind: str, evaluator: Evaluator, identity: dict) -
     file = paths.resolve(folder) / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.parquet"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file.parent / f".{file.name}.lock").acquire()
     except OSError as error:
         raise UserError(f"the folder {file.parent} cannot be written: {error}") from error
-    with lock:
+    with paths.lock(file.parent / f".{file.name}.lock"):
         yield file
     evaluator.release()  # the activations of one plan are of no use to the next
 
