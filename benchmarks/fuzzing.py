@@ -1,6 +1,6 @@
 """Mutated files read in processes of their own, so that a crash or a hang is counted and not suffered.
 
-A file is survived if it is refused by a `UserError` of one line that can be read, or if it is a good network: tensors of the shapes the file declares,
+A file is survived if it is refused by a `UserError` of one line of printable characters, or if it is a good network: tensors of the shapes the file declares,
 finite wherever weights are shared.
 """
 
@@ -20,7 +20,7 @@ import torch
 from weightlab import packed_format, packing
 from weightlab.errors import UserError
 
-GROWTH = 1 << 30  # bytes of address space that reading may take
+GROWTH = 1 << 29  # bytes of address space that reading may take
 PATIENCE_S = 10  # for one file
 LONGEST_MESSAGE = 1000  # characters
 START_S = 120  # for a process to come up
@@ -152,7 +152,7 @@ def judge(reader: Callable[[Path], packing.Packed], file: Path) -> tuple[str, st
         state = packed.state_dict()
         packed.summary()
     except UserError as error:
-        plain = "\n" not in str(error) and len(str(error)) <= LONGEST_MESSAGE
+        plain = str(error).isprintable() and len(str(error)) <= LONGEST_MESSAGE
         return ("refused", _reason(error, file)) if plain else ("failed", f"a message for nobody: {str(error)[:200]!r}")
     except BaseException as error:  # SystemExit too: a file must not end the program
         return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+from large_mutations import enlarge
 from tensor_mutations import TYPES, Tensors, edit_consistently, edit_tensors
 
 from weightlab import floats, packed_format
@@ -23,6 +24,7 @@ HOSTILE = [  # JSON texts that take the place of any value
 ]  # fmt: skip
 WORDS = [*floats.FORMATS, "none", "packed", "zstd", "as it was", "float16", "whole net"]
 SHA = re.compile(rb'\\"sha256\\":\\"([0-9a-f]{64})\\"')
+LARGE = 0.004  # of those with other metadata or tensors are long, because they take a hundred times as long
 MENDED = 0.85  # of all files get the checksum that belongs to them
 
 
@@ -55,7 +57,10 @@ def _restructured(content: bytes, other: bytes, chance: random.Random) -> bytes:
     """A file with faults in its metadata, tensors, table of tensors or JSON text."""
     values, tensors = _parts(content)
     table_edits = text_edits = 0
-    for _ in range(chance.choice([1, 1, 1, 2, 3])):
+    large = chance.random() < LARGE
+    if large:
+        enlarge(values, tensors, chance)
+    for _ in range(0 if large else chance.choice([1, 1, 1, 2, 3])):  # another change might multiply what is long
         kind = chance.choices(["metadata", "consistent", "tensors", "table", "text"], [3, 4, 4, 2, 1])[0]
         if kind == "metadata":
             _edit(values, chance)

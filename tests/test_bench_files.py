@@ -3,6 +3,7 @@
 import os
 import time
 
+import files
 import fuzzing
 import mutations
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from torch import nn
 
 from weightlab import models, packing
+from weightlab.errors import UserError
+from weightlab.onnx_files import Comparison
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,29 @@ def test_mutated_files_are_refused_for_many_reasons_or_good(originals, tmp_path)
     assert found.failures == {} and found.tried == found.survived == 300 and not (tmp_path / "kept").exists()
     assert found.refusals.total() + found.accepted.total() == 300
     assert len(found.refusals) >= 15 and found.accepted.total() >= 10
+
+
+def test_files_may_be_long_and_are_refused_or_good_all_the_same(originals, tmp_path, monkeypatch):
+    monkeypatch.setattr(mutations, "LARGE", 1)
+    long = [mutations.mutated(originals, seed) for seed in range(60)]
+    assert sum(len(each) > 3 * max(map(len, originals)) for each in long) >= 20
+    for seed, content in enumerate(long):
+        (tmp_path / str(seed)).write_bytes(content)
+        assert fuzzing.judge(packing.read, tmp_path / str(seed))[0] in ("accepted", "refused"), seed
+
+
+def test_a_refusal_with_control_characters_is_not_survived(originals, tmp_path):
+    def refusing(file):
+        raise UserError("\x1b[2Jno")
+
+    assert fuzzing.judge(refusing, tmp_path / "file") == ("failed", "a message for nobody: '\\x1b[2Jno'")
+
+
+def test_the_benchmark_asks_onnxruntime_about_every_test_image(tmp_path):
+    found = files.onnx_answers("lenet5_tanh", tmp_path)
+    assert found.images == 5000 and files.onnx_broken({"lenet5_tanh": found}) == []
+    wrong = {"a": Comparison(9, 1, 0.0), "b": Comparison(9, 0, 2e-4), "c": Comparison(9, 0, float("nan"))}
+    assert [line.split(":")[0] for line in files.onnx_broken(wrong)] == ["a", "b", "c"]
 
 
 def test_whatever_is_not_survived_is_counted_told_and_kept(originals, tmp_path):

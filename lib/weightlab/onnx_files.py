@@ -1,4 +1,7 @@
-"""Networks with shared weights as small ONNX files: a table of centroids and labels for each weight, looked up when the file is run."""
+"""Networks with shared weights as small ONNX files: a table of centroids and labels for each weight, looked up when the file is run.
+
+A label takes half a byte up to k = 16, one byte up to k = 256, two bytes beyond; with one centroid there are none.
+"""
 
 import contextlib
 import copy
