@@ -31,6 +31,7 @@ LAYERS = [
 SIDEWAYS = {
     ("training", "data"),
     ("training", "models"),
+    ("training", "own_networks"),
     ("models", "data"),
     ("models", "own_networks"),
     ("own_networks", "data"),
