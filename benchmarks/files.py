@@ -93,9 +93,9 @@ def _sizes(network: str, model: nn.Module, plan: list[int], books: sharing.Codeb
 def onnx_answers(network: str, folder: Path) -> onnx_files.Comparison:
     """onnxruntime held against the network under its first plan in float16, on all test images."""
     packed = packing.write(folder / "answering", models.load(network), PLANS[network][0], "float16", network=network)
-    model = packed.load(models.build(network))
-    file = onnx_files.export(model, packed.shared(), torch.zeros(SHAPES[network]), folder / "answering.onnx")
-    found = onnx_files.compare(file, model, data.load(training.dataset_of(network), "test").images, threads=None)
+    model, images = packed.load(models.build(network)), data.load(training.dataset_of(network), "test").images
+    file = onnx_files.export(model, packed.shared(), images[:1].float() / 255, folder / "answering.onnx")
+    found = onnx_files.compare(file, model, images, threads=None)
     tell(f"{network}: {found}")
     return found
 
