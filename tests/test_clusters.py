@@ -4,10 +4,12 @@ The stand-in runs a job script in a session of its own, ends it at a walltime of
 """
 
 import os
+import signal
 import stat
 import subprocess
 import sys
 import time
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -74,6 +76,8 @@ def test_what_the_file_gives_goes_before_what_we_would_choose():
         ("kind: pbs\njobs: 0", "jobs must be a whole number of at least 1, got 0"),
         ("kind: pbs\noptions: {cores: 2, memory: 2GB}", "got no walltime"),
         ("kind: pbs\noptions: {cores: 2, memory: 2GB, walltime: soon}", "a walltime is written HH:MM:SS in quotes, got 'soon'"),
+        ("kind: pbs\noptions: {cores: 2, memory: 2GB, walltime: 10:00:00}", "must be text, got 36000; write it in quotes"),
+        ("kind: slurm\noptions: {cores: 2, memory: 2GB, walltime: 90}", "must be text, got 90; write it in quotes"),
         ("kind: pbs\noptions: 3", "options of a cluster must be"),
         ("- pbs", "must hold 'name: value' lines, got list"),
         ("kind: [", "cannot be read as YAML"),
@@ -90,11 +94,21 @@ def test_a_file_with_something_wrong_is_refused_in_one_sentence(tmp_path, text, 
 
 
 @pytest.mark.parametrize(
-    ("walltime", "seconds"),
-    [("01:30:00", 5400), ("90:00", 5400), ("90", 5400), (90, 5400), ("1-12:00:00", 129_600), ("1-12", 129_600), ("00:00:20", 20)],
+    ("walltime", "pbs", "slurm"),
+    [
+        ("01:30:00", 5400, 5400),
+        ("90:00", 5400, 5400),
+        ("90", 90, 5400),
+        ("1-12:00:00", 129_600, 129_600),
+        ("1-12", 129_600, 129_600),
+        ("00:00:20", 20, 20),
+    ],
 )
-def test_walltimes_are_read_as_the_queues_read_them(walltime, seconds):
-    assert clusters.seconds(walltime) == seconds
+def test_walltimes_are_read_as_the_queues_read_them(walltime, pbs, slurm):
+    """A lone number is seconds in PBS's resource formats, minutes in sbatch's --time."""
+    assert (clusters.seconds(walltime, "pbs"), clusters.seconds(walltime, "slurm")) == (pbs, slurm)
+    early = Cluster("pbs", options=SMALL | {"walltime": walltime}).settings()["worker_extra_args"]
+    assert pbs * 3 // 4 <= int(early[1].removesuffix("s")) < pbs, "workers leave before the queue ends their job"
 
 
 @pytest.fixture
@@ -145,15 +159,76 @@ def test_calls_are_made_in_the_jobs_of_a_queue(queue, kind):
     assert {parent for _, parent in results.values()} != {os.getpid()} and (queue / "job-0").exists()
 
 
+@pytest.mark.parametrize("kind", SUBMITTED)
+def test_a_queue_that_refuses_is_told_with_what_it_said(queue, kind):
+    command = queue / "bin" / SUBMITTED[kind]
+    command.write_text("#!/bin/bash\necho Unknown queue >&2; exit 1\n")
+    with pytest.raises(UserError, match=f"{SUBMITTED[kind]} submitted no job: .*Unknown queue") as caught:
+        list(executors.execute(_square, [1], scheduler=_written(queue, kind)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", SUBMITTED)
+def test_a_machine_without_the_command_of_the_queue_is_told(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=f"the command {SUBMITTED[kind]} is not found"):
+        list(executors.execute(_square, [1], scheduler=_written(tmp_path, kind)))
+
+
+def test_workers_of_several_threads_are_refused(queue):
+    with pytest.raises(UserError, match=r"of .*pbs.yaml has 2 threads; start workers with --nthreads 1"):
+        list(executors.execute(_square, [1], scheduler=_written(queue, "pbs", cores=2, processes=1)))
+
+
+@pytest.mark.parametrize("scheduler", [Path("pbs.yaml"), 8786, "somewhere"], ids=repr)
+def test_a_scheduler_that_is_no_text_or_cannot_be_meant_is_refused(scheduler):
+    with pytest.raises(UserError, match="scheduler must be an address .*, as text, got "):
+        executors.check(None, scheduler)
+
+
+def test_every_death_of_a_worker_is_told(tmp_path):
+    """Twice before the same item is done, so in the same words but for their number."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        done = list(executors.execute(_die_twice, [str(tmp_path / "a"), str(tmp_path / "b")], workers=2))
+    assert len(done) == 2
+    told = [str(each.message) for each in caught if "a worker died" in str(each.message)]
+    assert [text.split(";")[0] for text in told] == ["a worker died (1 in a row)", "a worker died (2 in a row)"]
+
+
+def _die_twice(file):
+    """An item that kills its worker twice, and another that waits for that."""
+    deaths = Path(file).with_name("deaths")
+    if Path(file).name == "b":
+        while not deaths.exists() or len(deaths.read_text()) < 2:
+            time.sleep(0.1)
+        return
+    if deaths.exists() and len(deaths.read_text()) == 2:
+        return
+    with open(deaths, "a") as counted:
+        counted.write("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_search_that_kills_its_workers_is_given_up_before_it_has_killed_hundreds(queue):
+    cluster = clusters.start(clusters.read(_written(queue, "pbs")))
+    try:
+        assert cluster.scheduler.allowed_failures == 50
+    finally:
+        cluster.close()
+
+
 def test_jobs_that_do_not_begin_and_workers_without_weightlab_are_told(queue, monkeypatch):
+    """Again and again for as long as there is no worker."""
     monkeypatch.setattr(executors, "PATIENCE_S", 1)
     (queue / "weightlab.py").write_text("raise ImportError('another environment')")
     file = _written(queue, "pbs", job_script_prologue=["sleep 3", f"export PYTHONPATH={queue}"])
     with (
-        pytest.warns(UserWarning, match=r"no worker of .*pbs.yaml has begun for 0 min"),
+        pytest.warns(UserWarning, match=r"no worker of .*pbs.yaml for 0 min") as told,
         pytest.raises(UserError, match=r"cannot import weightlab \(another environment\); name their Python"),
     ):
         list(executors.execute(_square, [1], scheduler=file))
+    assert len({str(each.message) for each in told if "no worker" in str(each.message)}) >= 2, "in words that are not the same"
 
 
 def _square(x):

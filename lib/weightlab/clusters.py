@@ -1,11 +1,12 @@
 """PBS and SLURM clusters from a YAML file, by dask-jobqueue: jobs in whose processes searches run.
 
-Jobs end at their walltime, the grid does not: workers leave a little earlier by themselves, the cluster submits jobs anew as long as
-there is work, and whoever is given a search next resumes it.
+Jobs end at their walltime, the grid does not: workers leave a little earlier by themselves, the cluster submits a new job for one whose
+workers have left, and whoever is given a search next resumes it. A job that ends before its workers have come is not submitted again.
 """
 
 import argparse
 import inspect
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from weightlab.errors import UserError, choose
 KINDS = {"pbs": "PBS", "slurm": "SLURM"}
 LEAVE_EARLIER_S = 120  # than the walltime: a worker that leaves hands its task on, one that is killed is missed only later
 LEAVE_APART_S = 30  # so that not all workers leave at once
+LOSSES = 50  # of workers by one task: a search killed at 50 walltimes is not to be expected, one that needs too much memory is
 ENVIRONMENT = ("export OMP_NUM_THREADS=1", "export OMP_WAIT_POLICY=PASSIVE")
 
 
@@ -46,7 +48,7 @@ class Cluster:
         for name in ("cores", "memory", "walltime"):
             if name not in self.options:
                 raise UserError(f"a cluster needs cores, memory and walltime, got no {name}")
-        seconds(self.options["walltime"])
+        seconds(self.options["walltime"], self.kind)
 
     def settings(self) -> dict:
         """All options, ours where none are given."""
@@ -55,7 +57,7 @@ class Cluster:
         given["job_script_prologue"] = [*ENVIRONMENT, *given.get("job_script_prologue", [])]
         extra = [str(each) for each in given.get("worker_extra_args", [])]
         if "--lifetime" not in extra:
-            left = seconds(given["walltime"])
+            left = seconds(given["walltime"], self.kind)
             early = min(LEAVE_EARLIER_S, left // 4)
             extra += ["--lifetime", f"{left - early}s", "--lifetime-stagger", f"{min(LEAVE_APART_S, early // 2)}s"]
         return given | {"worker_extra_args": extra}
@@ -87,30 +89,61 @@ def job_script(cluster: Cluster) -> str:
 
 
 def start(cluster: Cluster):
-    """The dask-jobqueue cluster, at work: it keeps `jobs` jobs in the queue until it is closed."""
+    """The dask-jobqueue cluster, at work: it keeps `jobs` jobs in the queue until it is closed.
+
+    Raises `UserError` where the queue's command is missing or refuses the first job.
+    """
     made = _made(cluster)
+    try:
+        _submit_first(made)
+    except BaseException:
+        made.close()
+        raise
     made.adapt(minimum_jobs=cluster.jobs, maximum_jobs=cluster.jobs)  # submits again what has ended; `scale` would not
     return made
 
 
-def seconds(walltime: str | int) -> int:
-    """A walltime such as 01:30:00, 1-12:00:00, 90:00 or 90 (minutes, as SLURM reads it) in seconds."""
-    text = str(walltime)
-    days, _, clock = text.rpartition("-")
+def _submit_first(made) -> None:
+    """Submit one job and wait for the answer: of what comes later, refusals are only logged."""
+    command = made.job_cls.submit_command
+    if not shutil.which(command):
+        raise UserError(f"the command {command} is not found: jobs are submitted on a login node of the cluster")
+
+    from distributed import Status
+
+    async def submitted() -> None:
+        await made
+
+    made.worker_spec |= made.new_worker_spec()
+    try:
+        made.sync(submitted)
+    except (OSError, RuntimeError, ValueError) as error:  # it cannot be run, says no, or names no job
+        for job in made.workers.values():
+            job.status = Status.failed  # or the cluster could not be closed
+        raise UserError(f"{command} submitted no job: {' '.join(str(error).split())}") from None
+
+
+def seconds(walltime: str, kind: str) -> int:
+    """A walltime such as 01:30:00, 90:00 or 1-12:00:00 in seconds; a lone number is minutes for SLURM, seconds for PBS.
+
+    Raises `UserError` for any other text, and for a number: YAML reads 10:00:00 without quotes as 36000.
+    """
+    if not isinstance(walltime, str):
+        raise UserError(f"a walltime must be text, got {walltime!r}; write it in quotes, such as '10:00:00'")
+    days, _, clock = walltime.rpartition("-")
     parts = clock.split(":")
     if not all(part.isdecimal() for part in [*parts, days or "0"]) or len(parts) > 3:
         raise UserError(f"a walltime is written HH:MM:SS in quotes, got {walltime!r}")
     numbers = [int(part) for part in parts]
     if days:
         numbers += [0] * (3 - len(numbers))  # days-hours, days-hours:minutes
-    elif len(numbers) == 1:
+    elif len(numbers) == 1 and kind == "slurm":
         numbers = [0, *numbers, 0]
     return int(days or 0) * 86_400 + sum(number * 60**power for power, number in enumerate(reversed(numbers)))
 
 
 def _made(cluster: Cluster):
-    # No limit to how many workers a task may outlive: at every walltime it loses one, and it is nearer its end each time.
-    options = {"allowed_failures": 10_000, "dashboard": False, "dashboard_address": None}
+    options = {"allowed_failures": LOSSES, "dashboard": False, "dashboard_address": None}
     made = getattr(_jobqueue(), f"{KINDS[cluster.kind]}Cluster")
     return made(**cluster.settings(), scheduler_options=options)
 

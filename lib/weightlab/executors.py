@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from weightlab.errors import UserError
 
 DEATHS = 3  # in a row, without an item completed in between, after which it is the items that kill workers
 ANSWER_S = 10  # a scheduler's time to answer
-PATIENCE_S = 600  # with a queue, before a word about it
+PATIENCE_S = 600  # with a scheduler that has no worker, before a word about it, and before the next
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
@@ -26,9 +27,10 @@ def check(workers: int | None, scheduler: str | None) -> None:
     """Raise `UserError` for a number of processes or a scheduler that cannot be meant."""
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise UserError(f"workers must be None (as many as cores) or a whole number of at least 1, got {workers!r}")
-    if scheduler and "://" not in scheduler and not str(scheduler).endswith((".yaml", ".yml")):
+    if scheduler and not (isinstance(scheduler, str) and ("://" in scheduler or scheduler.endswith((".yaml", ".yml")))):
         raise UserError(
-            f"scheduler must be an address such as tcp://host:8786 or a YAML file of params/cluster, got {scheduler!r}"
+            "scheduler must be an address such as tcp://host:8786 or the name of a YAML file of params/cluster, as text, "
+            f"got {scheduler!r}"
         )
 
 
@@ -103,7 +105,7 @@ def _on_dask(function: Callable[[Item], Result], items: list[Item], scheduler: s
 
     cluster, left = None if "://" in scheduler else clusters.start(clusters.read(scheduler)), {}
     try:
-        with _connected(Client, cluster or scheduler) as client:
+        with _connected(Client, cluster or scheduler) as client, _told_of_silence(client, scheduler):
             _probe(client, scheduler)
             # Impure: an item is run again when asked for again. Retries are for what the function cannot catch, such as a lost file.
             left |= {client.submit(function, item, pure=False, retries=2): item for item in items}
@@ -131,19 +133,47 @@ def _probe(client, scheduler: str) -> None:
     """Wait for a worker and have it import this package, for a worker that cannot would end with every task it is given."""
     from distributed.scheduler import KilledWorker
 
-    probe = client.submit(exec, "import weightlab.runs", pure=False)
-    try:
-        error = probe.exception(timeout=PATIENCE_S)
-    except TimeoutError:
-        warnings.warn(
-            f"no worker of {scheduler} has begun for {PATIENCE_S / 60:.0f} min: the queue may be long, or its jobs fail; see their output",
-            stacklevel=4,
-        )
-        error = probe.exception()
+    error = client.submit(exec, "import weightlab.runs", pure=False).exception()
     if isinstance(error, (ImportError, KilledWorker)):
         raise UserError(f"the workers of {scheduler} cannot import weightlab ({error}); name their Python as the option 'python'")
     if error is not None:
         raise error
+    for worker, threads in client.nthreads().items():
+        if threads > 1:  # which would share what a process keeps, such as its evaluators
+            raise UserError(
+                f"worker {worker} of {scheduler} has {threads} threads; start workers with --nthreads 1"
+                " (in a cluster's file: as many processes as cores)"
+            )
+
+
+@contextmanager
+def _told_of_silence(client, scheduler: str) -> Iterator[None]:
+    """A context in which a thread warns every `PATIENCE_S` seconds for which the scheduler has had no worker."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        since = told = time.monotonic()
+        while not ended.wait(PATIENCE_S / 10):
+            with suppress(OSError, TimeoutError):  # a scheduler that is gone ends the calls themselves
+                if client.nthreads():
+                    since = told = time.monotonic()
+            now = time.monotonic()
+            if now - told >= PATIENCE_S:
+                told = now
+                # With the time of day, since the same words in the same place are shown once.
+                warnings.warn(
+                    f"{time.strftime('%H:%M:%S')}: no worker of {scheduler} for {(now - since) / 60:.0f} min; the queue may be long, or jobs"
+                    " end before their workers come, after which they are not submitted again: see their output",
+                    stacklevel=1,
+                )
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join(ANSWER_S)
 
 
 def _connected(client: type, to):
@@ -156,5 +186,6 @@ def _connected(client: type, to):
 def _count(deaths: int, left: int, error: str) -> int:
     if deaths + 1 == DEATHS:
         raise UserError(f"workers died {DEATHS} times in a row without completing anything, {left} items left ({error})")
-    warnings.warn(f"a worker died; {left} items are given out again ({error})", stacklevel=3)
+    # Numbered, since the same words in the same place are shown once.
+    warnings.warn(f"a worker died ({deaths + 1} in a row); {left} items are given out again ({error})", stacklevel=3)
     return deaths + 1
