@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from damages import DAMAGES, cut
 
-from weightlab import loop, paths, rng, search, space, status
+from weightlab import loop, paths, rng, runs, search, space, status
 from weightlab.errors import UserError
 from weightlab.fitness import Target, TargetRule
 from weightlab.run_folder import RunFolder
@@ -407,6 +407,28 @@ def test_the_command_ends_well_with_failed_searches_and_with_none(tmp_path, caps
     assert command(capsys, monkeypatch, tmp_path, "--workers", "3").startswith("0 of 1 searches complete, 1 failed\n")
     (row,) = json.loads(command(capsys, monkeypatch, tmp_path, "--json"))
     assert row["error"] == "out of order" and row["best_rate"] is None
+
+
+def test_records_of_complete_searches_can_be_compared_by_their_hash(tmp_path):
+    """The same for a grid made elsewhere, and another for other records; what is not complete does not count."""
+    for folder in ("one", "two"):
+        places = [complete(tmp_path / folder, seed=seed) for seed in range(2)]
+        partial(tmp_path / folder, seed=2)
+    texts = [status.tell(tmp_path / folder, "") for folder in ("one", "two")]
+    assert texts[0].splitlines()[-1] == f"records {runs.records_hash(tmp_path / 'one', [place.name for place in places])[:16]}"
+    assert texts[0].splitlines()[-1] == texts[1].splitlines()[-1]
+    rows = {row["run"]: row for row in json.loads(status.tell(tmp_path / "two", "", as_json=True))}
+    assert [rows.pop(place.name)["records"] for place in places] == [
+        runs.records_hash(tmp_path / "two", [place.name])[:16] for place in places
+    ]
+    assert [row["records"] for row in rows.values()] == [None]
+    shutil.copy(places[0] / "evaluations.parquet", places[1])
+    assert status.tell(tmp_path / "two", "").splitlines()[-1] != texts[0].splitlines()[-1]
+
+
+def test_nothing_complete_has_no_hash(tmp_path):
+    partial(tmp_path)
+    assert "records" not in status.tell(tmp_path, "")
 
 
 @pytest.mark.parametrize(

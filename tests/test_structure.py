@@ -58,6 +58,7 @@ SIDEWAYS = {
     ("runs", "progress"),
     ("runs", "run_folder"),
     ("runs", "specifications"),
+    ("runs", "status"),
     ("tuning", "loop"),
     ("tuning", "run_folder"),
     ("clusters", "paths"),

@@ -1,6 +1,5 @@
 """Searches run to a budget, one or a grid of them: recorded, checkpointed, resumed exactly, by as many processes as there are."""
 
-import hashlib
 import json
 import os
 import warnings
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from weightlab import backend, data, executors, loop, models, own_networks, paths, rng, search, space
+from weightlab import backend, data, executors, loop, models, own_networks, paths, rng, search, space, status
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
@@ -230,12 +229,9 @@ def read(folder: str | Path) -> pd.DataFrame:
 def records_hash(folder: str | Path, runs: Iterable[str] | None = None) -> str:
     """SHA-256 over the records of all complete searches below a folder (or of `runs`, their hashes), in the order of their names.
 
-    It is the same for the same grid, whoever ran it and however often it was interrupted.
+    Raises `UserError` where there are none.
     """
-    digest = hashlib.sha256()
-    for file in _complete(folder, runs):
-        digest.update(file.parent.name.encode() + file.read_bytes())
-    return digest.hexdigest()
+    return status.records_hash(folder, [file.parent.name for file in _complete(folder, runs)])
 
 
 @dataclass(frozen=True)

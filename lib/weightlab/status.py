@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ GROUP = ["network", "dataset", "method", "format", "target", "search", "objectiv
 ALIKE = (["network", "dataset", "method", "format", "images", "search"], ["network", "dataset", "images"], [])  # in speed
 BEST = ["best_accuracy", "best_rate", "target_accuracy", "target_rate"]
 FIELDS = ["run", "state", *GROUP, "images", "seed", "budget", "evaluations", "seconds", *BEST, "error"]
+DIGITS = 16  # of a hash, enough to compare by eye
 
 
 class Survey:
@@ -74,6 +76,17 @@ class Survey:
 def survey(folder: str | Path, runs: Iterable[str] | None = None) -> pd.DataFrame:
     """One look, as `Survey.now` gives it."""
     return Survey(folder, runs).now()
+
+
+def records_hash(folder: str | Path, runs: Iterable[str]) -> str:
+    """SHA-256 over the names and records of complete searches (`runs`) below a folder, in the order of their names.
+
+    It is the same for the same grid, whoever ran it and however often it was interrupted.
+    """
+    digest = hashlib.sha256()
+    for run in sorted(runs):
+        digest.update(run.encode() + (Path(folder) / run / "evaluations.parquet").read_bytes())
+    return digest.hexdigest()
 
 
 def _specification(file: Path) -> dict:
@@ -218,13 +231,20 @@ def folder_of(profile: str) -> Path:
 
 
 def tell(folder: Path, where: str, workers: int = 1, as_json: bool = False) -> str:
-    """What a command says of the searches in a folder, known as `where`: the `summary`, or a row per search as JSON."""
+    """What a command says of the searches in a folder, known as `where`: the `summary`, or a row per search as JSON.
+
+    Both hold the first 16 digits of the `records_hash` of what is complete, JSON for each search by itself.
+    """
     if workers < 1:
         raise UserError(f"workers must be a whole number of at least 1, got {workers}")
     table = survey(folder)
+    complete = table["run"][table["state"] == "complete"]
     if as_json:
+        table["records"] = complete.map(lambda run: records_hash(folder, [run])[:DIGITS])
         return table.to_json(orient="records", indent=1)
-    return summary(table, workers) if len(table) else f"no search {where} has been begun"
+    if not len(table):
+        return f"no search {where} has been begun"
+    return summary(table, workers) + (f"\nrecords {records_hash(folder, complete)[:DIGITS]}" if len(complete) else "")
 
 
 def main() -> None:
