@@ -36,10 +36,13 @@ def code(tmp_path):
     return GRID.format(tests=os.path.dirname(__file__), folder=str(tmp_path / "grid"))
 
 
-def test_a_log_gets_a_line_at_the_end_and_stdout_nothing(code):
+def test_a_log_gets_the_whole_at_the_end_and_stdout_nothing(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "said by the run\n" * 3
-    assert re.fullmatch(r"3 of 3 searches complete; \d+ evaluations in \d+ s\n", done.stderr)
+    line, head, best = done.stderr.splitlines()
+    assert re.fullmatch(r"3 of 3 searches complete; \d+ evaluations in \d+ s( \([\d.]+ evaluations/s\))?", line)
+    assert head.split() == ["group", "complete", "best", "accuracy", "at", "storage", "rate"]
+    assert re.fullmatch(r"lenet5_tanh +3 of 3 +\d\d\.\d\d % +\d+\.\d\d", best)
 
 
 def test_a_long_log_gets_a_line_now_and_then(tmp_path, monkeypatch, capsys):
@@ -49,13 +52,13 @@ def test_a_long_log_gets_a_line_now_and_then(tmp_path, monkeypatch, capsys):
         time.sleep(0.5)
         complete(tmp_path)
         time.sleep(0.5)
-    lines = capsys.readouterr().err.splitlines()
+    *lines, _, _ = capsys.readouterr().err.splitlines()  # without the table at the end
     assert 3 <= len(lines) <= 7 and lines[0].startswith("0 of 2 searches complete, 2 waiting; 0 s so far; measuring")
     assert any(
         re.search(r"1 of 2 searches complete, 1 waiting; \d s so far; \d+ evaluations/s; about \d+ s left", line)
         for line in lines
     )
-    assert lines[-1] == "1 of 2 searches complete, 1 waiting; 100 evaluations in 1 s"
+    assert re.fullmatch(r"1 of 2 searches complete, 1 waiting; 100 evaluations in 1 s \(\d+ evaluations/s\)", lines[-1])
 
 
 def test_a_terminal_shows_one_table_that_is_kept_up_to_date(code):

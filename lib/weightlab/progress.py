@@ -24,7 +24,7 @@ PATIENCE_S = 10  # with a display that hangs, at the end
 class Progress:
     """A context in which a thread shows the state of a grid every `every_s` seconds, and a last time at the end.
 
-    In a notebook and on a terminal one display is kept up to date; in a log there is a line a minute and one at the end. Nothing goes
+    In a notebook and on a terminal one display is kept up to date; a log gets a line a minute and the whole at the end. Nothing goes
     to stdout, and a display that fails does not end the run. `workers` serves the first guess at the time left, until there is a speed.
     """
 
@@ -62,14 +62,14 @@ class Progress:
 
     def _state(self) -> tuple[str, pd.DataFrame]:
         """In a line how the whole comes on, and the best so far of each group."""
-        table, elapsed = self._survey.now(), status.duration(time.monotonic() - self._started)
-        speed = self._speed(table)
+        table, seconds = self._survey.now(), time.monotonic() - self._started
+        speed, elapsed = self._speed(table), status.duration(seconds)
         if self._ended.is_set():
-            return f"{status.line(table)}; {self._made} evaluations in {elapsed}", status.bests(table)
+            mean = f" ({_per_second(self._made / seconds)})" if self._made else ""
+            return f"{status.line(table)}; {self._made} evaluations in {elapsed}{mean}", status.bests(table)
         told = [status.line(table), f"{elapsed} so far"]
         if speed:
-            told += [f"{speed:.0f} evaluations/s" if speed >= 10 else f"{speed:.2g} evaluations/s"]
-            told += [f"about {status.duration(self._left_seconds(table, speed))} left"]
+            told += [_per_second(speed), f"about {status.duration(self._left_seconds(table, speed))} left"]
         else:
             guess = status.remaining_seconds(table, self._workers)
             told += ["measuring" + (f" (about {status.duration(guess)} left by earlier records)" if guess else "")]
@@ -98,6 +98,10 @@ class Progress:
         left = (table["budget"] - table["evaluations"])[(table["state"] != "complete") & ~given_up].clip(lower=0)
         at_work = max(1, (table["state"] == "running").sum())
         return 0 if left.empty else max(left.sum(), left.max() * at_work) / speed
+
+
+def _per_second(speed: float) -> str:
+    return f"{speed:.0f} evaluations/s" if speed >= 10 else f"{speed:.2g} evaluations/s"
 
 
 class _Notebook:
@@ -152,7 +156,8 @@ class _Log:
     def show(self, line: str, bests: pd.DataFrame) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    end = show
+    def end(self, line: str, bests: pd.DataFrame) -> None:
+        self.show(f"{line}\n{bests.to_string(index=False)}", bests)
 
 
 def _notebook() -> _Notebook | None:
