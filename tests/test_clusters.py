@@ -211,7 +211,7 @@ def _die_twice(file):
 
 
 def test_a_search_that_kills_its_workers_is_given_up_before_it_has_killed_hundreds(queue):
-    cluster = clusters.start(clusters.read(_written(queue, "pbs")))
+    cluster = clusters._made(clusters.read(_written(queue, "pbs")))  # no job is submitted yet
     try:
         assert cluster.scheduler.allowed_failures == 50
     finally:
