@@ -1,9 +1,5 @@
-"""Ways to disturb a grid of searches at work, in real processes: used by `make bench-faults` and, a little, by the tests.
+"""Ways to disturb a grid of searches at work, in real processes: used by `make bench-faults` and, a little, by the tests."""
 
-A grid runs in a child process, its messages go to a file. `Grid.check` holds what lies in its folder against the undisturbed run.
-"""
-
-import asyncio
 import multiprocessing
 import os
 import random
@@ -11,122 +7,11 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
-from joblib.externals.loky import get_reusable_executor
-
-from weightlab import errors, runs
-from weightlab.fitness import TargetRule
-
-SPECIFICATIONS = runs.grid(
-    ["lenet5_tanh"], [TargetRule(0.99, 18.0, "batch")], ["genetic", "black_hole"], range(2), k_max=20, threshold=0.9, images=300
-)
-PATIENCE_S = 300  # after which something hangs
-processes = multiprocessing.get_context("forkserver")  # children start at once, with everything imported
-processes.set_forkserver_preload(["warm", "sklearn.cluster", "distributed"])
-
-
-def run_grid(folder: Path, messages: Path, workers: int = 1, scheduler: str | None = None) -> None:
-    """What a child does: the whole grid, as a notebook's command would, messages of all its processes into a file."""
-    os.setpgrp()  # so that Ctrl-C can be sent to it and its workers, as a terminal does
-    with open(messages, "ab") as file:
-        os.dup2(file.fileno(), 2)
-    runner = runs.Runner(folder, threads=1, workers=workers, scheduler=scheduler)
-    try:
-        errors.run(lambda: runner.run_all(SPECIFICATIONS))
-    finally:
-        if workers > 1:  # multiprocessing would wait for them before joblib's own end comes
-            get_reusable_executor().shutdown(kill_workers=True)
-
-
-def schedule(address: Path) -> None:
-    """A dask scheduler, its address written to a file."""
-    from distributed import Scheduler
-
-    async def live() -> None:
-        async with Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
-            address.with_suffix(".new").write_text(scheduler.address)
-            address.with_suffix(".new").rename(address)
-            await scheduler.finished()
-
-    asyncio.run(live())
-
-
-def work_for(scheduler: str, ready: Path) -> None:
-    """A dask worker of one thread; touches a file when the scheduler knows it."""
-    from distributed import Worker
-
-    async def live() -> None:
-        async with Worker(scheduler, nthreads=1, dashboard=False) as worker:
-            ready.touch()
-            await worker.finished()
-
-    asyncio.run(live())
-
-
-def start(function: Callable, *arguments) -> multiprocessing.Process:
-    process = processes.Process(target=function, args=arguments)
-    process.start()
-    return process
-
-
-def end(*children: multiprocessing.Process, patience_s: float = PATIENCE_S) -> list[int]:
-    """Wait for processes to end by themselves and return their exit codes; raises `TimeoutError` if one does not."""
-    limit = time.monotonic() + patience_s
-    for child in children:
-        child.join(max(0, limit - time.monotonic()))
-        if child.is_alive():
-            child.kill()
-            raise TimeoutError(f"a process still ran after {patience_s} s")
-    return [child.exitcode for child in children]
-
-
-@dataclass
-class Grid:
-    """A folder with the grid, and what an undisturbed run has left in another."""
-
-    folder: Path
-    undisturbed: Path
-
-    @property
-    def messages(self) -> Path:
-        return self.folder.with_suffix(".messages")
-
-    def text(self) -> str:
-        return self.messages.read_text(errors="replace") if self.messages.exists() else ""
-
-    def start(self, workers: int = 1, scheduler: str | None = None) -> multiprocessing.Process:
-        return start(run_grid, self.folder, self.messages, workers, scheduler)
-
-    def finish(self) -> None:
-        """Run what is left to the end."""
-        if end(self.start()) != [0]:
-            raise RuntimeError(self.text()[-2000:])
-
-    def complete(self) -> list[str]:
-        return sorted(file.parent.name for file in self.folder.glob("*/evaluations.parquet"))
-
-    def check(self) -> None:
-        """Raise `AssertionError` unless every complete search has the bytes of the undisturbed run."""
-        for run in self.complete():
-            ours, theirs = (each / run / "evaluations.parquet" for each in (self.folder, self.undisturbed))
-            assert ours.read_bytes() == theirs.read_bytes(), f"{ours} is not as it should be"
-
-    def check_whole(self) -> None:
-        self.check()
-        assert self.complete() == sorted(spec.hash for spec in SPECIFICATIONS), f"{self.folder} is not complete"
-        for run in self.complete():
-            left = {file.name for file in (self.folder / run).iterdir() if not file.name.startswith("damaged-")}
-            assert left == {"specification.json", "evaluations.parquet", "times.parquet", ".lock"}, left
-
-    def renew(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.messages.unlink(missing_ok=True)
-
+from grids import SPECIFICATIONS, Grid, end, schedule, start, wait_for, work_for
 
 # --- kills: each disturbs once and returns the number of processes killed at work ----------------------------------------------
 
@@ -134,54 +19,95 @@ class Grid:
 def kill_the_process(grid: Grid, chance: random.Random) -> int:
     """The one process that does everything."""
     child = grid.start()
-    time.sleep(chance.uniform(0.3, 5))
+    _wait_a_while(grid, chance, child)
     child.kill()
     return end(child).count(-signal.SIGKILL)
 
 
 def kill_a_worker(grid: Grid, chance: random.Random) -> int:
-    """One of two worker processes, then another; the grid must go on by itself to its end, and say that a worker died."""
-    child, killed = grid.start(workers=2), 0
+    """One of two worker processes, then one of those that replace them; now and then a worker of dask.
+
+    The grid must go on by itself to its end, and say that a worker died.
+    """
+    if chance.randrange(3) == 0:
+        return _kill_a_dask_worker(grid, chance)
+    child, killed, seen = grid.start(workers=2), 0, []
+
+    def fresh() -> list[psutil.Process]:
+        """None of the old ones: joblib ends the sibling of a worker that died, soon after the death is told."""
+        return _at_work(_below(child, seen), grid) if _deaths(grid) == killed else []
+
     for _ in range(2):
-        workers = _wait_for(lambda: child.is_alive() and _workers_at_work(child.pid, grid), child)
-        time.sleep(chance.uniform(0, 3))
+        workers = wait_for(fresh, child)
+        _wait_a_while(grid, chance, child)
         if workers and child.is_alive():
+            seen += _below(child)
             with suppress(psutil.NoSuchProcess):
                 chance.choice(workers).kill()
                 killed += 1
-    if end(child) != [0] or grid.text().count("a worker died") > killed:
+            grid.note()
+    if end(child) != [0] or _deaths(grid) > killed:
         raise RuntimeError(grid.text()[-2000:])
-    return grid.text().count("a worker died")  # a kill in the moment of the end is not noticed, and not counted
+    return _deaths(grid)  # a kill in the moment of the end is not noticed, and not counted
+
+
+def _kill_a_dask_worker(grid: Grid, chance: random.Random) -> int:
+    """One of two, at work; dask gives its search to the other without a word."""
+    with _on_dask(grid) as (child, _, workers):
+        _wait_a_while(grid, chance, child)
+        victims = _at_work([psutil.Process(worker.pid) for worker in workers], grid)
+        if victims:
+            chance.choice(victims).kill()
+            grid.note()
+        if end(child) != [0]:
+            raise RuntimeError(grid.text()[-2000:])
+    return int(bool(victims))
 
 
 def kill_the_scheduler(grid: Grid, chance: random.Random) -> int:
     """A dask scheduler with two workers: the grid must end by itself with a sentence, and its workers too."""
+    told = grid.text().count("is gone")
+    with _on_dask(grid) as (child, scheduler, workers):
+        _wait_a_while(grid, chance, child)
+        scheduler.kill()
+        code, *_ = end(child, *workers, scheduler)
+    if code == 0:
+        return 0  # it was done before
+    if grid.text().count("is gone") == told:
+        raise RuntimeError(f"no sentence about the scheduler: {grid.text()[-2000:]}")
+    return 1
+
+
+@contextmanager
+def _on_dask(grid: Grid) -> Iterator[tuple[multiprocessing.Process, multiprocessing.Process, list[multiprocessing.Process]]]:
+    """The grid, a dask scheduler and its two workers, once a worker is at work."""
     beside = grid.folder.with_suffix(".dask")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
-    scheduler = start(schedule, beside / "address")
-    _wait_for((beside / "address").exists, scheduler)
-    address = (beside / "address").read_text()
-    workers = [start(work_for, address, beside / f"worker-{i}") for i in range(2)]
-    for i in range(2):
-        _wait_for((beside / f"worker-{i}").exists, workers[i])
-    child = grid.start(scheduler=address)
-    time.sleep(chance.uniform(0.3, 4))
-    scheduler.kill()
-    code, *_ = end(child, *workers, scheduler)
-    if code == 0:
-        return 0  # it was done before
-    if "is gone" not in grid.text() and "no dask scheduler answers" not in grid.text():
-        raise RuntimeError(f"no sentence about the scheduler: {grid.text()[-2000:]}")
-    return 1
+    started = [start(schedule, beside / "address")]
+    try:
+        wait_for((beside / "address").exists, started[0])
+        address = (beside / "address").read_text()
+        started += [start(work_for, address, beside / f"worker-{i}") for i in range(2)]
+        scheduler, *workers = started
+        for i in range(2):
+            wait_for((beside / f"worker-{i}").exists, workers[i])
+        started.append(child := grid.start(scheduler=address))
+        wait_for(lambda: _at_work([psutil.Process(worker.pid) for worker in workers], grid), child)
+        yield child, scheduler, workers
+    finally:
+        for process in started:
+            process.kill()
+            process.join()
 
 
 def kill_one_of_two(grid: Grid, chance: random.Random) -> int:
     """One of two invocations on the same folder; the other must go on to the end of the grid."""
     children = [grid.start(), grid.start()]
-    time.sleep(chance.uniform(0.3, 5))
+    _wait_a_while(grid, chance, children[0])
     victim = chance.randrange(2)
     children[victim].kill()
+    grid.note()
     codes = end(*children)
     if codes[1 - victim] != 0:
         raise RuntimeError(grid.text()[-2000:])
@@ -200,8 +126,8 @@ def kill(kind: str, times: int, grid: Grid, chance: random.Random) -> tuple[int,
     """Kill at least `times` times; returns how many kills were survived and tried.
 
     After each nothing complete may be lost or differ from the undisturbed run. A grid that is killed up to three times is then
-    finished and must be the same byte for byte; then a new one begins. A kill counts as survived if all checks up to the end of its
-    grid hold.
+    finished and must be the same byte for byte, with nothing damaged and every checkpoint gone on from; then a new one begins. A kill
+    counts as survived if all checks up to the end of its grid hold.
     """
     tried = survived = 0
     while tried < times:
@@ -211,10 +137,12 @@ def kill(kind: str, times: int, grid: Grid, chance: random.Random) -> tuple[int,
             while here < min(3, times - tried) and len(grid.complete()) < len(SPECIFICATIONS):
                 before = grid.complete()
                 here += KILLS[kind](grid, chance)
+                grid.note()
                 assert set(before) <= set(grid.complete()), "something complete was lost"
                 grid.check()
             grid.finish()
             grid.check_whole()
+            grid.check_resumed()
             survived += here
         except Exception as error:
             here += 1  # the one that was not survived
@@ -226,27 +154,51 @@ def kill(kind: str, times: int, grid: Grid, chance: random.Random) -> tuple[int,
 def interrupt(grid: Grid, chance: random.Random, workers: int) -> bool:
     """Ctrl-C, to the process and its workers as a terminal sends it: whether it ends with its sentence and status 130."""
     child = grid.start(workers)
-    _wait_for(lambda: list(grid.folder.glob("*/.lock")), child)
+    wait_for(lambda: list(grid.folder.glob("*/.lock")), child)
     time.sleep(chance.uniform(0, 2))
     os.killpg(child.pid, signal.SIGINT)
     return end(child) == [130] and "interrupted: what is complete is kept" in grid.text()
 
 
-def _wait_for(condition: Callable, child: multiprocessing.Process):
-    limit = time.monotonic() + PATIENCE_S
-    while not (found := condition()) and child.is_alive():
-        if time.monotonic() > limit:
-            raise TimeoutError("nothing happened")
-        time.sleep(0.05)
+def _wait_a_while(grid: Grid, chance: random.Random, child: multiprocessing.Process) -> None:
+    """Up to a random moment; every second time one soon after a checkpoint, of which these short searches write few."""
+    if chance.random() < 0.5:
+        before = _checkpoints(grid)
+        wait_for(lambda: _checkpoints(grid) - before, child)
+        time.sleep(chance.uniform(0, 0.3))
+    else:
+        time.sleep(chance.uniform(0.3, 4))
+
+
+def _checkpoints(grid: Grid) -> set[tuple[str, int]]:
+    """Those that lie there, and when they were written."""
+    found = set()
+    for file in grid.folder.glob("*/checkpoint.parquet"):
+        with suppress(FileNotFoundError):  # its search has just ended
+            found.add((str(file), file.stat().st_mtime_ns))
     return found
 
 
-def _workers_at_work(parent: int, grid: Grid) -> list[psutil.Process]:
+def workers_at_work(child: multiprocessing.Process, grid: Grid) -> list[psutil.Process]:
     """Worker processes of a grid, once they hold folders of searches."""
+    return _at_work(_below(child), grid)
+
+
+def _below(parent: multiprocessing.Process, without: list[psutil.Process] = ()) -> list[psutil.Process]:
+    try:
+        return [child for child in psutil.Process(parent.pid).children() if child not in without]
+    except psutil.Error:  # it has ended
+        return []
+
+
+def _at_work(candidates: list[psutil.Process], grid: Grid) -> list[psutil.Process]:
     found = []
-    with suppress(psutil.Error):
-        for child in psutil.Process(parent).children():
-            with suppress(psutil.Error):
-                # Below the folder: the messages beside it are open in workers that have only just started.
-                found += [child] if any(file.path.startswith(f"{grid.folder}{os.sep}") for file in child.open_files()) else []
+    for process in candidates:
+        with suppress(psutil.Error):
+            # Below the folder: the messages beside it are open in workers that have only just started.
+            found += [process] if any(file.path.startswith(f"{grid.folder}{os.sep}") for file in process.open_files()) else []
     return found
+
+
+def _deaths(grid: Grid) -> int:
+    return grid.text().count("a worker died")

@@ -1,4 +1,4 @@
-"""Imported by the server from which `disturbances` forks its processes, so that they start at once: everything is loaded and compiled."""
+"""Imported by the server from which `grids` forks its processes, so that they start at once: everything is loaded and compiled."""
 
 import torch
 
