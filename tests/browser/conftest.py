@@ -88,7 +88,12 @@ def lab(report_root, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port, token = free.getsockname()[1], secrets.token_hex(16)
-    make = subprocess.run(["make", "-n", "lab", f"PYTHON={sys.executable}"], cwd=paths.root(), capture_output=True, text=True)
+    make = subprocess.run(
+        ["make", "--no-print-directory", "-n", "lab", f"PYTHON={sys.executable}"],
+        cwd=paths.root(),
+        capture_output=True,
+        text=True,
+    )
     command = shlex.split(make.stdout.splitlines()[-1])
     command += ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={token}"]
     command += ["--LabApp.expose_app_in_browser=True"]
