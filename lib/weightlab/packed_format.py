@@ -163,7 +163,9 @@ def check(content: bytes, limit_bytes: int | None = None) -> tuple[Details, list
     unpacked = rest_bytes + 4 * sum(group.size for group in details.groups)
     limit = max(UNPACKED_FLOOR, UNPACKED_TIMES * len(content)) if limit_bytes is None else limit_bytes
     if unpacked > limit:
-        raise UserError(f"it would unpack to {unpacked} bytes, allowed are {limit}; a larger limit can be given (limit_bytes, or --limit-bytes)")
+        raise UserError(
+            f"it would unpack to {unpacked} bytes, allowed are {limit}; a larger limit can be given (limit_bytes, or --limit-bytes)"
+        )
     try:
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
