@@ -2,6 +2,7 @@
 
 import statistics
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -11,8 +12,12 @@ CELLS = "jupyterapp.shell.currentWidget.content.model.sharedModel.cells.filter(c
 ERRORS = f"{CELLS}.flatMap(cell => cell.outputs).filter(output => output.output_type == 'error')"
 ENDED = f"""() => {{
     const kernel = jupyterapp.shell.currentWidget.sessionContext.session?.kernel;
-    return {ERRORS}.length > 0 || (kernel?.status == 'idle' && {CELLS}.every(cell => cell.execution_count));
+    return {ERRORS}.length > 0 || (kernel?.status == 'idle' && {CELLS}.length > 0 && {CELLS}.every(cell => cell.execution_count));
 }}"""
+READY = """path => {  // not a notebook of an earlier test, which JupyterLab opens again
+    const shown = window.jupyterapp?.shell.currentWidget;
+    return shown?.context?.path == path && shown.sessionContext.session?.kernel?.status == 'idle';
+}"""
 ANSWER = ".weightlab-accuracy [data-answer]"
 WATCH_FOR_ANSWER = """before => {  // from the next key press to the first measured answer that the page shows after it
     window.answered = new Promise(resolve => {
@@ -33,7 +38,7 @@ WATCH_FOR_ANSWER = """before => {  // from the next key press to the first measu
 def run_all_cells(page, address: str, timeout_s: float) -> None:
     """Open a notebook, run all its cells and see that none ends with an error."""
     page.goto(address)
-    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'")
+    page.wait_for_function(READY, arg=urlsplit(address).path.removeprefix("/lab/tree/"))
     page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")  # its promise would be waited for
     page.wait_for_function(ENDED, timeout=timeout_s * 1000)
     assert page.evaluate(ERRORS) == []
