@@ -15,4 +15,5 @@ def dropdown(mark: str, options: Iterable[str], value: str) -> ipywidgets.Dropdo
 
 
 def button(text: str, mark: str, disabled: bool = False) -> ipywidgets.Button:
-    return ipywidgets.Button(description=text, disabled=disabled).add_class(f"weightlab-{mark}")
+    layout = ipywidgets.Layout(flex="0 0 auto", width="12em")  # beside a long text it would be squeezed
+    return ipywidgets.Button(description=text, disabled=disabled, layout=layout).add_class(f"weightlab-{mark}")
