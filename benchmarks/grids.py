@@ -20,7 +20,7 @@ from weightlab import errors, paths, runs
 from weightlab.fitness import TargetRule
 
 SPECIFICATIONS = runs.grid(
-    ["lenet5_tanh"], [TargetRule(0.99, 18.0, "batch")], ["genetic", "black_hole"], range(2), k_max=20, threshold=0.9, images=600
+    ["lenet5_tanh"], [TargetRule(0.99, 18.0, "batch")], ["genetic", "black_hole"], range(2), k_max=20, threshold=0.9, images=450
 )
 PATIENCE_S = 300  # after which something hangs
 processes = multiprocessing.get_context("forkserver")  # children start at once, with everything imported
