@@ -17,12 +17,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import disturbances
 import pandas as pd
 import psutil
-from grids import SPECIFICATIONS, Grid, end
+from grids import SPECIFICATIONS, Grid, end, start
+from joblib.externals.loky import get_reusable_executor
 
 from weightlab import runs
 from weightlab.fitness import TargetRule
@@ -195,58 +197,63 @@ class PeakMemory(threading.Thread):
         return self.gib
 
 
-def timed(folder: Path, ground: Path, **execution) -> tuple[float, float, str]:
-    """Wall seconds of the grid, overhead in percent, and the hash of its records; scans and codebooks lie there already.
+def timed(folder: Path, ground: Path, result: Path, **execution) -> None:
+    """One run of the grid in a process of its own, with scans and codebooks there already; what it took goes to a file, as JSON.
 
     Overhead is what workers did besides evaluating while there was work for them: searching, records, locks, being given the next.
     """
+    memory = PeakMemory()
+    memory.start()
+    if (
+        execution.get("workers") == 2
+    ):  # processes start beforehand; evaluators are built in the timed part, by one worker as by two
+        runs.Runner(folder.with_name("start"), threads=1, progress=False, **execution).run_all(WARM)
+        shutil.rmtree(folder.with_name("start"))
     shutil.copytree(ground, folder)
     runner = runs.Runner(folder, threads=1, progress=False, **execution)
     started = time.time()
     runner.run_all(TIMED)
-    ended = time.time()
+    wall = time.time() - started
     times = pd.concat([pd.read_parquet(folder / spec.hash / "times.parquet") for spec in TIMED])
     busy = sum((part["started"] + part["seconds"]).max() - started for _, part in times.groupby(["host", "process"]))
     overhead = 100 * (1 - times["evaluating_seconds"].sum() / busy)
     digest = runs.records_hash(folder, [spec.hash for spec in TIMED])
     shutil.rmtree(folder)
-    return ended - started, overhead, digest
+    result.write_text(json.dumps({"wall": wall, "overhead": overhead, "hash": digest, "gib": memory.end()}))
+    get_reusable_executor().shutdown(kill_workers=True)
 
 
 def compare(folder: Path) -> dict:
     from distributed import LocalCluster
 
-    warm = runs.Runner(folder / "warm", threads=1, workers=1, progress=False)
-    warm.run_all(WARM)
-    ground = folder / "ground"
-    ground.mkdir()
+    warm = runs.Runner(folder / "ground", threads=1, workers=1, progress=False)
     for spec in TIMED:
         warm.scan(spec)
-    shutil.copytree(folder / "warm" / "codebooks", ground / "codebooks")
-    for scan in (folder / "warm").glob("scan-*"):
-        shutil.copy(scan, ground)
-    walls, overheads, hashes = {1: [], 2: []}, {1: [], 2: []}, set()
-    memory = PeakMemory()
-    memory.start()
-    for number in range(ROUNDS):
-        for workers in (1, 2):
-            if workers == 2:  # processes start beforehand; evaluators are built in the timed part, by one worker as by two
-                runs.Runner(folder / f"start-{number}", threads=1, workers=2, progress=False).run_all(WARM)
-            wall, overhead, digest = timed(folder / "timed", ground, workers=workers)
-            walls[workers].append(wall)
-            overheads[workers].append(overhead)
-            hashes.add(digest)
-            tell(f"{workers} worker(s): {wall:.1f} s, overhead {overhead:.1f} %")
-    peak = memory.end()
+    result = folder / "result.json"
+
+    def measure(what: str, **execution) -> dict:
+        if end(start(partial(timed, folder / "timed", folder / "ground", result, **execution))) != [0]:
+            raise RuntimeError(f"{what} failed")
+        taken = json.loads(result.read_text())
+        tell("{}: {wall:.1f} s, overhead {overhead:.1f} %, {gib:.2f} GiB".format(what, **taken))
+        return taken
+
+    one, two = [], []
+    for _ in range(ROUNDS):
+        one.append(measure("1 worker", workers=1))
+        two.append(measure("2 workers", workers=2))
     with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
-        wall, overhead, digest = timed(folder / "timed", ground, scheduler=cluster.scheduler_address)
-    hashes.add(digest)
-    tell(f"dask, 2 workers not started beforehand: {wall:.1f} s, overhead {overhead:.1f} %")
+        dask = measure("dask, 2 workers not started beforehand (and not in the memory)", scheduler=cluster.scheduler_address)
+    hashes = {taken["hash"] for taken in [*one, *two, dask]}
     tell(f"hash of all records: {' '.join(sorted(hashes))}")
+
+    def median(taken: list[dict], what: str) -> float:
+        return statistics.median(each[what] for each in taken)
+
     return {
-        "speedup_2_workers": round(statistics.median(walls[1]) / statistics.median(walls[2]), 2),
-        "overhead_pct": round(statistics.median(overheads[2]), 2),
-        "peak_memory_gib": round(peak, 2),
+        "speedup_2_workers": round(median(one, "wall") / median(two, "wall"), 2),
+        "overhead_pct": round(median(two, "overhead"), 2),
+        "peak_memory_gib": round(max(taken["gib"] for taken in two), 2),
         "records_hash_equal": len(hashes) == 1,
     }
 

@@ -1,6 +1,7 @@
 """Where torch runs: device, threads, and a torchvision that imports without its compiled operators."""
 
 import contextlib
+import ctypes
 import os
 from types import ModuleType
 
@@ -34,6 +35,12 @@ def check_threads(n: int | None) -> int | None:
     if n is not None and (not isinstance(n, int) or n < 1):
         raise UserError(f"threads must be a whole number of at least 1, got {n!r}")
     return n
+
+
+def return_memory() -> None:
+    """Give memory that was freed back to the system where the C library keeps it for itself, as glibc does with activations."""
+    if trim := getattr(ctypes.CDLL(None) if os.name == "posix" else None, "malloc_trim", None):
+        trim(0)
 
 
 @contextlib.contextmanager

@@ -125,9 +125,11 @@ class Evaluator:
 
     def release(self) -> None:
         """Give back the memory of kept activations; what is known about plans stays."""
-        for chunk in self._chunks:
-            for shelf in chunk.shelves:
-                shelf.clear()
+        if self.kept_bytes:
+            for chunk in self._chunks:
+                for shelf in chunk.shelves:
+                    shelf.clear()
+            backend.return_memory()
 
     @property
     def computed(self) -> np.ndarray:
