@@ -65,11 +65,17 @@ def _kill_a_dask_worker(grid: Grid, chance: random.Random) -> int:
 
 
 def kill_the_scheduler(grid: Grid, chance: random.Random) -> int:
-    """A dask scheduler with two workers: the grid must end by itself with a sentence, and its workers too."""
+    """A dask scheduler with two workers: the grid must end by itself with a sentence, and its workers too.
+
+    Those complete the search they are at before they leave; so every second time they are killed as well, as when a machine is lost.
+    """
     told = grid.text().count("is gone")
     with _on_dask(grid) as (child, scheduler, workers):
         _wait_a_while(grid, chance, child)
-        scheduler.kill()
+        lost = [scheduler, *workers] if chance.random() < 0.5 else [scheduler]
+        for process in lost:
+            process.kill()
+        grid.note()
         code, *_ = end(child, *workers, scheduler)
     if code == 0:
         return 0  # it was done before
