@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import zstandard
 
-from weightlab import accounting, floats, packed_format
+from weightlab import accounting, floats, label_coding, packed_format
 
 Tensors = dict[str, tuple[str, list[int], bytes]]  # by name: type, shape, content
 WIDTHS = packed_format.REST | {"F8_E4M3": 1}
@@ -133,7 +133,7 @@ def _size(group: dict) -> int:
 def _labels(tensors: Tensors, name: str, coding: str, n: int, bits: int) -> np.ndarray:
     if coding == "none":
         return np.zeros(n, dtype=np.uint16)
-    decode = packed_format.unpack_labels if coding == "packed" else packed_format.expand_labels
+    decode = label_coding.unpack if coding == "packed" else label_coding.expand
     return decode(np.frombuffer(tensors[f"{name}:labels"][2], dtype=np.uint8), n, bits).astype(np.uint16)
 
 
@@ -141,7 +141,7 @@ def _store(tensors: Tensors, name: str, group: dict, labels: np.ndarray | None, 
     group["coding"] = coding
     tensors.pop(f"{name}:labels", None)
     if labels is not None and coding != "none":
-        encode = packed_format.pack_labels if coding == "packed" else packed_format.compress_labels
+        encode = label_coding.pack if coding == "packed" else label_coding.compress
         stored = encode(labels, group["bits"]).tobytes()
         tensors[f"{name}:labels"] = "U8", [len(stored)], stored
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import nn
 
-from weightlab import accounting, data, floats, models, packed_format, packing, paths, sharing, training
+from weightlab import accounting, data, floats, label_coding, models, packed_format, packing, paths, sharing, training
 from weightlab.clustering import Lift
 from weightlab.errors import UserError
 
@@ -164,13 +164,13 @@ def test_labels_come_back(given):
         .integers(0, 1 << bits, n)
         .astype(np.uint8 if bits <= 8 else np.uint16)
     )
-    packed = packed_format.pack_labels(labels, bits)
+    packed = label_coding.pack(labels, bits)
     assert len(packed) == math.ceil(n * bits / 8)
     stream = int.from_bytes(packed.tobytes(), "little")  # the definition, in one long number
     assert [(stream >> (i * bits)) & ((1 << bits) - 1) for i in range(n)] == labels.tolist()
     for coded, decode in (
-        (packed, packed_format.unpack_labels),
-        (packed_format.compress_labels(labels, bits), packed_format.expand_labels),
+        (packed, label_coding.unpack),
+        (label_coding.compress(labels, bits), label_coding.expand),
     ):
         assert (decode(coded, n, bits) == labels).all()
         assert decode(coded, n + 8, bits) is None

@@ -12,12 +12,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-import zstandard
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from weightlab import accounting, clustering, floats
+from weightlab import accounting, clustering, floats, label_coding
 from weightlab.clustering import Codebook
 from weightlab.errors import UserError
 
@@ -25,7 +24,6 @@ KEY = "weightlab"  # of the metadata, a JSON text, in the safetensors header
 VERSION = 1
 UNSEALED = "0" * 64  # in the place of the file's own SHA-256 while it is taken
 LARGEST_HEADER = 2 << 20  # bytes: fifty times that of MobileNet_v2's 367 tensors
-LARGEST_WINDOW = 1 << 27  # bytes that zstandard may look back, its own default limit
 UNPACKED_FLOOR, UNPACKED_TIMES = 64 << 20, 256  # a network may unpack to so many bytes, or so many times its file
 REST = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes a value
 
@@ -235,61 +233,13 @@ def _codebook(details: Details, name: str, group: Group, tensors: dict) -> Codeb
     stored = tensors.pop(f"{name}:labels")
     if stored.dtype != torch.uint8 or stored.dim() != 1:
         raise UserError(f"the labels of {name!r} must be bytes")
-    decode = unpack_labels if group.coding == "packed" else expand_labels
+    decode = label_coding.unpack if group.coding == "packed" else label_coding.expand
     labels = decode(stored.numpy(), group.size, group.bits)
     if labels is None:
         raise UserError(f"the labels of {name!r} are not {group.size} labels, coded as {group.coding}")
     if labels.max() >= len(centroids):
         raise UserError(f"a label of {name!r} is {labels.max()}, its codebook has {len(centroids)} centroids")
     return Codebook(centroids, labels)
-
-
-# --- labels ---------------------------------------------------------------------------------------------------------------------
-
-
-def pack_labels(labels: np.ndarray, bits: int) -> np.ndarray:
-    """Labels, unsigned (n,), at `bits` bits each, uint8 (ceil(n·bits / 8),): bit j of label i is bit i·bits + j of the stream.
-
-    The stream's first bit is the lowest of the first byte; what is left of the last byte is 0.
-    """
-    return np.packbits((labels[:, None] >> np.arange(bits, dtype=labels.dtype)) & 1, bitorder="little")
-
-
-def unpack_labels(stored: np.ndarray, n: int, bits: int) -> np.ndarray | None:
-    """What `pack_labels` made, of the smallest unsigned type; None if it is not n labels, or bits are set beyond them."""
-    if len(stored) != -(-n * bits // 8) or np.unpackbits(stored[-1:], bitorder="little")[(n * bits - 1) % 8 + 1 :].any():
-        return None
-    stream = np.unpackbits(stored, count=n * bits, bitorder="little").reshape(n, bits)
-    labels = np.zeros(n, dtype=np.uint8 if bits <= 8 else np.uint16)
-    for bit in range(bits):
-        labels |= stream[:, bit].astype(labels.dtype) << np.array(bit, dtype=labels.dtype)
-    return labels
-
-
-def compress_labels(labels: np.ndarray, bits: int) -> np.ndarray:
-    """Labels as one zstandard frame, uint8 (bytes,): their low bytes, then (beyond 8 bits) their high bytes.
-
-    The lowest level leaves all to Huffman's code and is often the smallest: weights seldom repeat themselves.
-    """
-    planes = labels.astype("u1" if bits <= 8 else "<u2").view(np.uint8).reshape(len(labels), -1).T.tobytes()
-    frames = (zstandard.ZstdCompressor(level=level).compress(planes) for level in (1, 19))
-    return np.frombuffer(min(frames, key=len), dtype=np.uint8)
-
-
-def expand_labels(stored: np.ndarray, n: int, bits: int) -> np.ndarray | None:
-    """What `compress_labels` made; None if it is not a frame that says it holds n labels, and does."""
-    size = n if bits <= 8 else 2 * n
-    try:
-        said = zstandard.get_frame_parameters(stored.tobytes())
-        if said.content_size != size or said.window_size > LARGEST_WINDOW or said.dict_id:
-            return None
-        decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
-        planes = np.frombuffer(decompressor.decompress(stored.tobytes(), allow_extra_data=False), dtype=np.uint8)
-    except zstandard.ZstdError:
-        return None
-    if len(planes) != size:
-        return None
-    return planes.copy() if bits <= 8 else np.ascontiguousarray(planes.reshape(2, n).T).view("<u2").ravel().astype(np.uint16)
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict:

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import accounting, floats, packed_format, paths, sharing
+from weightlab import accounting, floats, label_coding, packed_format, paths, sharing
 from weightlab.clustering import Codebook, Lift
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError, choose, plain
@@ -220,8 +220,8 @@ def _coded(labels: np.ndarray, bits: int, entropy_coded: bool) -> tuple[str, np.
     """The smaller coding of labels, and its bytes."""
     if bits == 0:
         return "none", None
-    packed = packed_format.pack_labels(labels, bits)
-    compressed = packed_format.compress_labels(labels, bits) if entropy_coded else packed
+    packed = label_coding.pack(labels, bits)
+    compressed = label_coding.compress(labels, bits) if entropy_coded else packed
     return ("zstd", compressed) if len(compressed) < len(packed) else ("packed", packed)
 
 
