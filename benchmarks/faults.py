@@ -220,7 +220,7 @@ def timed(folder: Path, ground: Path, result: Path, **execution) -> None:
     digest = runs.records_hash(folder, [spec.hash for spec in TIMED])
     shutil.rmtree(folder)
     result.write_text(json.dumps({"wall": wall, "overhead": overhead, "hash": digest, "gib": memory.end()}))
-    get_reusable_executor().shutdown(kill_workers=True)
+    get_reusable_executor().shutdown()  # multiprocessing would wait for them before joblib's own end comes
 
 
 def compare(folder: Path) -> dict:
@@ -243,7 +243,7 @@ def compare(folder: Path) -> dict:
         one.append(measure("1 worker", workers=1))
         two.append(measure("2 workers", workers=2))
     with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
-        dask = measure("dask, 2 workers not started beforehand (and not in the memory)", scheduler=cluster.scheduler_address)
+        dask = measure("dask, 2 workers (not started beforehand, their memory not counted)", scheduler=cluster.scheduler_address)
     hashes = {taken["hash"] for taken in [*one, *two, dask]}
     tell(f"hash of all records: {' '.join(sorted(hashes))}")
 

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,13 +24,17 @@ SPECIFICATIONS = runs.grid(
     ["lenet5_tanh"], [TargetRule(0.99, 18.0, "batch")], ["genetic", "black_hole"], range(2), k_max=20, threshold=0.9, images=450
 )
 PATIENCE_S = 300  # after which something hangs
+os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # not a line for every connection
 processes = multiprocessing.get_context("forkserver")  # children start at once, with everything imported
 processes.set_forkserver_preload(["warm", "sklearn.cluster", "distributed"])
+# Its server looks for them where Python does, not where the main program does (before Python 3.13).
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def run_grid(folder: Path, messages: Path, workers: int = 1, scheduler: str | None = None) -> None:
     """What a child does: the whole grid, as a notebook's command would, messages of all its processes into a file."""
     os.setpgrp()  # so that Ctrl-C can be sent to it and its workers, as a terminal does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which what runs in a shell's background is not told of
     with open(messages, "ab") as file:
         os.dup2(file.fileno(), 2)
     runner = runs.Runner(folder, threads=1, workers=workers, scheduler=scheduler)
