@@ -16,7 +16,7 @@ import pytest
 from damages import DAMAGES, flip
 from filelock import FileLock
 
-from weightlab import accounting, data, models, paths, runs, sharing, space, training
+from weightlab import accounting, data, enumeration, models, paths, runs, sharing, space, training
 from weightlab.errors import UserError
 from weightlab.fitness import TargetRule, fitness
 from weightlab.run_folder import RunFolder
@@ -309,7 +309,7 @@ def test_a_box_is_enumerated_whole_resumed_and_kept_apart(tmp_path):
     """2 x 3 x 1 x 2 x 2 plans in batches of 7; a part that was there is not measured again; another box is refused."""
     evaluator = runs.evaluator(runs.Setting("lenet5_tanh", images=100), device="cpu", threads=1)
     box = space.IntegerSpace(([2, 9], [3, 5, 7], [4], [2, 3], [5, 50]))
-    tables = list(runs.enumerate_box(evaluator, box, tmp_path, batch=7, progress=False))
+    tables = list(enumeration.measure(evaluator, box, tmp_path, batch=7, progress=False))
     assert [len(table) for table in tables] == [7, 7, 7, 3]
     whole = pd.concat(tables, ignore_index=True)
     plans = [tuple(plan) for plan in whole["plan"]]
@@ -317,12 +317,12 @@ def test_a_box_is_enumerated_whole_resumed_and_kept_apart(tmp_path):
     np.testing.assert_array_equal(whole[["validation_accuracy", "test_accuracy"]], evaluator.accuracy(plans))
     (tmp_path / "part-00000001.parquet").unlink()
     before = (tmp_path / "part-00000002.parquet").stat().st_mtime_ns
-    again = pd.concat(list(runs.enumerate_box(evaluator, box, tmp_path, batch=7, progress=False)), ignore_index=True)
+    again = pd.concat(list(enumeration.measure(evaluator, box, tmp_path, batch=7, progress=False)), ignore_index=True)
     pd.testing.assert_frame_equal(again, whole)
     assert (tmp_path / "part-00000002.parquet").stat().st_mtime_ns == before
     other = runs.evaluator(runs.Setting("lenet5_tanh", images=90), device="cpu", threads=1)
     with pytest.raises(UserError, match="another box or network"):
-        next(runs.enumerate_box(other, box, tmp_path, batch=7, progress=False))
+        next(enumeration.measure(other, box, tmp_path, batch=7, progress=False))
 
 
 # --- what may go wrong with a folder --------------------------------------------------------------------------------------------

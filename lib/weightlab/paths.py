@@ -35,6 +35,17 @@ def resolve(folder: str | Path) -> Path:
     return root() / folder
 
 
+def make_writable(folder: Path) -> None:
+    """Make a folder and prove that it can be written, before any work is done; raises `UserError` if it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        proof = folder / f".writable-{os.getpid()}"
+        write_whole(proof, b"")
+        proof.unlink()
+    except OSError as error:
+        raise UserError(f"the outputs folder {folder} cannot be written: {error}") from error
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that at every moment it is either as before or complete."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # process numbers may repeat on another machine

@@ -1,9 +1,7 @@
 """Searches run to a budget, one or a grid of them: recorded, checkpointed, resumed exactly, by as many processes as there are."""
 
-import json
-import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -87,7 +85,7 @@ class Runner:
         file = self.folder / f"scan-{spec.measured().hash}.parquet"
         if (table := paths.kept_table(file)) is not None:
             return table
-        _prepare(self.folder)
+        paths.make_writable(self.folder)
         with paths.lock(self.folder / f".{file.name}.lock"):
             if (table := paths.kept_table(file)) is not None:  # another process has made it meanwhile
                 return table
@@ -191,35 +189,6 @@ class Runner:
         return measure
 
 
-def enumerate_box(
-    evaluator: Evaluator, box: IntegerSpace, folder: str | Path, batch: int = 4096, progress: bool = True
-) -> Iterator[pd.DataFrame]:
-    """Every plan of a box of the space, in ascending order, a table of at most `batch` rows at a time.
-
-    Columns: `plan` and those of `Evaluator.measure`. Each table is kept in `folder`, and a call on a folder that holds some
-    measures only the others. Raises `UserError` if the folder belongs to another box, network, format or set of images.
-    """
-    folder = paths.resolve(folder)
-    belongs = json.dumps(evaluator.describe() | {"lists": [each.tolist() for each in box.lists], "batch": batch}).encode()
-    _prepare(folder)
-    if (folder / "box.json").exists() and (folder / "box.json").read_bytes() != belongs:
-        raise UserError(f"{folder} holds the plans of another box or network; give another folder or delete it")
-    paths.write_whole(folder / "box.json", belongs)
-    total = int(np.prod(box.lengths, dtype=object))
-    with tqdm(total=total, unit="plan", desc="box", disable=not progress) as bar:
-        for start in range(0, total, batch):
-            file = folder / f"part-{start // batch:08d}.parquet"
-            table = paths.kept_table(file)
-            if table is None:
-                indices = np.stack(np.unravel_index(np.arange(start, min(start + batch, total)), box.lengths), axis=1)
-                plans = box.decode(indices)
-                table = evaluator.measure(plans)
-                table.insert(0, "plan", list(plans))
-                paths.write_table(table, folder, file.stem)
-            bar.update(len(table))
-            yield table
-
-
 def read(folder: str | Path) -> pd.DataFrame:
     """The records of all complete searches below a folder, with a column `run` that tells them apart."""
     files = _complete(folder)
@@ -300,14 +269,3 @@ def _in_steps(function: Callable[[np.ndarray], np.ndarray], bar: tqdm, step: int
         return np.concatenate(parts)
 
     return stepped
-
-
-def _prepare(folder: Path) -> None:
-    """Make a folder and prove that it can be written before any work is done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        proof = folder / f".writable-{os.getpid()}"
-        paths.write_whole(proof, b"")
-        proof.unlink()
-    except OSError as error:
-        raise UserError(f"the outputs folder {folder} cannot be written: {error}") from error
