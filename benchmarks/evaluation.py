@@ -21,7 +21,7 @@ import seaborn as sns
 import torch
 from PIL import Image
 
-from weightlab import backend, clustering, data, figures, fitness, models, paths, rng, search, space
+from weightlab import backend, clustering, data, downloads, figures, fitness, models, paths, rng, search, space
 from weightlab.codebooks import Codebooks
 from weightlab.evaluation import Evaluator
 
@@ -36,7 +36,7 @@ class Thesis:
     """One plan as the thesis's program evaluated it (reimplemented from its description)."""
 
     def __init__(self, model: torch.nn.Module, split: data.Split):
-        raw = data.fetch("mnist")
+        raw = downloads.fetch("mnist")
         images = data._read_idx(raw / "t10k-images-idx3-ubyte")
         order = rng.permutation(data.SPLIT_SEED, "mnist", len(images))[: len(split)]
         transforms = backend.torchvision().transforms

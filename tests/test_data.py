@@ -10,20 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from weightlab import backend, data, rng
+from weightlab import backend, data, downloads, rng
 from weightlab.errors import UserError
 
 HALVING = "e2f1d41f8ed8e45122c70547939f55e48375cd7b0871c3c5341af6858fcd5950"  # SHA-256 of the permutation as int64, little-endian
-RAW = tuple(data.CHECKSUMS["mnist"])
+RAW = tuple(downloads.CHECKSUMS["mnist"])
 NO_SOURCE = "no source answered"
-FETCH = "from weightlab import data, errors\ntry: data.fetch('{}')\nexcept errors.UserError as error: raise SystemExit(f'error: {{error}}')"
+FETCH = "from weightlab import downloads, errors\ntry: downloads.fetch('{}')\nexcept errors.UserError as error: raise SystemExit(f'error: {{error}}')"
 
 
-@pytest.fixture(scope="session", params=data.CHECKSUMS)
+@pytest.fixture(scope="session", params=downloads.CHECKSUMS)
 def dataset(request):
     """Each dataset that is here or can be fetched; (name, folder with its raw files)."""
     try:
-        return request.param, data.fetch(request.param)
+        return request.param, downloads.fetch(request.param)
     except UserError as error:
         if NO_SOURCE in str(error):
             pytest.skip(str(error))
@@ -114,7 +114,7 @@ def copy(dataset, tmp_path, monkeypatch):
     """A data folder of its own whose raw files are links to the real ones; (dataset, folder)."""
     name, folder = dataset
     (tmp_path / name).mkdir()
-    for file in data.CHECKSUMS[name]:
+    for file in downloads.CHECKSUMS[name]:
         (tmp_path / name / file).symlink_to(folder.resolve() / file)
     monkeypatch.setenv("WEIGHTLAB_DATA", str(tmp_path))
     return name, tmp_path / name
@@ -130,7 +130,7 @@ def test_a_flipped_byte_is_one_sentence_with_file_and_checksums(copy):
     with pytest.raises(UserError) as raised:
         data.load(name, "test")
     message = str(raised.value)
-    for part in (str(file), hashlib.sha256(raw).hexdigest(), data.CHECKSUMS[name][file.name]):
+    for part in (str(file), hashlib.sha256(raw).hexdigest(), downloads.CHECKSUMS[name][file.name]):
         assert part in message
     assert "\n" not in message
     assert file.read_bytes() == raw  # reported, not replaced
@@ -156,7 +156,7 @@ def offline():
     return closed | {"no_proxy": "", "NO_PROXY": "", "PATH": "/nonexistent"}
 
 
-@pytest.mark.parametrize("command", [("-m", "weightlab.data"), ("-c", FETCH.format("fashion_mnist"))], ids=data.CHECKSUMS)
+@pytest.mark.parametrize("command", [("-m", "weightlab.data"), ("-c", FETCH.format("fashion_mnist"))], ids=downloads.CHECKSUMS)
 def test_no_network_and_no_data_is_one_line(tmp_path, command):
     if "fashion_mnist" in command[-1] and os.path.isdir("/usr/share/datasets/fashion-mnist"):
         pytest.skip("Fashion-MNIST is installed on this machine, so that it needs no network")
@@ -178,7 +178,7 @@ def test_a_failed_download_leaves_what_was_there(copy, tmp_path):
     _, error = process.communicate(timeout=120)
     assert process.returncode != 0 and error.startswith("error: ")
     assert sorted(file.name for file in folder.iterdir() if file.name != ".lock") == sorted(kept)
-    assert all(hashlib.sha256((folder / file).read_bytes()).hexdigest() == data.CHECKSUMS["mnist"][file] for file in kept)
+    assert all(hashlib.sha256((folder / file).read_bytes()).hexdigest() == downloads.CHECKSUMS["mnist"][file] for file in kept)
 
 
 def test_two_processes_may_fetch_at_the_same_moment(tmp_path):
@@ -191,7 +191,7 @@ def test_two_processes_may_fetch_at_the_same_moment(tmp_path):
         assert "mnist" in out and "verified" in out
     folder = tmp_path / "data" / "mnist"
     assert sorted(file.name for file in folder.iterdir() if file.name != ".lock") == sorted(RAW)
-    for file, expected in data.CHECKSUMS["mnist"].items():
+    for file, expected in downloads.CHECKSUMS["mnist"].items():
         assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == expected
 
 
@@ -199,4 +199,4 @@ def test_an_unwritable_data_folder_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("WEIGHTLAB_DATA", str(tmp_path / "file"))
     with pytest.raises(UserError, match="cannot write the data folder"):
-        data.fetch("mnist")
+        downloads.fetch("mnist")

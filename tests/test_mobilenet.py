@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from weightlab import analysis, backend, data, figures, models, paths, rng, runs, sharing, training
+from weightlab import analysis, backend, data, downloads, figures, models, paths, rng, runs, sharing, training
 from weightlab.errors import UserError
 from weightlab.fitness import TargetRule
 
@@ -233,7 +233,7 @@ def test_splits_of_pictures_are_the_permuted_sorted_names(imagenette):
 
 @pytest.mark.parametrize(("dataset", "sizes"), [("imagenette", (1_177, 2_748)), ("imagewang", (1_178, 2_751))])
 def test_published_sizes_follow_from_the_rule(dataset, sizes):
-    n = data.PICTURES[dataset][1]["val"]
+    n = downloads.PICTURES[dataset][1]["val"]
     assert (math.floor(0.3 * n), n - math.floor(0.3 * n)) == sizes
 
 
@@ -292,7 +292,7 @@ def server(tmp_path, imagenette, monkeypatch):
         monkeypatch.setattr(
             backend.torchvision().datasets.Imagenette, "_ARCHIVES", {"full": source, "320px": source, "160px": source}
         )
-        monkeypatch.setitem(data.PICTURES, "imagenette", ("imagenette2", SIZES))
+        monkeypatch.setitem(downloads.PICTURES, "imagenette", ("imagenette2", SIZES))
         monkeypatch.setenv("WEIGHTLAB_DATA", str(tmp_path / "data"))
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         yield archive
@@ -357,7 +357,7 @@ def test_a_checkpoint_of_ones_own_goes_before_the_published_weights(tmp_path, im
 def test_plans_on_imagenette_from_end_to_end(imagenet, imagenette, tmp_path, monkeypatch):
     """Generated pictures and weights in the places of the real ones: a scan, a search and both accuracies against plain sharing."""
     (tmp_path / "imagenette2").symlink_to(imagenette)
-    monkeypatch.setitem(data.PICTURES, "imagenette", ("imagenette2", SIZES))
+    monkeypatch.setitem(downloads.PICTURES, "imagenette", ("imagenette2", SIZES))
     rule = TargetRule(0.79, 4.7, "batch", limit_accuracy=0.79)
     settings = {"population": 2, "crossover": "uniform", "mutation": 0.01}
     spec = runs.Specification("mobilenet_v2", rule, "genetic", 1, 2, dataset="imagenette", images=2, ks=[20],

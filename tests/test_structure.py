@@ -16,23 +16,24 @@ from weightlab import paths
 
 LAYERS = [
     {"errors", "paths", "rng", "backend", "clusters", "executors"},
-    {"own_data", "own_networks", "data", "models", "training"},
+    {"downloads", "own_data", "own_networks", "data", "models", "training"},
     {"floats", "clustering"},
-    {"accounting", "codebooks", "sharing", "packed_format", "packing", "onnx_files"},
+    {"accounting", "codebooks", "sharing", "label_coding", "packed_format", "packing", "onnx_files"},
     {"space", "kernels", "stages", "chunks", "evaluation", "fitness"},
     {"search"},
-    {"specifications", "run_folder", "loop", "status", "progress", "runs", "tuning"},
+    {"specifications", "run_folder", "loop", "status", "progress", "runs", "enumeration", "tuning"},
     {"analysis", "figures"},
     {"explore", "notebooks", "report"},
     {"cli"},
     {"__main__"},
 ]
-# Within a layer: whoever imports comes later here. Training uses data and models, models data, each its own; sharing uses accounting; figures use analysis.
+# Within a layer: whoever imports comes later here. Training uses data and models, both of them downloads, each its own; sharing uses accounting; figures use analysis.
 SIDEWAYS = {
     ("training", "data"),
     ("training", "models"),
     ("training", "own_networks"),
-    ("models", "data"),
+    ("data", "downloads"),
+    ("models", "downloads"),
     ("models", "own_networks"),
     ("own_networks", "data"),
     ("data", "own_data"),
@@ -41,8 +42,10 @@ SIDEWAYS = {
     ("sharing", "codebooks"),
     ("codebooks", "accounting"),
     ("packed_format", "accounting"),
+    ("packed_format", "label_coding"),
     ("packing", "accounting"),
     ("packing", "codebooks"),
+    ("packing", "label_coding"),
     ("packing", "packed_format"),
     ("packing", "sharing"),
     ("figures", "analysis"),

@@ -20,6 +20,12 @@ def plain(text: object) -> str:
     return "".join(each if each.isprintable() else " " if each.isspace() else "\N{REPLACEMENT CHARACTER}" for each in str(text))
 
 
+def last_line(error: Exception) -> str:
+    """What an exception says, or a command that failed said at its end, in at most 200 characters; its type if it says nothing."""
+    detail = (getattr(error, "stderr", None) or str(error)).strip()
+    return detail.splitlines()[-1][:200] if detail else type(error).__name__
+
+
 def run(main: Callable[[], None], goes_on: Callable[[], bool] = lambda: False) -> None:
     """Run a command; a `UserError` ends it with its sentence alone and exit status 1, Ctrl-C with a sentence and status 130.
 

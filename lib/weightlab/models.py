@@ -1,11 +1,9 @@
 """Networks: build one, load a trained checkpoint, list the layers whose weights can be shared."""
 
 import hashlib
-import http.client
 import inspect
 import json
 import pickle
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from weightlab import backend, data, own_networks, paths
+from weightlab import backend, downloads, own_networks, paths
 from weightlab.errors import UserError, choose
 
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -174,7 +172,11 @@ def card(network: str, folder: Path | None = None) -> dict:
     choose("network", network, NETWORKS)
     file = _file(network, folder)
     if file.suffix == ".pth":
-        return {"network": network, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "source": _address()}
+        return {
+            "network": network,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "source": downloads.imagenet_address(),
+        }
     written = file.with_suffix(".json")
     for each in (file, written):
         if not each.exists():
@@ -192,32 +194,7 @@ def card(network: str, folder: Path | None = None) -> dict:
 def _file(network: str, folder: Path | None) -> Path:
     """Where a network's weights are; ImageNet's are downloaded into the data folder if nobody has put a checkpoint in `models/`."""
     file = (folder or paths.models()) / f"{network}.safetensors"
-    return _imagenet_weights() if network == "mobilenet_v2" and not file.exists() else file
-
-
-def _address() -> str:
-    """Where torchvision's first weights of MobileNet_v2 lie, those of the thesis; the name ends in the beginning of the SHA-256."""
-    return backend.torchvision().models.MobileNet_V2_Weights.IMAGENET1K_V1.url
-
-
-def _imagenet_weights() -> Path:
-    """torchvision's weights of MobileNet_v2, downloaded if missing, always checked."""
-    file = paths.data() / Path(_address()).name
-    if not file.exists():
-        try:
-            with urllib.request.urlopen(_address(), timeout=data.TIMEOUT_S) as answer:
-                raw = answer.read()
-            file.parent.mkdir(parents=True, exist_ok=True)
-            paths.write_whole(file, raw)
-        except (OSError, http.client.HTTPException) as error:
-            raise UserError(
-                f"the ImageNet weights of MobileNet_v2 are not in {file} and {_address()} cannot be fetched ({error}); "
-                "put the file there"
-            ) from None
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if not found.startswith(expected := file.stem.split("-")[-1]):
-        raise UserError(f"{file} is corrupt (SHA-256 {found}, expected {expected}...); delete it and load the network again")
-    return file
+    return downloads.imagenet_weights() if network == "mobilenet_v2" and not file.exists() else file
 
 
 @dataclass(frozen=True)
