@@ -204,9 +204,8 @@ def timed(folder: Path, ground: Path, result: Path, **execution) -> None:
     """
     memory = PeakMemory()
     memory.start()
-    if (
-        execution.get("workers") == 2
-    ):  # processes start beforehand; evaluators are built in the timed part, by one worker as by two
+    # Processes start beforehand; evaluators are built in the timed part, by one worker as by two.
+    if execution.get("workers") == 2:
         runs.Runner(folder.with_name("start"), threads=1, progress=False, **execution).run_all(WARM)
         shutil.rmtree(folder.with_name("start"))
     shutil.copytree(ground, folder)
@@ -232,7 +231,8 @@ def compare(folder: Path) -> dict:
     result = folder / "result.json"
 
     def measure(what: str, **execution) -> dict:
-        if end(start(partial(timed, folder / "timed", folder / "ground", result, **execution))) != [0]:
+        child = start(partial(timed, folder / "timed", folder / "ground", result, **execution))
+        if end(child, patience_s=1200) != [0]:
             raise RuntimeError(f"{what} failed")
         taken = json.loads(result.read_text())
         tell("{}: {wall:.1f} s, overhead {overhead:.1f} %, {gib:.2f} GiB".format(what, **taken))
