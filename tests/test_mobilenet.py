@@ -327,7 +327,7 @@ def imagenet(tmp_path, monkeypatch):
     torch.save(model.state_dict(), tmp_path / "weights")
     digest = hashlib.sha256((tmp_path / "weights").read_bytes()).hexdigest()
     file = (tmp_path / "weights").rename(tmp_path / f"mobilenet_v2-{digest[:8]}.pth")
-    monkeypatch.setattr(models, "_address", lambda: f"https://127.0.0.1:9/{file.name}")
+    monkeypatch.setattr(downloads, "imagenet_address", lambda: f"https://127.0.0.1:9/{file.name}")
     monkeypatch.setenv("WEIGHTLAB_DATA", str(tmp_path))
     return model, file
 
