@@ -219,7 +219,8 @@ def timed(folder: Path, ground: Path, result: Path, **execution) -> None:
     digest = runs.records_hash(folder, [spec.hash for spec in TIMED])
     shutil.rmtree(folder)
     result.write_text(json.dumps({"wall": wall, "overhead": overhead, "hash": digest, "gib": memory.end()}))
-    get_reusable_executor().shutdown()  # multiprocessing would wait for them before joblib's own end comes
+    if execution.get("workers") == 2:  # multiprocessing would wait for them before joblib's own end comes
+        get_reusable_executor().shutdown()
 
 
 def compare(folder: Path) -> dict:
