@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from weightlab import data, models, own_data, own_networks, runs, sharing, status, training
+from weightlab import answers, data, models, own_data, own_networks, runs, sharing, status, training
 from weightlab.errors import UserError
 from weightlab.fitness import TargetRule
 from weightlab.runs import Runner, Setting, Specification
@@ -689,7 +689,7 @@ def test_recorded_accuracies_are_those_of_the_shared_network(searched):
     for spec in specs:
         records = runner_in(folder).run(spec)
         model, splits = models.load(spec.network, weights=spec.weights), [data.load(spec.dataset, "validation")]
-        example = own_networks.fitting_images(model, splits)
+        example = answers.fitting_images(model, splits)
         for row in (0, len(records) - 1):
             plan = records["plan"][row].tolist()
             shared, report = sharing.share(model, plan[0] if spec.whole_net else plan, example=example)

@@ -20,6 +20,11 @@ def plain(text: object) -> str:
     return "".join(each if each.isprintable() else " " if each.isspace() else "\N{REPLACEMENT CHARACTER}" for each in str(text))
 
 
+def in_a_line(error: BaseException) -> str:
+    """An exception of any kind, with its type, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def last_line(error: Exception) -> str:
     """What an exception says, or a command that failed said at its end, in at most 200 characters; its type if it says nothing."""
     detail = (getattr(error, "stderr", None) or str(error)).strip()

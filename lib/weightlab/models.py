@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import json
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from weightlab import backend, downloads, own_networks, paths
-from weightlab.errors import UserError, choose
+from weightlab.errors import UserError, choose, in_a_line
 
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -215,11 +215,12 @@ def layers(model: nn.Module, example: torch.Tensor | None = None) -> list[Layer]
 
     With `example` (one input batch) the order is that of the first call in a forward pass, and layers that are never called are
     left out; without it, the order of definition, which is the same for sequential networks. A weight that several modules share
-    is listed once, under its first name. Raises `UserError` if there is none, if a weight holds NaN or infinity, or if anything of
-    a lazy module has no values yet.
+    is listed once, under its first name. Raises `UserError` if there is none, if a weight is empty, not float32, or holds NaN or
+    infinity, or if anything of the network has no values yet (lazy modules, the meta device).
     """
-    if lazy := [name for name, value in [*model.named_parameters(), *model.named_buffers()] if nn.parameter.is_lazy(value)]:
-        raise UserError(f"{lazy[0]} of {type(model).__name__} has no values yet; say the sizes of lazy modules, or load weights")
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if nn.parameter.is_lazy(value) or value.is_meta:
+            raise UserError(f"{name} of {type(model).__name__} has no values yet; say the sizes of lazy modules, or load weights")
     modules = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)}
     order = list(modules) if example is None else _call_order(model, modules, example)
     found, seen = [], set()
@@ -230,6 +231,10 @@ def layers(model: nn.Module, example: torch.Tensor | None = None) -> list[Layer]
         seen.add(id(weight))
         if not isinstance(weight, nn.Parameter):
             raise UserError(f"layer {name} computes its weight (weight norm, pruning mask …); make it a plain parameter first")
+        if not weight.numel():
+            raise UserError(f"layer {name} has no weights, its shape is {tuple(weight.shape)}; leave it out of the network")
+        if weight.dtype != torch.float32:
+            raise UserError(f"layer {name} has weights of {weight.dtype}; rates are stated against float32, so give `model.float()`")
         if not torch.isfinite(weight).all():
             raise UserError(f"layer {name} holds NaN or infinite weights; only finite weights can be shared")
         found.append(Layer(name, tuple(weight.shape)))
@@ -244,7 +249,7 @@ def _call_order(model: nn.Module, modules: dict[str, nn.Module], example: torch.
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.inference_mode():
-            model.eval()(example)
+            model.eval()(example.clone())  # some networks write into their input
     finally:
         for module, training in modes.items():
             module.training = training
@@ -261,22 +266,51 @@ def weight(model: nn.Module, name: str) -> torch.Tensor:
 def stages(model: nn.Module) -> list[nn.Module]:
     """Modules that one after the other are the network, cut before each one that holds shareable layers.
 
-    A network says how it is a sequence by a method `sequence()` (those of this module have one); `nn.Sequential` is known; any
-    other network is a single stage.
+    A network says how it is a sequence by a method `sequence()` (those of this module have one); `nn.Sequential`, of any nesting,
+    is known; any other network is a single stage, and so is one with hooks. Raises `UserError` for a `sequence()` of other things.
     """
     method = getattr(model, "sequence", None)  # in a user's own network this may be a submodule, or take arguments
     if inspect.ismethod(method) and not inspect.signature(method).parameters:
-        parts = method()
+        parts = _sequence(model, method)
     elif type(model) is nn.Sequential:
-        parts = list(model)
+        parts = [model]
     else:
         return [model]
+    if not is_bare(model):
+        return [model]
     groups: list[list[nn.Module]] = [[]]
-    for part in parts:
+    for part in flat(parts):
         if groups[-1] and _holds_weights(part) and any(map(_holds_weights, groups[-1])):
             groups.append([])
         groups[-1].append(part)
     return [group[0] if len(group) == 1 else nn.Sequential(*group) for group in groups]
+
+
+def flat(parts: Iterable[nn.Module]) -> list[nn.Module]:
+    """Modules in the order of calls, with those of an `nn.Sequential` (no subclass, no hooks) in its place, however nested."""
+    found = []
+    for part in parts:
+        found += flat(part) if type(part) is nn.Sequential and is_bare(part) else [part]
+    return found
+
+
+def is_bare(module: nn.Module) -> bool:
+    """Whether calling a module does what its class says: it has no hooks, and no `forward` of its own."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, nn.modules.module._has_any_global_hook())
+    return not any(hooks) and "forward" not in vars(module)
+
+
+def _sequence(model: nn.Module, method: Callable[[], object]) -> list[nn.Module]:
+    try:
+        parts = method()
+        parts = list(parts) if isinstance(parts, Iterable) else parts
+    except Exception as error:  # a user's own method may raise anything
+        raise UserError(f"sequence() of {type(model).__name__} failed ({in_a_line(error)})") from error
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, nn.Module) for part in parts):
+        raise UserError(
+            f"sequence() of {type(model).__name__} must return modules that one after the other are the network, got {parts!r:.80}"
+        )
+    return parts
 
 
 def _holds_weights(module: nn.Module) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from weightlab.data import Split
-from weightlab.errors import UserError, choose
+from weightlab.errors import UserError, choose, in_a_line
 
 KINDS = (".safetensors", ".pt", ".pth", ".bin")  # of files with weights; all but the first are read by torch.load
 _folders: list[str] = []  # that modules are imported from, the first one first
@@ -46,7 +45,7 @@ def make(network: str) -> nn.Module:
     try:
         factory = getattr(importlib.import_module(module), name, None)
     except (Exception, SystemExit) as error:  # a module may raise anything when it is run, scripts even end
-        raise UserError(f"network {network!r}: module {module!r} cannot be imported ({_told(error)})") from error
+        raise UserError(f"network {network!r}: module {module!r} cannot be imported ({in_a_line(error)})") from error
     if not callable(factory):
         raise UserError(
             f"network {network!r}: module {module!r} has no callable {name!r} that returns a network, got {factory!r}"
@@ -54,7 +53,7 @@ def make(network: str) -> nn.Module:
     try:
         model = factory()
     except (Exception, SystemExit) as error:
-        raise UserError(f"network {network!r} cannot be made: {name}() failed ({_told(error)})") from error
+        raise UserError(f"network {network!r} cannot be made: {name}() failed ({in_a_line(error)})") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"network {network!r}: {name}() must return a torch.nn.Module, got {type(model).__name__}")
     return model
@@ -77,7 +76,7 @@ def load_weights(model: nn.Module, file: str | Path, network: str) -> None:
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError) as error:
-        misfits = _misfits(model.state_dict(), state) or [_told(error)]
+        misfits = _misfits(model.state_dict(), state) or [in_a_line(error)]
         raise UserError(f"{file} does not hold the weights of {network!r}: {'; '.join(misfits)}") from None
 
 
@@ -92,36 +91,12 @@ def digest(model: nn.Module) -> str:
     return found.hexdigest()
 
 
-def fitting_images(model: nn.Module, splits: Sequence[Split]) -> torch.Tensor:
-    """The first images as networks take them, float32 (1 or 2, channels, height, width), once network and splits are seen to fit.
-
-    Raises `UserError` if the splits' images differ in shape, the network cannot take them, or it does not give a logit per class.
-    """
-    name, shapes = type(model).__name__, [tuple(split.images.shape[1:]) for split in splits]
-    if other := [shape for shape in shapes if shape != shapes[0]]:
-        raise UserError(f"images of {splits[0].dataset} must have one shape in all splits, got {shapes[0]} and {other[0]}")
-    images = splits[0].images[:2].float() / 255
-    try:
-        with torch.inference_mode():
-            logits = model(images)
-    except Exception as error:  # a user's own network may raise anything
-        raise UserError(
-            f"{name} cannot take images of shape {shapes[0]}, those of {splits[0].dataset} ({_told(error)})"
-        ) from error
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise UserError(f"{name} must give logits of shape ({len(images)}, classes) for {len(images)} images, got {got}")
-    if (highest := max(int(split.labels.max()) for split in splits)) >= logits.shape[1]:
-        raise UserError(f"{name} has {logits.shape[1]} outputs, but {splits[0].dataset} has images of class {highest}")
-    return images
-
-
 def _read(file: Path) -> Mapping[str, torch.Tensor]:
     try:
         state = load_file(file) if file.suffix == KINDS[0] else torch.load(file, "cpu", weights_only=True)
     except Exception as error:  # a foreign file can make a reader raise nearly anything
         raise UserError(
-            f"{file} cannot be read as tensors alone, and nothing else in it was executed ({_told(error)}); "
+            f"{file} cannot be read as tensors alone, and nothing else in it was executed ({in_a_line(error)}); "
             "save `model.state_dict()` with safetensors or torch.save"
         ) from None
     if not isinstance(state, Mapping):
@@ -141,8 +116,3 @@ def _misfits(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Ten
         if expected[name].shape != found[name].shape:
             return [*told, f"{name} has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"]
     return told
-
-
-def _told(error: BaseException) -> str:
-    """An error in a line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

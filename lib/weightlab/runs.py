@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from weightlab import backend, data, executors, loop, models, own_networks, paths, rng, search, space, status
+from weightlab import answers, backend, data, executors, loop, models, own_networks, paths, rng, search, space, status
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
@@ -36,7 +36,7 @@ def evaluator(
     setting.check_unchanged()
     model = models.load(setting.network, weights=setting.weights)
     splits = [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
-    whole, example = whole_net or setting.whole_net, own_networks.fitting_images(model, splits)
+    whole, example = whole_net or setting.whole_net, answers.fitting_images(model, splits)
     codebooks = Codebooks(model, setting.method, setting.format, setting.candidates, whole, example, codebooks_folder)
     return Evaluator(model, codebooks, splits, device, threads)
 

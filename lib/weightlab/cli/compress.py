@@ -62,10 +62,10 @@ def _example(model: "nn.Module", splits: "list[Split]", input: str | None, netwo
     """A batch that finds the order of layers; raises `UserError` where it must be found and there is none."""
     import torch
 
-    from weightlab import own_networks
+    from weightlab import answers, own_networks
 
     if splits:
-        return own_networks.fitting_images(model, splits)
+        return answers.fitting_images(model, splits)
     if input is not None:
         return torch.zeros(1, *options.shape(input))
     if own_networks.is_own(network):

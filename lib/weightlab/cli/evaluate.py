@@ -29,13 +29,13 @@ def evaluate(
     threads: options.Threads = None,
 ) -> None:
     """Measure the accuracy on validation and test."""
-    from weightlab import backend, own_networks, training
+    from weightlab import answers, backend, training
 
     backend.device(device)
     backend.check_threads(threads)
     model, name, said = _network(what, network, weights, limit_bytes)
     splits = choices.splits(data or choices.dataset_of(name), images)
-    own_networks.fitting_images(model, splits)
+    answers.fitting_images(model, splits)
     rows = training.accuracies(model, splits, (1,), device, threads).to_dict("records")
     rows = [{"split": f"{row['dataset']} {row['split']}", "images": row["images"], "accuracy": row["accuracy"]} for row in rows]
     if said is not None:

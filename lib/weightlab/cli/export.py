@@ -22,7 +22,7 @@ def export(
     """Write a packed file as an ONNX file."""
     import torch
 
-    from weightlab import backend, onnx_files, own_networks, packing
+    from weightlab import answers, backend, onnx_files, packing
 
     output.check(output_file, force, (".onnx",))
     backend.check_threads(threads)
@@ -34,7 +34,7 @@ def export(
         example = torch.zeros(2, *options.shape(input))
     else:
         splits = choices.splits(data or choices.dataset_of(network or packed.details.network), check)
-        example = own_networks.fitting_images(model, splits)
+        example = answers.fitting_images(model, splits)
     notes = {"network": packed.details.network, "plan": str(packed.details.plan), "format": packed.details.format}
     onnx_files.export(model, packed.shared(), example, os.path.abspath(output_file), notes)
     print(f"{output_file}: {output_file.stat().st_size} bytes, the packed file has {len(packed.content)}")

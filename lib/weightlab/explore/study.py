@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from weightlab import accounting, analysis, data, models, own_networks, packing, paths, sharing, training
+from weightlab import accounting, analysis, answers, data, models, packing, paths, sharing, training
 from weightlab.chunks import KEPT_BYTES
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
@@ -43,7 +43,7 @@ class Study:
         self.setting, self.folder, self.threads = setting, paths.resolve(searches_folder), threads
         self.model = models.load(setting.network, weights=setting.weights)
         self.splits = splits or [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
-        self.example = own_networks.fitting_images(self.model, self.splits)
+        self.example = answers.fitting_images(self.model, self.splits)
         made = setting.method, setting.format, setting.candidates, setting.whole_net, self.example, self.folder / "codebooks"
         self.codebooks = Codebooks(self.model, *made)
         # Searches, which measure both splits, have an evaluator of their own: one evaluator is not to be used by two threads.

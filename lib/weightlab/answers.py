@@ -1,0 +1,117 @@
+"""A network's answers: the plain forward pass, how many images it takes at a time, and whether an answer is the image's own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from weightlab.data import Split
+from weightlab.errors import UserError, in_a_line
+
+TOGETHER = 100  # images of a forward pass: about the fastest for LeNet-5 on a CPU
+INSIDE_BYTES = 16 << 20  # the largest tensor inside a forward pass: beyond, a CPU spends its time on page faults
+PROBED = 4  # images
+TOLERANCE = 1e-4  # of the largest absolute logit: more than rounding changes
+
+
+def forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Logits, float (n, classes), for images as networks take them, float (n, channels, height, width).
+
+    A single image goes in twice, because some networks drop every axis of length one. Raises `UserError` if the network cannot
+    take the images, or gives anything but logits.
+    """
+    name, batch = type(model).__name__, torch.cat([images, images]) if len(images) == 1 else images
+    try:
+        logits = model(batch)
+    except Exception as error:  # a user's own network may raise anything
+        raise UserError(f"{name} cannot take images of shape {tuple(images.shape[1:])} ({in_a_line(error)})") from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(batch):
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise UserError(f"{name} must give logits of shape ({len(batch)}, classes) for {len(batch)} images, got {got}")
+    if not logits.is_floating_point():
+        raise UserError(f"{name} must give logits that are real numbers, got {logits.dtype}")
+    return logits[: len(images)]
+
+
+def together(model: nn.Module, images: torch.Tensor) -> int:
+    """How many images a plain forward pass takes at a time, 2 to `TOGETHER`, given one or more (n, channels, height, width)."""
+    inside = inside_bytes(model, lambda: forward(model, images[:1])) // 2  # one image goes in twice
+    return max(2, min(TOGETHER, INSIDE_BYTES // max(inside, 1)))
+
+
+def inside_bytes(model: nn.Module, run: Callable[[], object]) -> int:
+    """Bytes of the largest tensor that any module of a network gives while `run` runs it."""
+    largest = [0]
+
+    def look(module: nn.Module, inputs: tuple, output: object) -> None:
+        tensors = output if isinstance(output, tuple | list) else [output]
+        largest.extend(each.nbytes for each in tensors if isinstance(each, torch.Tensor))
+
+    hooks = [module.register_forward_hook(look) for module in model.modules()]
+    try:
+        with probing():
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(largest)
+
+
+@contextmanager
+def probing() -> Iterator[None]:
+    """Run the body without gradients, and put the global random generator back after it."""
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        yield
+
+
+def fitting_images(model: nn.Module, splits: Sequence[Split]) -> torch.Tensor:
+    """The first images as networks take them, float32 (1 or 2, channels, height, width), once network and splits are seen to fit.
+
+    Raises `UserError` if the splits' images differ in shape, the network cannot take them, does not give a logit per class, or
+    fails `check`.
+    """
+    name, shapes = type(model).__name__, [tuple(split.images.shape[1:]) for split in splits]
+    if other := [shape for shape in shapes if shape != shapes[0]]:
+        raise UserError(f"images of {splits[0].dataset} must have one shape in all splits, got {shapes[0]} and {other[0]}")
+    images = splits[0].images[:2].float() / 255
+    with probing():
+        classes = forward(model, images.clone()).shape[1]
+    if (highest := max(int(split.labels.max()) for split in splits)) >= classes:
+        raise UserError(f"{name} has {classes} outputs, but {splits[0].dataset} has images of class {highest}")
+    check(model, splits[0].images)
+    return images
+
+
+def check(model: nn.Module, images: torch.Tensor) -> None:
+    """Raise `UserError` where a few of the images, uint8 (n, channels, height, width), show that answers are not the images' own.
+
+    An image's answer may depend on nothing else: not on chance, not on what was asked before, not on the rest of its batch.
+    """
+    name = type(model).__name__
+    place = next((each.device for each in model.parameters()), images.device)
+    chosen = images[torch.linspace(0, len(images) - 1, min(2 * PROBED, len(images))).long()].to(place).float() / 255
+    some, others = chosen[:PROBED], chosen[PROBED:] if len(chosen) > PROBED else 1 - chosen
+    with probing():
+        first = forward(model, some.clone())
+        again = forward(model, some.clone())
+        forward(model, others.clone())
+        for answers in (again, forward(model, some.clone())):
+            if not alike(answers, first):
+                raise UserError(
+                    f"{name} answers the same images otherwise when it is asked again (chance in its forward, or something that "
+                    "it remembers), so it has no accuracy to measure"
+                )
+        mixed = [some[:1], torch.cat([others[:2], some[:1]]), some.flip(0)]
+        for batch, row in zip(mixed, (0, -1, -1), strict=True):
+            if not alike(forward(model, batch.clone())[row], first[0]):
+                raise UserError(
+                    f"{name} answers an image otherwise in another batch (statistics of the batch?), so it has no accuracy to "
+                    "measure; an answer may depend on the image alone"
+                )
+
+
+def alike(logits: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether logits differ by no more than rounding, `TOLERANCE` of the largest expected one."""
+    scale = expected[expected.isfinite()].abs().max().item() if expected.isfinite().any() else 0.0
+    return torch.allclose(logits, expected, rtol=0, atol=max(TOLERANCE * scale, 1e-12), equal_nan=True)
