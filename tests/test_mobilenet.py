@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from weightlab import analysis, backend, data, downloads, figures, models, paths, rng, runs, sharing, training
+from weightlab import analysis, backend, data, downloads, figures, models, paths, rng, runs, sequences, sharing, training
 from weightlab.errors import UserError
 from weightlab.fitness import TargetRule
 
@@ -57,8 +57,8 @@ def test_the_stand_in_repeats_grey_images_and_standardises_nothing():
     images = pictures(4, 1, 32)
     with torch.inference_mode():
         torch.testing.assert_close(own(images), oracle(images.repeat(1, 3, 1, 1)), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(nn.Sequential(*models.stages(own))(images), own(images), rtol=1e-4, atol=1e-5)
-    assert len(models.stages(own)) == 20 and len(models.layers(own)) == 53
+        torch.testing.assert_close(nn.Sequential(*sequences.stages(own))(images), own(images), rtol=1e-4, atol=1e-5)
+    assert len(sequences.stages(own)) == 20 and len(models.layers(own)) == 53
 
 
 # --- the stand-in's checkpoint ----------------------------------------------------------------------------------------------------

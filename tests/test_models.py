@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from weightlab import data, models, training
+from weightlab import data, models, sequences, training
 from weightlab.errors import UserError
 
 
@@ -257,7 +257,7 @@ def test_measuring_leaves_the_network_as_it_was():
 def test_stages_compose_to_the_network(network, size, count):
     model = models.build(network).eval()
     images = torch.rand(2, *size, generator=torch.Generator().manual_seed(1))
-    stages = models.stages(model)
+    stages = sequences.stages(model)
     assert len(stages) == count
     with torch.inference_mode():
         assert torch.allclose(torch.nn.Sequential(*stages)(images), model(images), atol=1e-5)

@@ -76,7 +76,7 @@ def fitting_images(model: nn.Module, splits: Sequence[Split]) -> torch.Tensor:
         raise UserError(f"images of {splits[0].dataset} must have one shape in all splits, got {shapes[0]} and {other[0]}")
     images = splits[0].images[:2].float() / 255
     with probing():
-        classes = forward(model, images.clone()).shape[1]
+        classes = forward(model, images.to(_place(model, images))).shape[1]
     if (highest := max(int(split.labels.max()) for split in splits)) >= classes:
         raise UserError(f"{name} has {classes} outputs, but {splits[0].dataset} has images of class {highest}")
     check(model, splits[0].images)
@@ -89,8 +89,9 @@ def check(model: nn.Module, images: torch.Tensor) -> None:
     An image's answer may depend on nothing else: not on chance, not on what was asked before, not on the rest of its batch.
     """
     name = type(model).__name__
-    place = next((each.device for each in model.parameters()), images.device)
-    chosen = images[torch.linspace(0, len(images) - 1, min(2 * PROBED, len(images))).long()].to(place).float() / 255
+    chosen = (
+        images[torch.linspace(0, len(images) - 1, min(2 * PROBED, len(images))).long()].to(_place(model, images)).float() / 255
+    )
     some, others = chosen[:PROBED], chosen[PROBED:] if len(chosen) > PROBED else 1 - chosen
     with probing():
         first = forward(model, some.clone())
@@ -109,6 +110,10 @@ def check(model: nn.Module, images: torch.Tensor) -> None:
                     f"{name} answers an image otherwise in another batch (statistics of the batch?), so it has no accuracy to "
                     "measure; an answer may depend on the image alone"
                 )
+
+
+def _place(model: nn.Module, images: torch.Tensor) -> torch.device:
+    return next((each.device for each in model.parameters()), images.device)
 
 
 def alike(logits: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from weightlab import answers
 from weightlab.data import Split
 from weightlab.stages import Stage, images_last
 
@@ -15,6 +16,7 @@ KEPT_BYTES = 768 << 20  # activations kept for later calls, by default
 CHUNK_BYTES = 64 << 20  # the largest activation of a chunk, by default
 CHUNKS_A_THREAD = 5
 SMALLEST = 112  # images of a chunk, where they fit: fewer are not worth the calls
+GPU_BYTES = 1 << 30  # the largest tensor inside a stage on a GPU
 LARGEST = {"cpu": 2000, "cuda": 10_000}  # images of a chunk
 LINE = 16  # float32 numbers of a cache line
 
@@ -67,14 +69,16 @@ class Chunk:
     shelves: list[Shelf]
 
 
-def size(images: int, sizes: Sequence[int], threads: int, device: torch.device) -> int:
-    """Images a chunk, given the bytes of each stage's output for an image: threads are evenly busy and activations fit.
+def size(images: int, sizes: Sequence[int], inside: Sequence[int], threads: int, device: torch.device) -> int:
+    """Images a chunk, given the bytes of each stage's output for an image and of the largest tensor inside it.
 
+    Threads are evenly busy and activations fit. On a CPU tensors inside are small enough to be made in memory that is used again.
     On a CPU an odd number of cache lines: with images last, numbers of neighbouring places lie a chunk apart, and at an even
     number of lines they would drive each other out of the cache.
     """
     even = max(images // (CHUNKS_A_THREAD * threads), SMALLEST)
-    chunk = max(1, min(even, CHUNK_BYTES // max(sizes), LARGEST[device.type]))
+    fitting = answers.INSIDE_BYTES if device.type == "cpu" else GPU_BYTES
+    chunk = max(2, min(even, CHUNK_BYTES // max(sizes), fitting // max(1, *inside), LARGEST[device.type]))
     return chunk if chunk < 2 * LINE else chunk - (chunk - LINE) % (2 * LINE)
 
 

@@ -4,15 +4,18 @@ The network is cut into stages. Sorted plans form a tree by what their first sta
 images by chunk, so that an activation is computed once for all plans below it; the most recent ones are kept for later calls.
 
 The count of a plan depends on the plan alone: an image whose class is within `MARGIN` of the highest other logit is decided by the
-reference path, the plain forward pass of the whole network on fixed chunks of images, whatever kernel did the rest.
+reference path, the plain forward pass of the whole network on fixed chunks of images, whatever kernel did the rest. Before anything
+is answered a few plans are held against that path (see `proof`); where they differ, it decides every image.
 """
 
 import copy
 import threading
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import product
 from queue import SimpleQueue
 
 import numpy as np
@@ -20,25 +23,28 @@ import pandas as pd
 import torch
 from torch import nn
 
-from weightlab import backend, chunks, models
+from weightlab import answers, backend, chunks, models, proof, stages
 from weightlab.chunks import Chunk
 from weightlab.codebooks import Codebooks
 from weightlab.data import Split
+from weightlab.errors import in_a_line
 from weightlab.kernels import tally
-from weightlab.stages import Stage
-from weightlab.training import CHUNK
+from weightlab.stages import Cut, Stage
 
-MARGIN = 1e-4  # logits
+MARGIN = 1e-4  # logits, or more where the proof shows larger differences
+SAFETY = 8  # times the largest difference that the proof shows
 REMEMBERED = 1_000_000  # plans whose counts are kept
 SIBLINGS_BYTES = 32 << 20  # the activations of variants of a stage that are computed together
 BRANCHES = 64  # at most so many variants
+WEIGHTS_BYTES = 256 << 20  # of shared weights that are made at a time
 
 
 class Evaluator:
     """Numbers of correctly classified images of one network under many plans, on one or more splits.
 
     `threads` (all cores by default) work on different images, `chunk` images at a time, and at most `memory` bytes of activations
-    are kept for later calls; none of the three changes a count. `model` is left as it is.
+    are kept for later calls; none of the three changes a count. `model` is left as it is. Raises `UserError` if network, codebooks
+    and images do not fit, and for a network whose answer to an image depends on more than the image (see `answers.check`).
     """
 
     def __init__(
@@ -54,24 +60,12 @@ class Evaluator:
         self.codebooks, self.splits = codebooks, list(splits)
         self.device = backend.device(device)
         self.threads = backend.check_threads(threads) or (1 if self.device.type == "cuda" else backend.cores())
-        self._model = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
-        self._stages, self._columns, self._shapes = self._cut()
-        self._order = [column for columns in self._columns for column in columns]
-        self._ends = np.cumsum([len(columns) for columns in self._columns]).tolist()
-        sizes = [4 * shape.numel() for shape in self._shapes]  # bytes of the activation of an image
-        total = int(self.images.sum())
-        chunk = chunks.size(total, sizes, self.threads, self.device) if chunk is None else max(1, chunk)
-        slots = chunks.share_out(memory, sizes, total)
-        self._chunks = chunks.divide(self.splits, chunk, self._stages, self._shapes, slots, self.device)
-        self._siblings = max(1, min(BRANCHES, SIBLINGS_BYTES // (chunk * max(sizes)), *filter(None, slots)))
-        # Each working thread takes one: to call a module with other weights is to put them into it for a while.
-        self._replicas: SimpleQueue[tuple[nn.Module, list[Stage]]] = SimpleQueue()
-        for _ in range(self.threads):
-            self._replicas.put(copy.deepcopy((self._model, self._stages)))
+        self._model = models.copied(model).to(self.device).eval().requires_grad_(False)
+        self._names = [layer.name for layer in codebooks.layers]
+        self._margin, self._lock = MARGIN, threading.Lock()
         self._known: dict[tuple[int, ...], tuple[int, ...]] = {}
-        self._lock = threading.Lock()
-        self._work = np.zeros((len(self._stages), 2), dtype=np.int64)  # images through each stage: computed, kept from earlier
         self._asked = self._repeated = self._referred = 0
+        self._prepare(chunk, memory)
 
     @property
     def images(self) -> np.ndarray:
@@ -156,46 +150,114 @@ class Evaluator:
 
     # --- preparation ------------------------------------------------------------------------------------------------------------
 
-    def _cut(self) -> tuple[list[Stage], list[list[int]], list[torch.Size]]:
-        """The network's stages, the layers (columns of a plan) each depends on, and the shape of each one's output for an image.
+    def _prepare(self, chunk: int | None, memory: int) -> None:
+        """Cut the network into stages that are proven to give what it gives, or have it measured by its plain forward pass."""
+        answers.fitting_images(self._model, self.splits)
+        some = self.splits[0].images[: answers.PROBED].to(self.device).float() / 255
+        proof.refuse_idle_weights(self._model, self._names, some[:2])
+        self._together = answers.together(self._model, some)
+        found = stages.cut(self._model, self._names, some, proof.others(self._model, self._names, 1))
+        self._arrange(found, chunk, memory)
+        self._plain = bool(why := found.why or self._disagreement())
+        self._work[:] = 0
+        if self._plain:
+            self._arrange(stages.whole(self._model, self._names, some, why), chunk, memory)
+            warnings.warn(
+                f"{type(self._model).__name__} is measured by its plain forward pass, which is slower: {why}", stacklevel=4
+            )
 
-        Where stages do not compose to the network, or a weight is used by several of them, the whole network is one stage.
-        """
-        owners = {id(models.weight(self._model, layer.name)): column for column, layer in enumerate(self.codebooks.layers)}
-        image = self.splits[0].images[:1].to(self.device).float() / 255
-        modules, stages, columns, shapes = models.stages(self._model), [], [], []
-        with torch.inference_mode(), backend.threads(1):
-            expected, x = self._model(image), image
-            for module in modules:
-                inside = {name: owners[id(value)] for name, value in module.named_parameters() if id(value) in owners}
-                stages.append(Stage(module, tuple(inside), x.shape[1:], all(stage.compiled for stage in stages)))
-                columns.append(list(inside.values()))
-                x = module(x)
-                shapes.append(x.shape[1:])
-        composed = x.shape == expected.shape and torch.allclose(x, expected, rtol=1e-4, atol=1e-5)
-        if composed and sorted(column for each in columns for column in each) == list(range(len(owners))):
-            return stages, columns, shapes
-        names = tuple(f"{layer.name}.weight" for layer in self.codebooks.layers)
-        return [Stage(self._model, names, image.shape[1:], True)], [list(range(len(owners)))], [expected.shape[1:]]
+    def _arrange(self, cut: Cut, chunk: int | None, memory: int) -> None:
+        """Make everything that depends on how the network is cut."""
+        self._stages, self._columns, self._shapes = cut.stages, cut.columns, cut.shapes
+        self._order = [column for columns in self._columns for column in columns]
+        self._ends = np.cumsum([len(columns) for columns in self._columns]).tolist()
+        sizes = [4 * shape.numel() for shape in self._shapes]  # bytes of the activation of an image
+        total = int(self.images.sum())
+        self._chunk = chunks.size(total, sizes, cut.inside, self.threads, self.device) if chunk is None else max(1, chunk)
+        self._slots = chunks.share_out(memory, sizes, total)
+        self._chunks = chunks.divide(self.splits, self._chunk, self._stages, self._shapes, self._slots, self.device)
+        self._siblings = max(1, min(BRANCHES, SIBLINGS_BYTES // (self._chunk * max(sizes)), *filter(None, self._slots)))
+        # Each working thread takes one: to call a module with other weights is to put them into it for a while.
+        self._replicas: SimpleQueue[tuple[nn.Module, list[Stage]]] = SimpleQueue()
+        for _ in range(self.threads):
+            self._replicas.put(copy.deepcopy((self._model, self._stages)))
+        self._work = np.zeros((len(self._stages), 2), dtype=np.int64)  # images through each stage: computed, kept from earlier
+
+    def _disagreement(self) -> str:
+        """What shows that stages do not give what the network gives; "" where nothing does. Sets the margin by what they differ."""
+        columns = [self._names[layer] for layer in self._order]
+        weights = proof.weights(self._model, columns)
+        splits = proof.parts(self.splits[0], self._chunk)
+        parts = chunks.divide(splits, self._chunk, self._stages, self._shapes, self._slots, self.device)
+        found: dict[tuple[int, tuple[int, ...]], list[torch.Tensor]] = defaultdict(list)  # the stages' logits, by part and plan
+        with self._replica() as (copy, stages), answers.probing(), backend.threads(1):
+            try:
+                for rows, part in product(proof.rows(len(columns)), range(len(parts))):
+
+                    def keep(group: list[int], logits: np.ndarray, rows=rows, part=part) -> None:
+                        for row, each in zip(group, logits, strict=True):
+                            found[part, tuple(rows[row].tolist())].append(torch.from_numpy(each.T))
+
+                    self._walk(parts[part], rows, weights, stages, keep)
+            except Exception as error:  # what composes for a few images may fail for others
+                return f"its stages fail ({in_a_line(error)})"
+            for (part, row), given in found.items():
+                images = parts[part].images.float() / 255
+                expected = proof.plain(copy, columns, [weights[each] for each in enumerate(row)], images)
+                if not all(answers.alike(logits, expected) for logits in given):
+                    variants = [
+                        tuple(weights[c, row[c]] for c in range(end - len(held), end))
+                        for held, end in zip(self._columns, self._ends, strict=True)
+                    ]
+                    return proof.blame(copy, self._stages, variants, images)
+                differences = [float((logits - expected).abs().nan_to_num().max()) for logits in given]
+                self._margin = max(self._margin, SAFETY * max(differences))
+        return ""
 
     # --- the walk ---------------------------------------------------------------------------------------------------------------
 
     def _evaluate(self, plans: np.ndarray) -> np.ndarray:
         """Correct images, int64 (n, splits), of distinct, sorted plans (n, groups)."""
-        rows = np.repeat(plans, len(self.codebooks.layers), axis=1) if self.codebooks.whole_net else plans
+        rows = np.repeat(plans, len(self._names), axis=1) if self.codebooks.whole_net else plans
         rows = rows[:, self._order]  # a column per layer, in the order of the stages
         order = np.lexsort(rows.T[::-1])
-        weights = self._weights(rows)
         correct = np.zeros((len(plans), len(self.splits)), dtype=np.int64)
+        for part in self._portions(rows[order]):
+            correct[order[part]] = self._count(rows[order[part]])
+        return correct
+
+    def _portions(self, rows: np.ndarray) -> Iterator[slice]:
+        """Sorted rows in as few portions as keep the weights that are made at a time below `WEIGHTS_BYTES`."""
+        sizes = [self.codebooks.layers[layer].weights * 4 for layer in self._order]
+        start, made = 0, set()
+        for row, plan in enumerate(rows.tolist()):
+            added = set(enumerate(plan))
+            if row > start and sum(sizes[column] for column, _ in made | added) > WEIGHTS_BYTES:
+                yield slice(start, row)
+                start, made = row, set()
+            made |= added
+        yield slice(start, len(rows))
+
+    def _count(self, rows: np.ndarray) -> np.ndarray:
+        """Correct images, int64 (n, splits), of distinct, sorted rows (n, layers)."""
+        weights = self._weights(rows)
+        correct = np.zeros((len(rows), len(self.splits)), dtype=np.int64)
         close: dict[tuple[int, int], list[int]] = defaultdict(list)  # images by plan and split
 
         def through(chunk: Chunk) -> None:
+            counts, near = np.zeros(len(rows), dtype=np.int64), []
+
+            def take(group: list[int], logits: np.ndarray) -> None:
+                right, unclear = tally(logits, chunk.labels, self._margin)
+                counts[group] = right
+                near.extend((group[variant], int(image)) for variant, image in np.argwhere(unclear))
+
             with self._replica() as (_, stages):
-                counts, near = self._walk(chunk, rows[order], weights, stages)
+                self._walk(chunk, rows, weights, stages, take)
             with self._lock:
-                correct[order, chunk.split] += counts
+                correct[:, chunk.split] += counts
                 for row, image in near:
-                    close[int(order[row]), chunk.split].append(chunk.start + image)
+                    close[row, chunk.split].append(chunk.start + image)
 
         def decide(case: tuple[tuple[int, int], list[int]]) -> None:
             (plan, split), images = case
@@ -204,9 +266,15 @@ class Evaluator:
 
         # New threads have as many threads of torch as there are cores, until told otherwise.
         with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(torch.inference_mode()(through), self._chunks))
+            if self._plain:
+                close |= {
+                    (row, split): list(range(len(each))) for row in range(len(rows)) for split, each in enumerate(self.splits)
+                }
+                self._work[0, 0] += len(rows) * int(self.images.sum())
+            else:
+                list(pool.map(torch.inference_mode()(through), self._chunks))
+                self._referred += sum(map(len, close.values()))
             list(pool.map(torch.inference_mode()(decide), close.items()))
-        self._referred += sum(map(len, close.values()))
         return correct
 
     @contextmanager
@@ -218,10 +286,9 @@ class Evaluator:
             self._replicas.put(replica)
 
     def _walk(
-        self, chunk: Chunk, rows: np.ndarray, weights: dict, stages: list[Stage]
-    ) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        """One chunk through all plans: correct images, int64 (n,), and the (row, image) that are too close to call."""
-        correct, close = np.zeros(len(rows), dtype=np.int64), []
+        self, chunk: Chunk, rows: np.ndarray, weights: dict, stages: list[Stage], take: Callable[[list[int], np.ndarray], None]
+    ) -> None:
+        """One chunk through all plans, sorted rows; `take` is given some rows' numbers and their logits (rows, classes, n)."""
         work = np.zeros_like(self._work)
         last = len(stages) - 1
 
@@ -237,9 +304,7 @@ class Evaluator:
                 variants = [tuple(weights[begin + i, k] for i, k in enumerate(rows[row, begin:end].tolist())) for row in group]
                 if stage == last:
                     work[stage, 0] += len(group)
-                    right, near = tally(stages[stage].logits(x(), variants), chunk.labels, MARGIN)
-                    correct[group] = right
-                    close.extend((group[variant], int(image)) for variant, image in np.argwhere(near))
+                    take(group, stages[stage].logits(x(), variants))
                     continue
                 shelf, prefixes = chunk.shelves[stage], [tuple(rows[row, :end].tolist()) for row in group]
                 outputs = [shelf.get(prefix) for prefix in prefixes]
@@ -256,7 +321,6 @@ class Evaluator:
         descend(0, 0, len(rows), lambda: chunk.images.float() / 255)
         with self._lock:
             self._work += work * len(chunk.labels)
-        return correct, close
 
     def _weights(self, rows: np.ndarray) -> dict[tuple[int, int], torch.Tensor]:
         """The weights of every layer and k that occur in rows, by (column of rows, k)."""
@@ -269,12 +333,12 @@ class Evaluator:
         return weights
 
     def _decide(self, row: np.ndarray, split: int, images: list[int], weights: dict, model: nn.Module) -> int:
-        """How many of some images the plain forward pass of the whole network classifies correctly."""
-        names = [f"{self.codebooks.layers[layer].name}.weight" for layer in self._order]
-        shared = {name: weights[column, k] for column, (name, k) in enumerate(zip(names, row.tolist(), strict=True))}
-        data, right = self.splits[split], 0
-        for start in sorted({image - image % CHUNK for image in images}):
-            x = data.images[start : start + CHUNK].to(self.device).float() / 255
-            hits = torch.func.functional_call(model, shared, (x,)).argmax(1).cpu() == data.labels[start : start + CHUNK]
-            right += int(hits[[image - start for image in images if start <= image < start + CHUNK]].sum())
+        """How many of some images the plain forward pass of the whole network, a copy of its own, classifies correctly."""
+        data, right, chunk = self.splits[split], 0, self._together
+        for column, k in enumerate(row.tolist()):
+            models.weight(model, self._names[self._order[column]]).copy_(weights[column, k])
+        for start in sorted({image - image % chunk for image in images}):
+            x = data.images[start : start + chunk].to(self.device).float() / 255
+            hits = answers.forward(model, x).argmax(1).cpu() == data.labels[start : start + chunk]
+            right += int(hits[[image - start for image in images if start <= image < start + chunk]].sum())
         return right

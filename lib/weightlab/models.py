@@ -1,10 +1,10 @@
 """Networks: build one, load a trained checkpoint, list the layers whose weights can be shared."""
 
+import copy
 import hashlib
-import inspect
 import json
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -234,7 +234,9 @@ def layers(model: nn.Module, example: torch.Tensor | None = None) -> list[Layer]
         if not weight.numel():
             raise UserError(f"layer {name} has no weights, its shape is {tuple(weight.shape)}; leave it out of the network")
         if weight.dtype != torch.float32:
-            raise UserError(f"layer {name} has weights of {weight.dtype}; rates are stated against float32, so give `model.float()`")
+            raise UserError(
+                f"layer {name} has weights of {weight.dtype}; rates are stated against float32, so give `model.float()`"
+            )
         if not torch.isfinite(weight).all():
             raise UserError(f"layer {name} holds NaN or infinite weights; only finite weights can be shared")
         found.append(Layer(name, tuple(weight.shape)))
@@ -258,60 +260,14 @@ def _call_order(model: nn.Module, modules: dict[str, nn.Module], example: torch.
     return list(order)
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A copy that shares nothing with the network; raises `UserError` if it cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever a user's own attributes may raise
+        raise UserError(f"{type(model).__name__} cannot be copied ({in_a_line(error)}), so it cannot be compressed") from error
+
+
 def weight(model: nn.Module, name: str) -> torch.Tensor:
     """The weight of the layer called `name`."""
     return model.get_submodule(name).weight
-
-
-def stages(model: nn.Module) -> list[nn.Module]:
-    """Modules that one after the other are the network, cut before each one that holds shareable layers.
-
-    A network says how it is a sequence by a method `sequence()` (those of this module have one); `nn.Sequential`, of any nesting,
-    is known; any other network is a single stage, and so is one with hooks. Raises `UserError` for a `sequence()` of other things.
-    """
-    method = getattr(model, "sequence", None)  # in a user's own network this may be a submodule, or take arguments
-    if inspect.ismethod(method) and not inspect.signature(method).parameters:
-        parts = _sequence(model, method)
-    elif type(model) is nn.Sequential:
-        parts = [model]
-    else:
-        return [model]
-    if not is_bare(model):
-        return [model]
-    groups: list[list[nn.Module]] = [[]]
-    for part in flat(parts):
-        if groups[-1] and _holds_weights(part) and any(map(_holds_weights, groups[-1])):
-            groups.append([])
-        groups[-1].append(part)
-    return [group[0] if len(group) == 1 else nn.Sequential(*group) for group in groups]
-
-
-def flat(parts: Iterable[nn.Module]) -> list[nn.Module]:
-    """Modules in the order of calls, with those of an `nn.Sequential` (no subclass, no hooks) in its place, however nested."""
-    found = []
-    for part in parts:
-        found += flat(part) if type(part) is nn.Sequential and is_bare(part) else [part]
-    return found
-
-
-def is_bare(module: nn.Module) -> bool:
-    """Whether calling a module does what its class says: it has no hooks, and no `forward` of its own."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, nn.modules.module._has_any_global_hook())
-    return not any(hooks) and "forward" not in vars(module)
-
-
-def _sequence(model: nn.Module, method: Callable[[], object]) -> list[nn.Module]:
-    try:
-        parts = method()
-        parts = list(parts) if isinstance(parts, Iterable) else parts
-    except Exception as error:  # a user's own method may raise anything
-        raise UserError(f"sequence() of {type(model).__name__} failed ({in_a_line(error)})") from error
-    if not isinstance(parts, list) or not parts or not all(isinstance(part, nn.Module) for part in parts):
-        raise UserError(
-            f"sequence() of {type(model).__name__} must return modules that one after the other are the network, got {parts!r:.80}"
-        )
-    return parts
-
-
-def _holds_weights(module: nn.Module) -> bool:
-    return any(isinstance(m, nn.Linear | nn.modules.conv._ConvNd) for m in module.modules())

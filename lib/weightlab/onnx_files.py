@@ -4,7 +4,6 @@ A label takes half a byte up to k = 16, one byte up to k = 256, two bytes beyond
 """
 
 import contextlib
-import copy
 import importlib
 import io
 import logging
@@ -18,9 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from weightlab import backend, paths, training
+from weightlab import answers, backend, models, paths, training
 from weightlab.errors import UserError, choose
 
+PROBED = 4  # images of the example, and one more at random, on which the file is compared with the network
 OPSET = 21  # the first that knows 4-bit integers
 LABELS = {16: "UINT4", 256: "UINT8", 65_536: "UINT16"}  # the largest number of centroids for each type of labels
 Books = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by name of a parameter: its centroids (k,) and its labels, of its shape
@@ -47,7 +47,8 @@ def export(
     `books` holds the shared weights by name of the parameter: centroids float32 (k,) and labels, unsigned, of the parameter's shape,
     where the parameter equals centroids[labels]; weights that are given the same array of centroids store it once. Without any
     (`{}`) all weights are stored as they are. `example` is a batch of input, images in value / 255. `notes` are written into the
-    file. Raises `UserError` if a book does not fit its parameter, or if the network cannot be exported.
+    file. Raises `UserError` if a book does not fit its parameter, if the network cannot be exported, or if onnxruntime answers
+    the example and some random images otherwise than the network; then no file is written.
     """
     onnx, parameters = _extra("onnx"), dict(model.named_parameters(remove_duplicate=False))
     for name, (centroids, labels) in books.items():
@@ -61,10 +62,11 @@ def export(
     for key, value in notes.items():
         network.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(network, full_check=True)
-    file = paths.resolve(file)
+    file, content = paths.resolve(file), network.SerializeToString()
+    _refuse_other_answers(_session(content, file, 1), model, example)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        paths.write_whole(file, network.SerializeToString())
+        paths.write_whole(file, content)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error}") from error
     return file
@@ -78,17 +80,46 @@ def compare(file: str | Path, model: nn.Module, images: torch.Tensor, threads: i
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
         raise UserError(f"images must be uint8 (n, channels, height, width), got {images.dtype} {tuple(images.shape)}")
-    session = _session(paths.resolve(file), backend.check_threads(threads) or 0)
+    file, threads = paths.resolve(file), backend.check_threads(threads)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} is missing, damaged or no ONNX file ({error})") from error
+    session = _session(content, file, threads or 0)
     inputs, outputs = ({value.name: value.shape[1:] for value in side} for side in (session.get_inputs(), session.get_outputs()))
     if inputs != {"images": list(images.shape[1:])} or list(outputs) != ["logits"]:
         raise UserError(f"{file} takes {inputs} and gives {list(outputs)}, not images {tuple(images.shape[1:])} and logits")
-    batches = [(part.float() / 255).numpy() for part in images.split(training.CHUNK)]
-    ours = np.concatenate([session.run(["logits"], {"images": batch})[0] for batch in batches])
+    ours = np.concatenate([_answers(session, part.float() / 255) for part in images.split(answers.TOGETHER)])
     with backend.threads(threads):
         theirs = training.logits(model, images, "cpu").numpy()
     scale = max(np.abs(theirs).max(), np.finfo(np.float32).tiny)
     other_class = int((ours.argmax(axis=1) != theirs.argmax(axis=1)).sum())
     return Comparison(len(images), other_class, float(np.abs(ours - theirs).max() / scale))
+
+
+def _answers(session, images: torch.Tensor) -> np.ndarray:
+    """onnxruntime's logits (n, classes) for images float (n, ...); like the network, it is given a single image twice."""
+    batch = torch.cat([images, images]) if len(images) == 1 else images
+    return session.run(["logits"], {"images": batch.numpy()})[0][: len(images)]
+
+
+def _refuse_other_answers(session, model: nn.Module, example: torch.Tensor) -> None:
+    """Raise `UserError` if a session does not give what the network gives for an example and some random images."""
+    network, generator = models.copied(model).cpu().eval(), torch.Generator().manual_seed(0)
+    some = example[:PROBED].detach().cpu()
+    images = torch.cat([some, torch.rand(PROBED + 1, *some.shape[1:], generator=generator).to(some)])
+    with answers.probing():
+        expected = answers.forward(network, images.clone())
+    try:
+        given = torch.from_numpy(_answers(session, images))
+    except Exception as error:  # those of onnxruntime have no class of their own in common
+        raise UserError(
+            f"{type(model).__name__} cannot be exported to ONNX: onnxruntime fails on {len(images)} images ({_first_line(error)})"
+        ) from error
+    if given.shape != expected.shape or not answers.alike(given, expected):
+        raise UserError(
+            f"{type(model).__name__} cannot be exported to ONNX: onnxruntime answers {len(images)} images otherwise than the network"
+        )
 
 
 def _check(name: str, centroids: np.ndarray, labels: np.ndarray, parameter: nn.Parameter) -> None:
@@ -118,7 +149,7 @@ def _exported(model: nn.Module, example: torch.Tensor):
     from onnxscript import optimizer, rewriter
     from onnxscript.rewriter.rules.common import remove_optional_bias_from_conv_rule
 
-    model = copy.deepcopy(model).cpu().eval()
+    model = models.copied(model).cpu().eval()
     batch = _batch(model, example)
     try:
         with _quiet():
@@ -208,14 +239,14 @@ def _tensor(name: str, values: np.ndarray, kind: str):
     return onnx.numpy_helper.from_array(values.astype(dtype), name)
 
 
-def _session(file: Path, threads: int):
-    """onnxruntime's session for a file, on the CPU."""
+def _session(content: bytes, file: Path, threads: int):
+    """onnxruntime's session for what is, or is to be, in a file, on the CPU."""
     onnxruntime = _extra("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors only
     try:
-        return onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # those of onnxruntime have no class of their own in common
         raise UserError(f"{file} is missing, damaged or no ONNX file ({_first_line(error)})") from error
 

@@ -4,7 +4,6 @@ The file is one safetensors file. `storage_rate` predicts the bytes of its codeb
 on top, and `file_rate` counts everything.
 """
 
-import copy
 import hashlib
 import json
 import math
@@ -22,7 +21,7 @@ from pydantic import ValidationError
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import accounting, floats, label_coding, packed_format, paths, sharing
+from weightlab import accounting, floats, label_coding, models, packed_format, paths, sharing
 from weightlab.clustering import Codebook, Lift
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError, choose, plain
@@ -50,7 +49,7 @@ class Packed:
 
     def load(self, model: nn.Module) -> nn.Module:
         """A copy of `model` with the weights of this file, in evaluation mode; raises `UserError` if they do not fit."""
-        filled = copy.deepcopy(model)
+        filled = models.copied(model)
         try:
             filled.load_state_dict(self.state_dict())
         except RuntimeError as error:

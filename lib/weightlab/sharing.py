@@ -1,6 +1,5 @@
 """Weight sharing: replace each layer's weights by the centroids of a codebook, in a copy of the network (sections 2.5, 3.1)."""
 
-import copy
 import time
 from collections.abc import Iterable, Mapping
 from itertools import product
@@ -10,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from weightlab import accounting, backend, clustering, training
+from weightlab import accounting, backend, clustering, models, training
 from weightlab.clustering import PLAIN, Lift
 from weightlab.codebooks import WHOLE_NET, Codebooks
 from weightlab.data import Split
@@ -36,7 +35,7 @@ def share(
     """
     books = codebooks(model, plan, format, method, example)
     chosen = choose_books(books, plan, lifts)
-    shared = copy.deepcopy(model)
+    shared = models.copied(model)
     for group, book in enumerate(chosen):
         books.apply(shared, group, book)
     return shared, report(books, plan, chosen)
@@ -107,7 +106,7 @@ def time_plans(
     methods = list(methods)
     for method in methods:
         choose("clustering method", method, clustering.METHODS)
-    shared, books = copy.deepcopy(model), Codebooks(model, ks=())
+    shared, books = models.copied(model), Codebooks(model, ks=())
     plans = books.check(plans)
 
     def timed(plan: np.ndarray, method: str) -> dict:

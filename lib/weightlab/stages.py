@@ -1,16 +1,23 @@
-"""One stage of a network under many variants of its weights."""
+"""One stage of a network under many variants of its weights.
+
+A stage has fast ways for what it knows to the last option; whoever makes one holds them against the module itself (`agrees`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from weightlab import kernels
+from weightlab import answers, backend, kernels, models, sequences
+from weightlab.errors import UserError, in_a_line
 
 LARGEST_KERNEL = 49  # weights; a compiled convolution grows with them
 ACTIVATIONS = {nn.Tanh: "tanh", nn.ReLU: "relu"}  # those that compiled kernels know
-# Modules that treat every channel alike, so that variants may stand side by side as channels.
-PER_CHANNEL = (
+# Modules that treat every channel alike, so that variants may stand side by side as channels; no subclass of them is meant.
+PER_CHANNEL = {
     nn.Tanh,
     nn.ReLU,
     nn.ReLU6,
@@ -21,31 +28,65 @@ PER_CHANNEL = (
     nn.Flatten,
     nn.Dropout,
     nn.Identity,
-)
+}
 
 
 class Stage:
     """A module with the names of its shareable weights, called with activations and variants of those weights.
 
-    `shape` is that of an image's input; `images_last` says whether inputs on a CPU lie in memory with the images last.
+    `shape` is that of an image's input; `images_last` says whether inputs on a CPU lie in memory with the images last. Without
+    `fast` the module itself does all the work.
     """
 
-    def __init__(self, module: nn.Module, weights: tuple[str, ...], shape: torch.Size, images_last: bool):
+    def __init__(
+        self, module: nn.Module, weights: tuple[str, ...], shape: torch.Size, images_last: bool = False, fast: bool = True
+    ):
         self.module, self.weights = module, weights
-        parts = list(module) if isinstance(module, nn.Sequential) else [module]
-        self.layer, self.tail = parts[0], [part for part in parts[1:] if not isinstance(part, nn.Dropout | nn.Identity)]
-        convolution = isinstance(self.layer, nn.Conv2d) and self.layer.groups == 1 and self.layer.padding_mode == "zeros"
-        flat = isinstance(self.layer, nn.Linear) and len(shape) == 1
+        parts = sequences.flat([module])
+        self.layer, self.tail = parts[0], [part for part in parts[1:] if type(part) not in (nn.Dropout, nn.Identity)]
+        convolution = type(self.layer) is nn.Conv2d and self.layer.groups == 1 and self.layer.padding_mode == "zeros"
+        flat = type(self.layer) is nn.Linear and len(shape) == 1
         self.linear = flat or (convolution and _covers(self.layer, shape))
-        self.one_layer = (
-            len(weights) == 1 and (self.linear or convolution) and all(isinstance(part, PER_CHANNEL) for part in self.tail)
-        )
+        known = all(type(part) in PER_CHANNEL for part in self.tail) and all(map(sequences.is_bare, parts))
+        self.one_layer = fast and len(weights) == 1 and (self.linear or convolution) and known
         self.activation = ACTIVATIONS.get(type(self.tail[0]), "") if self.tail else ""
-        rest = self.tail[1:] if self.activation else self.tail
-        halving = not self.linear and self.activation and _halves(self.layer, rest)
-        ending = self.linear and all(isinstance(part, nn.Flatten) for part in rest)
         # Whether a compiled kernel does this stage on a CPU; its output then lies images last too.
-        self.compiled = bool(self.one_layer and images_last and (halving or ending))
+        self.compiled = self.one_layer and images_last and self._has_kernel()
+        # Whether the module may write into its input; these two do not.
+        self.careful = not (type(self.layer) in (nn.Conv2d, nn.Linear) and sequences.is_bare(self.layer))
+
+    def _has_kernel(self) -> bool:
+        rest = self.tail[1:] if self.activation else self.tail
+        if self.linear:
+            return all(type(part) is nn.Flatten for part in rest)
+        return bool(self.activation) and _halves(self.layer, rest)
+
+    def agrees(self, x: torch.Tensor, variants: list[tuple[torch.Tensor, ...]]) -> bool:
+        """Whether the fast ways give what the module itself gives for activations x (n, ...), by `answers.alike`."""
+        if not self.one_layer:
+            return True
+        expected = [self._call(x, variant) for variant in variants]
+        try:
+            outs = [self.output(x, variant, each.shape[1:]) for variant, each in zip(variants, expected, strict=True)]
+            if expected[0].ndim == 2:
+                outs += torch.from_numpy(self.logits(self._laid_out(x), variants)).movedim(-1, 1)
+        except Exception:  # what fails does not agree
+            return False
+        return all(answers.alike(out.cpu(), expected[i % len(expected)].cpu()) for i, out in enumerate(outs))
+
+    def output(self, x: torch.Tensor, variant: tuple[torch.Tensor, ...], shape: torch.Size) -> torch.Tensor:
+        """What a call writes for activations x (n, ...), however they lie in memory, of a `shape` for each image."""
+        out = self.empty(len(x), shape, x.device)
+        self(self._laid_out(x), [variant], [out])
+        return out
+
+    def _laid_out(self, x: torch.Tensor) -> torch.Tensor:
+        return images_last(x) if self.compiled and not x.is_cuda else x
+
+    def inside_bytes(self, x: torch.Tensor, variant: tuple[torch.Tensor, ...]) -> int:
+        """Bytes of an image's largest tensor inside, given some activations x (n, ...): a compiled kernel writes its output only."""
+        inside = 0 if self.compiled and not x.is_cuda else answers.inside_bytes(self.module, lambda: self._call(x[:1], variant))
+        return inside // 2  # one image goes in twice
 
     def empty(self, n: int, shape: torch.Size, device: torch.device) -> torch.Tensor:
         """Memory for an output float32 (n, *shape), laid out as this stage writes it."""
@@ -71,7 +112,7 @@ class Stage:
 
     def logits(self, x: torch.Tensor, variants: list[tuple[torch.Tensor, ...]]) -> np.ndarray:
         """As a call, for the last stage: float32 (variants, classes, n)."""
-        if self.linear and not self.tail:
+        if self.one_layer and self.linear and not self.tail:
             if self.compiled and not x.is_cuda:
                 weight = torch.cat([weight for (weight,) in variants])
                 y = self.empty(len(x), weight.shape[:1], x.device)
@@ -82,13 +123,16 @@ class Stage:
         return torch.stack([self._call(x, variant).t() for variant in variants]).cpu().numpy()
 
     def _call(self, x: torch.Tensor, variant: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """The module as it is, under one variant."""
-        return torch.func.functional_call(self.module, dict(zip(self.weights, variant, strict=True)), (x,))
+        """The module as it is, under one variant; like the whole network, it is given a single image twice."""
+        n, weights = len(x), dict(zip(self.weights, variant, strict=True))
+        x = torch.cat([x, x]) if n == 1 else x.clone() if self.careful else x
+        return torch.func.functional_call(self.module, weights, (x,))[:n]
 
     def _compute(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, out: torch.Tensor) -> None:
         """The stage on a CPU, compiled; x and out lie images last."""
         x, weight, bias, out = x.movedim(0, -1).numpy(), weight.numpy(), bias.numpy(), out.movedim(0, -1).numpy()
         if self.linear:
+            out = out.reshape(-1, out.shape[-1])  # a view: images last, it is contiguous
             kernels.linear(x.reshape(-1, x.shape[-1]), weight.reshape(len(weight), -1), bias, self.activation, out)
         else:
             kernels.convolve(x, weight, bias, self.activation, out)
@@ -112,6 +156,76 @@ class Stage:
         return y
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A network as stages.
+
+    For each stage: the layers it holds (columns of a plan), the shape of an image's output, and the bytes of an image's largest
+    tensor that its modules write to memory. `why` says why a network that names a sequence is a single stage all the same.
+    """
+
+    stages: list[Stage]
+    columns: list[list[int]]
+    shapes: list[torch.Size]
+    inside: list[int]
+    why: str = ""
+
+
+def cut(model: nn.Module, names: Sequence[str], images: torch.Tensor, others: Sequence[torch.Tensor]) -> Cut:
+    """Cut a network in evaluation mode into stages, given its layers' names, a few images, float (n, ...), and other weights for them.
+
+    A stage's fast ways are kept only if they agree with its module on these images, with the weights it has and with the others.
+    Where stages do not compose to the network, or a weight is used by several of them, the whole network is one stage.
+    """
+    originals = [models.weight(model, name) for name in names]
+    with answers.probing(), backend.threads(1):
+        try:
+            found = _in_sequence(model, originals, images, others)
+        except UserError:
+            raise
+        except Exception as error:  # modules of a user's own, called one by one
+            found = f"its modules cannot be called one after the other ({in_a_line(error)})"
+        return found if isinstance(found, Cut) else whole(model, names, images, found)
+
+
+def whole(model: nn.Module, names: Sequence[str], images: torch.Tensor, why: str) -> Cut:
+    """A network as a single stage that its modules compute."""
+    originals = tuple(models.weight(model, name) for name in names)
+    stage = Stage(model, tuple(f"{name}.weight" for name in names), images.shape[1:], fast=False)
+    with answers.probing():
+        shape = answers.forward(model, images.clone()).shape[1:]
+    return Cut([stage], [list(range(len(names)))], [shape], [stage.inside_bytes(images, originals)], why)
+
+
+def _in_sequence(
+    model: nn.Module, originals: Sequence[torch.Tensor], images: torch.Tensor, others: Sequence[torch.Tensor]
+) -> Cut | str:
+    """The stages of a network, or why there are none: "" where it names no sequence, or no cut is safe."""
+    modules, found = sequences.stages(model), Cut([], [], [], [])
+    column = {id(weight): place for place, weight in enumerate(originals)}
+    inside = [{name: column[id(value)] for name, value in module.named_parameters() if id(value) in column} for module in modules]
+    if len(modules) == 1 or sorted(each for held in inside for each in held.values()) != list(range(len(originals))):
+        return ""
+    expected, x = answers.forward(model, images.clone()), images
+    for module, held in zip(modules, inside, strict=True):
+        variants = [tuple(weights[place] for place in held.values()) for weights in (originals, others)]
+        stage = Stage(module, tuple(held), x.shape[1:], all(each.compiled for each in found.stages))
+        if not stage.agrees(x, variants):
+            stage = Stage(module, tuple(held), x.shape[1:], fast=False)
+        y = module(x.clone())
+        if not isinstance(y, torch.Tensor) or y.dtype != torch.float32 or len(y) != len(x):
+            got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, torch.Tensor) else type(y).__name__
+            return f"{type(module).__name__} in its sequence gives {got} for {len(x)} images"
+        found.stages.append(stage)
+        found.columns.append(list(held.values()))
+        found.shapes.append(y.shape[1:])
+        found.inside.append(stage.inside_bytes(x, variants[0]))
+        x = y
+    if x.shape != expected.shape or not answers.alike(x, expected):
+        return "the modules of its sequence, one after the other, do not give what it gives"
+    return found
+
+
 def images_last(x: torch.Tensor) -> torch.Tensor:
     """The same activations (n, ...) with those of different images next to each other in memory; a copy only where they are not."""
     return x.movedim(0, -1).contiguous().movedim(-1, 0)
@@ -119,13 +233,14 @@ def images_last(x: torch.Tensor) -> torch.Tensor:
 
 def _covers(layer: nn.Conv2d, shape: torch.Size) -> bool:
     """Whether a convolution's kernel is as large as its input, which makes it a linear layer."""
-    return shape[1:] == layer.kernel_size and layer.padding == (0, 0) and layer.dilation == (1, 1)
+    return tuple(shape[1:]) == layer.kernel_size and layer.padding == (0, 0) and layer.dilation == (1, 1)
 
 
 def _halves(layer: nn.Conv2d, rest: list[nn.Module]) -> bool:
     """Whether the convolution is one the compiled kernel knows, and what follows its activation the mean over 2x2 windows."""
     plain = layer.stride == (1, 1) and layer.padding == (0, 0) and layer.dilation == (1, 1)
-    if not plain or np.prod(layer.kernel_size) > LARGEST_KERNEL or len(rest) != 1 or not isinstance(rest[0], nn.AvgPool2d):
+    if not plain or np.prod(layer.kernel_size) > LARGEST_KERNEL or len(rest) != 1 or type(rest[0]) is not nn.AvgPool2d:
         return False
-    pool = rest[0]
-    return pool.kernel_size in (2, (2, 2)) and pool.stride in (2, (2, 2)) and pool.padding in (0, (0, 0)) and not pool.ceil_mode
+    pool, twos = rest[0], (2, (2, 2))
+    halving = pool.kernel_size in twos and pool.stride in twos and pool.padding in (0, (0, 0)) and not pool.ceil_mode
+    return halving and pool.divisor_override is None

@@ -15,10 +15,9 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import backend, data, errors, models, own_networks, paths
+from weightlab import answers, backend, data, errors, models, own_networks, paths
 from weightlab.errors import UserError
 
-CHUNK = 100  # images a forward pass: about the fastest for LeNet-5 on a CPU, and small enough for any memory
 LOWEST_LOSS, LAST = "epoch of lowest validation loss", "last epoch"
 
 
@@ -65,14 +64,18 @@ def dataset_of(network: str) -> str:
     return CHECKPOINTS[network].dataset if network in CHECKPOINTS else "imagenette"
 
 
-def logits(model: nn.Module, images: torch.Tensor, device: str = "auto", chunk: int = CHUNK) -> torch.Tensor:
-    """The network's outputs, float32 (n, classes), for uint8 images (n, channels, height, width), on the CPU."""
+def logits(model: nn.Module, images: torch.Tensor, device: str = "auto") -> torch.Tensor:
+    """The network's outputs, float32 (n, classes), for uint8 images (n, channels, height, width), on the CPU.
+
+    Images go in as many at a time as `answers.together` says. Raises `UserError` as `answers.forward` does.
+    """
     place = backend.device(device)
     home, modes = next(model.parameters()).device, {module: module.training for module in model.modules()}
     try:
         model.to(place).eval()
+        chunk = answers.together(model, images[:1].to(place).float() / 255)
         with torch.inference_mode():
-            return torch.cat([model(part.to(place).float() / 255).cpu() for part in images.split(chunk)])
+            return torch.cat([answers.forward(model, part.to(place).float() / 255).cpu() for part in images.split(chunk)])
     finally:  # the caller's network is left as it was
         model.to(home)
         for module, training in modes.items():

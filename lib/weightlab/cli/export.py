@@ -1,6 +1,7 @@
 """`weightlab export`: a packed file as an ONNX file."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 from weightlab.cli import choices, options, output
@@ -36,14 +37,19 @@ def export(
         splits = choices.splits(data or choices.dataset_of(network or packed.details.network), check)
         example = answers.fitting_images(model, splits)
     notes = {"network": packed.details.network, "plan": str(packed.details.plan), "format": packed.details.format}
-    onnx_files.export(model, packed.shared(), example, os.path.abspath(output_file), notes)
+    partial = Path(os.path.abspath(output_file)).with_name(f".{output_file.name}.partial")  # a wrong file is not left behind
+    try:
+        onnx_files.export(model, packed.shared(), example, partial, notes)
+        if check is not None:
+            found = onnx_files.compare(partial, model, splits[0].images, threads)
+            print(f"of {found.images} images, {found.other_class} get another class; "
+                  f"logits differ by {found.largest_difference:.1e} at most")  # fmt: skip
+            if found.other_class:
+                raise UserError(
+                    f"the ONNX file would give {found.other_class} of {found.images} images another class than the packed network, "
+                    f"so {output_file} was not written"
+                )
+        partial.replace(output_file)
+    finally:
+        partial.unlink(missing_ok=True)
     print(f"{output_file}: {output_file.stat().st_size} bytes, the packed file has {len(packed.content)}")
-    if check is not None:
-        found = onnx_files.compare(os.path.abspath(output_file), model, splits[0].images, threads)
-        print(
-            f"of {found.images} images, {found.other_class} get another class; logits differ by {found.largest_difference:.1e} at most"
-        )
-        if found.other_class:
-            raise UserError(
-                f"{output_file} gives {found.other_class} of {found.images} images another class than the packed network"
-            )

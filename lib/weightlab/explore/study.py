@@ -1,6 +1,5 @@
 """What the explorer shows, without a widget: one network, format and method under plans, searched plans, the packed file."""
 
-import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -89,7 +88,7 @@ class Study:
 
         Columns split, images, original, packed (fractions) and loss_pp.
         """
-        shared = copy.deepcopy(self.model)
+        shared = models.copied(self.model)
         for group, book in enumerate(sharing.choose_books(self.codebooks, plan)):
             self.codebooks.apply(shared, group, book)
         before, after = (training.accuracies(each, self.splits, (1,), threads=self.threads) for each in (self.model, shared))

@@ -1,0 +1,88 @@
+"""Whether what the engine's ways give is what the network gives, tried on a few plans before it answers anything.
+
+The plans have weights of their own, so that no clustering is needed: 0 stands for the weights as they are, -1 and -2 for weights
+rounded to a few of their own values.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from weightlab import answers, models, rng, sequences
+from weightlab.data import Split
+from weightlab.errors import UserError
+from weightlab.stages import Stage
+
+SEED = 0
+LEVELS = (2, 16)  # of rounded weights, at least and at most
+CHUNK = 100  # images, or fewer
+SHARE = 100  # of the images at hand one in so many makes a chunk: what is tried is small beside a search
+
+
+def rounded(weight: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+    """A weight rounded to some of its own values."""
+    values = weight.detach().cpu().numpy().ravel()
+    levels = np.unique(generator.choice(values, int(generator.integers(*LEVELS, endpoint=True))))
+    return torch.from_numpy(levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, values)]).reshape(weight.shape).to(weight)
+
+
+def others(model: nn.Module, names: Sequence[str], which: int) -> list[torch.Tensor]:
+    """Rounded weights of the layers called `names`; the same at every call with the same `which`."""
+    generator = rng.derive(SEED, "proof", which)
+    return [rounded(models.weight(model, name), generator) for name in names]
+
+
+def weights(model: nn.Module, names: Sequence[str]) -> dict[tuple[int, int], torch.Tensor]:
+    """What the numbers of plans stand for, by column and number, where the columns are layers called `names`."""
+    chosen = {0: [models.weight(model, name) for name in names]} | {-which: others(model, names, which) for which in (1, 2)}
+    return {(column, number): each for number, tensors in chosen.items() for column, each in enumerate(tensors)}
+
+
+def rows(columns: int) -> list[np.ndarray]:
+    """Sorted plans (n, columns) in the two groups in which they are asked for: those of the first come again in other company."""
+    original, first = np.zeros(columns, np.int64), np.full(columns, -1)
+    second = np.where(np.arange(columns) < columns // 2, -1, -2)  # begins as the first does
+    return [np.stack([second, original]), np.stack([second, first, original])]
+
+
+def parts(split: Split, chunk: int) -> list[Split]:
+    """The images that are tried: two chunks and a last short one, or fewer; of many images small ones, so that it costs little."""
+    size = max(2, min(chunk, CHUNK, len(split) // SHARE))
+    places = [slice(0, size), slice(size, 2 * size), slice(2 * size, 2 * size + 1)]
+    return [Split(split.dataset, split.name, split.images[at], split.labels[at]) for at in places if len(split.labels[at])]
+
+
+def plain(model: nn.Module, names: Sequence[str], weights: Sequence[torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    """Logits (n, classes), on the CPU, of a network with these weights written into it, for images, float (n, ...)."""
+    for name, weight in zip(names, weights, strict=True):
+        models.weight(model, name).copy_(weight)
+    return answers.forward(model, images).cpu()
+
+
+def refuse_idle_weights(model: nn.Module, names: Sequence[str], images: torch.Tensor) -> None:
+    """Raise `UserError` if a network answers the same whatever its weights are: it computes with others than those it names."""
+    copy, generator = models.copied(model), torch.Generator().manual_seed(SEED)
+    with answers.probing():
+        before = answers.forward(copy, images.clone()).cpu()
+        noise = [torch.randn(models.weight(copy, name).shape, generator=generator) for name in names]
+        if torch.equal(plain(copy, names, noise, images.clone()), before):
+            raise UserError(
+                f"{type(model).__name__} answers the same whatever the weights of {', '.join(names[:3])} are, so it computes with "
+                "others (kept from an earlier pass, or those of another network)"
+            )
+
+
+def blame(model: nn.Module, stages: Sequence[Stage], variants: Sequence[tuple[torch.Tensor, ...]], images: torch.Tensor) -> str:
+    """The first stage that does not give what its module gives for images, float (n, ...); the network has the variants' weights."""
+    if len(stages) == 1:
+        return "with other weights put in their place it computes something else than with the same weights written into them"
+    x = images
+    for stage, module, variant in zip(stages, sequences.stages(model), variants, strict=True):
+        y = module(x.clone())
+        if not answers.alike(stage.output(x, variant, y.shape[1:]), y):
+            first = f", which holds {stage.weights[0].removesuffix('.weight')}" if stage.weights else ""
+            return f"{type(module).__name__}{first}, gives something else as a stage of its own"
+        x = y
+    return "its stages give something else one after the other, many images or plans at a time"
