@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from weightlab.clustering import Codebook, Lift
 from weightlab.errors import UserError, choose
 
 WHOLE_NET = "whole net"
+KEPT_BYTES = 128 << 20  # labels of codebooks
 SCHEMA = 1  # raised whenever files of an older kind may no longer be used
 
 
@@ -41,11 +43,13 @@ class Codebooks:
         choose("clustering method", method, clustering.METHODS)
         self.method, self.format, self.whole_net = method, floats.get(format).name, whole_net
         self.layers = models.layers(model, example)
+        if sentence := models.left_out(model, self.layers):
+            warnings.warn(sentence, stacklevel=3)
         weights = [models.weight(model, layer.name).detach().cpu().float().numpy().ravel() for layer in self.layers]
         self._groups = [np.concatenate(weights)] if whole_net else weights
         self._ks = list(ks)
         self._folder = None if folder is None else paths.resolve(folder)
-        self._books: dict[tuple[int, int], Codebook] = {}
+        self._books: OrderedDict[tuple[int, int], Codebook] = OrderedDict()  # those last asked for, `KEPT_BYTES` of them
         self._stored: dict[tuple[int, int], Stored] = {}
         self._numbers: dict[tuple[int, Lift], int] = {}  # that `lifted` has given out ...
         self._lifts: dict[int, tuple[int, Lift]] = {}  # ... and what they stand for
@@ -86,12 +90,16 @@ class Codebooks:
         if k in self._lifts:
             return self._get_lifted(group, k)
         clustering.check_k(k)
-        if (group, k) not in self._books:
-            if (group, k) not in self._stored:
-                ks = sorted({*self._ks, int(k)}) if self.method == "exact" else [int(k)]
-                self._stored |= {(group, each): stored for each, stored in self._fetch(group, ks).items()}
-            self._books[group, k] = _unpacked(*self._stored[group, k], self._groups[group])
-        return self._books[group, k]
+        if (group, k) in self._books:
+            self._books.move_to_end((group, k))
+            return self._books[group, k]
+        if (group, k) not in self._stored:
+            ks = sorted({*self._ks, int(k)}) if self.method == "exact" else [int(k)]
+            self._stored |= {(group, each): stored for each, stored in self._fetch(group, ks).items()}
+        book = self._books[group, k] = _unpacked(*self._stored[group, k], self._groups[group])
+        while len(self._books) > 1 and sum(each.labels.nbytes for each in self._books.values()) > KEPT_BYTES:
+            self._books.popitem(last=False)
+        return book
 
     def values(self, layer: int, k: int) -> np.ndarray:
         """The shared weights of one layer, float32 (weights,), flat; of a whole-net codebook the part that is the layer's."""

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -243,6 +243,25 @@ def layers(model: nn.Module, example: torch.Tensor | None = None) -> list[Layer]
     if not found:
         raise UserError(f"{type(model).__name__} has no convolution or linear layer whose weights could be shared")
     return found
+
+
+def left_out(model: nn.Module, found: Iterable[Layer]) -> str:
+    """A sentence on the weights that no layer of a plan holds, "" where there are none.
+
+    Meant are parameters of two and more dimensions: attention's projections, embeddings, what `forward` uses by itself, and layers
+    that no image reaches.
+    """
+    held = {id(weight(model, layer.name)) for layer in found}
+    parameters = dict(model.named_parameters())
+    others = {name: each.nbytes for name, each in parameters.items() if each.ndim > 1 and id(each) not in held}
+    if not others:
+        return ""
+    share = sum(others.values()) / sum(each.nbytes for each in parameters.values())
+    names = ", ".join(list(others)[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    return (
+        f"{names}: {share:.1%} of the bytes of {type(model).__name__}'s parameters are in no convolution or linear layer that "
+        "is called, so no plan shares them"
+    )
 
 
 def _call_order(model: nn.Module, modules: dict[str, nn.Module], example: torch.Tensor) -> list[str]:
