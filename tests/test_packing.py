@@ -311,7 +311,7 @@ def test_what_cannot_be_packed_is_said_before_anything_is_written(lenet5, tmp_pa
     ]:
         with pytest.raises(UserError, match=words):
             packing.write(file, lenet5, *arguments, **options)
-    with pytest.raises(UserError, match="is torch.float16; rates are stated against float32"):
+    with pytest.raises(UserError, match="weights of torch.float16; rates are stated against float32"):
         packing.write(file, models.load("lenet5_tanh").half(), PLAN)
     assert not list(tmp_path.iterdir())
 

@@ -15,17 +15,18 @@ PROBED = 4  # images
 TOLERANCE = 1e-4  # of the largest absolute logit: more than rounding changes
 
 
-def forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def forward(model: nn.Module, images: torch.Tensor, source: str = "") -> torch.Tensor:
     """Logits, float (n, classes), for images as networks take them, float (n, channels, height, width).
 
     A single image goes in twice, because some networks drop every axis of length one. Raises `UserError` if the network cannot
-    take the images, or gives anything but logits.
+    take the images, which the message says are those of a `source`, or gives anything but logits.
     """
     name, batch = type(model).__name__, torch.cat([images, images]) if len(images) == 1 else images
     try:
         logits = model(batch)
     except Exception as error:  # a user's own network may raise anything
-        raise UserError(f"{name} cannot take images of shape {tuple(images.shape[1:])} ({in_a_line(error)})") from error
+        shape = f"{tuple(images.shape[1:])}{f', those of {source}' if source else ''}"
+        raise UserError(f"{name} cannot take images of shape {shape} ({in_a_line(error)})") from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(batch):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise UserError(f"{name} must give logits of shape ({len(batch)}, classes) for {len(batch)} images, got {got}")
@@ -76,7 +77,7 @@ def fitting_images(model: nn.Module, splits: Sequence[Split]) -> torch.Tensor:
         raise UserError(f"images of {splits[0].dataset} must have one shape in all splits, got {shapes[0]} and {other[0]}")
     images = splits[0].images[:2].float() / 255
     with probing():
-        classes = forward(model, images.to(_place(model, images))).shape[1]
+        classes = forward(model, images.to(_place(model, images)), splits[0].dataset).shape[1]
     if (highest := max(int(split.labels.max()) for split in splits)) >= classes:
         raise UserError(f"{name} has {classes} outputs, but {splits[0].dataset} has images of class {highest}")
     check(model, splits[0].images)

@@ -184,7 +184,8 @@ def tally(logits, labels, margin):
             for image in range(n):
                 mine = labels[image] == each
                 own[image] = row[image] if mine else own[image]
-                highest[image] = row[image] if not mine and row[image] > highest[image] else highest[image]
+                above = row[image] > highest[image] or row[image] != row[image]  # NaN is above all, as in argmax
+                highest[image] = row[image] if not mine and above else highest[image]
         for image in range(n):
             gap = own[image] - highest[image]
             correct[variant] += gap >= margin

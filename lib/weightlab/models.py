@@ -106,6 +106,7 @@ def load(network: str, folder: Path | None = None, weights: str | Path | None = 
     if own_networks.is_own(network):
         if weights is not None:
             own_networks.load_weights(model, weights, network)
+        _refuse_missing(model)
         return model.cpu().eval()
     _check_ours(network, weights)
     details, file = card(network, folder), _file(network, folder)
@@ -218,9 +219,7 @@ def layers(model: nn.Module, example: torch.Tensor | None = None) -> list[Layer]
     is listed once, under its first name. Raises `UserError` if there is none, if a weight is empty, not float32, or holds NaN or
     infinity, or if anything of the network has no values yet (lazy modules, the meta device).
     """
-    for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        if nn.parameter.is_lazy(value) or value.is_meta:
-            raise UserError(f"{name} of {type(model).__name__} has no values yet; say the sizes of lazy modules, or load weights")
+    _refuse_missing(model)
     modules = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)}
     order = list(modules) if example is None else _call_order(model, modules, example)
     found, seen = [], set()
@@ -243,6 +242,12 @@ def layers(model: nn.Module, example: torch.Tensor | None = None) -> list[Layer]
     if not found:
         raise UserError(f"{type(model).__name__} has no convolution or linear layer whose weights could be shared")
     return found
+
+
+def _refuse_missing(model: nn.Module) -> None:
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if nn.parameter.is_lazy(value) or value.is_meta:
+            raise UserError(f"{name} of {type(model).__name__} has no values yet; say the sizes of lazy modules, or load weights")
 
 
 def left_out(model: nn.Module, found: Iterable[Layer]) -> str:
