@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from weightlab import data, models, packing, runs, sharing, training, tuning
+from weightlab import data, models, packing, paths, runs, sharing, training, tuning
 from weightlab.cli import app, choices, options, scan
 from weightlab.fitness import TargetRule
 from weightlab.specifications import Setting, Specification
@@ -450,6 +450,39 @@ def test_a_search_that_is_interrupted_says_so_and_goes_on(home, tmp_path):
     assert not list(tmp_path.glob("*/evaluations.parquet"))
     printed, told = process(*words)
     assert "the search with seed 0 goes on after " in told and " of 10000 evaluations" in told and "of 10000 plans" in printed
+
+
+SLOW = """
+import os, time
+from cli_net import Small
+
+class Slow(Small):
+    def forward(self, images):
+        time.sleep(float(os.environ.get("PAUSE_S", 0)))
+        return super().forward(images)
+"""
+SLICED = "from weightlab import cli, loop; loop.SLICE_S = 0.5; cli.main()"  # as if its evaluations took many seconds
+
+
+@pytest.mark.parametrize("words", [["scan"], ["search", "--search", "random", "--budget", "40"]])
+def test_a_slow_command_that_is_killed_goes_on_from_what_it_has_measured(home, tmp_path, words):
+    """Inside a scan, and inside the first generation of a search; it ends with the files of one that was never killed."""
+    (home / "cli_slow.py").write_text(SLOW)
+    words = [words[0], "cli_slow:Slow", *OWN[1:], *words[1:], "--k", "1:12", "--threshold", "none", "--threads", "1", "--folder"]
+    kept, made = ("begun-scan-*", "scan-*") if words[0] == "scan" else ("*/checkpoint", "*/evaluations")
+    command = [sys.executable, "-c", SLICED, *words, str(tmp_path / "killed")]
+    running = subprocess.Popen(command, env=os.environ | {"PAUSE_S": "0.05"}, stderr=subprocess.PIPE, text=True)
+    while not (found := list((tmp_path / "killed").glob(f"{kept}.parquet"))):
+        assert running.poll() is None, running.stderr.read()
+        time.sleep(0.005)
+    running.kill()
+    running.communicate()
+    assert running.returncode == -signal.SIGKILL and not list((tmp_path / "killed").glob(f"{made}.parquet"))
+    assert 0 < len(paths.read_table(found[0])[0]) < (24 if words[0] == "scan" else 20)
+    process(*words, tmp_path / "killed")
+    process(*words, tmp_path / "undisturbed")
+    files = [next((tmp_path / folder).glob(f"{made}.parquet")) for folder in ("killed", "undisturbed")]
+    assert files[0].read_bytes() == files[1].read_bytes() and not list((tmp_path / "killed").glob(f"{kept}.parquet"))
 
 
 def test_only_commands_that_keep_checkpoints_promise_to_go_on_from_them(packed, tmp_path, monkeypatch):

@@ -118,6 +118,92 @@ def test_reading_a_folder_without_records_is_refused(tmp_path):
 
 # --- resumption -----------------------------------------------------------------------------------------------------------------
 
+
+@pytest.fixture
+def slices(monkeypatch):
+    """Every plan counts as slow, and is followed by a checkpoint."""
+    monkeypatch.setattr(loop, "SLICE_S", 0)
+    monkeypatch.setattr(loop, "KEPT_S", 0)
+
+
+def counted(sizes):
+    def counting(plans):
+        sizes.append(len(plans))
+        return measure(plans)
+
+    return counting
+
+
+def test_plans_of_a_fast_generation_are_measured_together(tmp_path):
+    """But for the first of all, which tells how long one takes."""
+    sizes = []
+    toy_run(tmp_path, budget=34, measure=counted(sizes))
+    assert sizes == [1, 11, 11, 11]
+
+
+@pytest.mark.parametrize(
+    "seconds, expected", [(1.0, [1, 10, 1, 10, 1]), (4.0, [1] + [2] * 5 + [1] + [2] * 5 + [1]), (30.0, [1] * 23)]
+)
+def test_plans_of_a_slow_generation_are_measured_ten_seconds_at_a_time(tmp_path, monkeypatch, seconds, expected):
+    clock, sizes = [0.0], []
+
+    def slow(plans):
+        clock[0] += seconds * len(plans)
+        sizes.append(len(plans))
+        return measure(plans)
+
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    toy_run(tmp_path, budget=23, measure=slow)
+    assert sizes == expected
+
+
+def test_plans_that_are_known_do_not_make_a_generation_seem_fast():
+    pace = loop.Pace()
+    pace.took(5.0, 1)
+    pace.took(0.0, 0)
+    assert pace.next(20) == 2
+
+
+@pytest.mark.parametrize("name", search.SEARCHES)
+@pytest.mark.parametrize("done", [1, 7, 12, 20, 25, 39])
+def test_a_search_that_is_stopped_inside_a_generation_ends_with_the_same_records(tmp_path, slices, name, done):
+    sizes, told = [], []
+    rest = {"measure": counted(sizes), "progress": told.append}
+    with pytest.raises(loop.Stopped, match=f"stopped after {done} of 100 evaluations"):
+        toy_run(tmp_path / "stopped", name, 100, stop=lambda: sum(sizes) >= done, **rest)
+    assert len(paths.read_table(tmp_path / "stopped" / "checkpoint.parquet")[0]) == sum(sizes) == sum(map(len, told)) == done
+    told.clear()
+    records = toy_run(tmp_path / "stopped", name, 100, **rest)
+    toy_run(tmp_path / "undisturbed", name, 100)
+    first, second = (tmp_path / folder / "evaluations.parquet" for folder in ("stopped", "undisturbed"))
+    assert first.read_bytes() == second.read_bytes()
+    assert sum(sizes) == sum(map(len, told)) == len(records), "nothing is measured twice, and all of it is told"
+    times = pd.read_parquet(tmp_path / "stopped" / "times.parquet")
+    assert times["generation"].tolist() == sorted(set(records["generation"]))
+
+
+def test_a_part_of_a_generation_is_told_without_fitness(tmp_path, slices):
+    told = []
+    toy_run(tmp_path, budget=12, progress=told.append)
+    assert [table["fitness"].notna().tolist() for table in told] == [[False]] * 11 + [[True]]
+    assert pd.concat(told)["evaluation"].tolist() == list(range(12))
+
+
+def test_a_part_of_a_generation_with_other_plans_is_refused(tmp_path, slices):
+    with pytest.raises(loop.Stopped):
+        toy_run(tmp_path, stop=lambda: True)
+    file = tmp_path / "checkpoint.parquet"
+    table, notes = paths.read_table(file)
+    paths.write_table(table.assign(plan=[[1, 2, 3, 4, 5]]), tmp_path, "checkpoint", notes)
+    with pytest.raises(UserError, match="is not one of this search .the plans of its last generation are others."):
+        toy_run(tmp_path)
+    state = json.loads(notes["state"])
+    del state["begun"]["started"]
+    paths.write_table(table, tmp_path, "checkpoint", {"state": json.dumps(state)})
+    with pytest.raises(UserError, match="is not one of this search"):
+        toy_run(tmp_path)
+
+
 PAUSES_S = {"genetic": 0.12, "black_hole": 0.22}  # a generation's; long enough that three kills come before the end
 
 
@@ -129,6 +215,36 @@ def live(folder, name):
         return measure(plans)
 
     toy_run(folder, name, measure=slow)
+
+
+def live_slowly(folder, name):
+    """The same, so slowly that a generation is measured in slices of two plans."""
+    loop.SLICE_S = 0.5
+
+    def slow(plans):
+        time.sleep(0.2 * len(plans))
+        return measure(plans)
+
+    toy_run(folder, name, 60, measure=slow)
+
+
+@pytest.mark.parametrize("name", PAUSES_S)
+def test_a_process_killed_inside_its_first_generation_loses_little_and_ends_with_the_same_records(tmp_path, name):
+    folder = tmp_path / "killed"
+    process = multiprocessing.get_context("forkserver").Process(target=live_slowly, args=(folder, name))
+    process.start()
+    while not (folder / "checkpoint.parquet").exists() and process.is_alive():
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    kept = len(paths.read_table(folder / "checkpoint.parquet")[0])
+    assert 0 < kept < (12 if name == "genetic" else 20)
+    sizes = []
+    records = toy_run(folder, name, 60, measure=counted(sizes))
+    assert sum(sizes) == len(records) - kept
+    toy_run(tmp_path / "undisturbed", name, 60)
+    assert (folder / "evaluations.parquet").read_bytes() == (tmp_path / "undisturbed" / "evaluations.parquet").read_bytes()
 
 
 def version(file):
@@ -169,15 +285,15 @@ def test_a_process_killed_at_random_moments_ends_with_the_same_records(tmp_path,
 
 
 def measure_then_fail():
-    """A measure that takes over a second for the first generation (so that it is saved) and breaks down in the third."""
-    calls = []
+    """A measure that takes over a second for the first generation (so that it is saved) and breaks down after the second."""
+    measured = []
 
     def failing(plans):
-        calls.append(len(plans))
-        if len(calls) == 1:
-            time.sleep(1.05)
-        if len(calls) == 3:
+        if len(measured) >= 23:
             raise RuntimeError("out of order")
+        if measured:  # not with the first plan, after which there would be a checkpoint too
+            time.sleep(1.05 * (len(measured) < 12))
+        measured.extend(plans)
         return measure(plans)
 
     return failing

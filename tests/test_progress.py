@@ -3,17 +3,20 @@
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
+import termios
 import time
+from contextlib import suppress
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from test_status import checkpoint, complete, failed, waiting
 
-from weightlab import progress
-from weightlab.progress import Progress
+from weightlab import progress, status
+from weightlab.progress import Progress, Steps
 
 GRID = """
 import sys, time
@@ -60,23 +63,28 @@ def test_a_long_log_gets_a_line_now_and_then(tmp_path, monkeypatch, capsys):
             log += capsys.readouterr().err
     *lines, _, _ = (log + capsys.readouterr().err).splitlines()  # without the table at the end
     assert len(lines) - 1 <= (time.monotonic() - started) / 0.2
-    assert re.match(r"0 of 2 searches complete, 2 waiting; \d+ s so far; measuring", lines[0])
-    assert re.fullmatch(r"1 of 2 searches complete, 1 waiting; .+ so far; [\d.]+ evaluations/s; about .+ left", lines[-2])
+    assert re.match(r"0 of 2 searches complete, 2 waiting; 0 of 200 evaluations; \d+ s so far; measuring", lines[0])
+    told = r"1 of 2 searches complete, 1 waiting; 100 of 200 evaluations; .+ so far; [\d.]+ evaluations/s; about .+ left"
+    assert re.fullmatch(told, lines[-2])
     assert re.fullmatch(r"1 of 2 searches complete, 1 waiting; 100 evaluations in \d+ s \([\d.]+ evaluations/s\)", lines[-1])
+
+
+def read(terminal):
+    """What a terminal was given until it was closed."""
+    shown = b""
+    with suppress(OSError):  # it is closed
+        while True:
+            shown += os.read(terminal, 65536)
+    os.close(terminal)
+    return shown
 
 
 def test_a_terminal_shows_one_table_that_is_kept_up_to_date(code):
     master, slave = pty.openpty()
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=slave, text=True) as process:
         os.close(slave)
-        shown = b""
-        while True:
-            try:
-                shown += os.read(master, 65536)
-            except OSError:  # the terminal is closed
-                break
+        shown = read(master)
         assert process.stdout.read() == "said by the run\n" * 3, "what the run prints to a pipe stays there"
-    os.close(master)
     text = shown.decode()
     assert text.startswith("\x1b[?25l") and text.rstrip().endswith("\x1b[?25h"), "the cursor comes back"
     assert re.search("[012] of 3 searches complete", text)
@@ -124,10 +132,70 @@ def test_speed_and_time_left_count_what_is_made_since_and_not_what_has_failed(tm
     checkpoint(places[1], 10)
     shown = Progress(tmp_path, [place.name for place in places])
     shown._started = 0.0
-    assert shown._state()[0].startswith("0 of 3 searches complete, 2 partial, 1 waiting; 0 s so far; measuring (about ")
+    assert shown._state()[0].startswith("0 of 3 searches complete, 2 partial, 1 waiting; 60 of 300 evaluations; 0 s so far; ")
     clock[0] = 2.0
     (places[0] / "checkpoint.parquet").unlink()
     complete(tmp_path, seed=0)
     assert "25 evaluations/s; about 8 s left" in shown._state()[0]  # 50 in 2 s; 90 + 100 to go
     failed(tmp_path, seed=2)
     assert "25 evaluations/s; about 4 s left" in shown._state()[0]
+
+
+def test_a_slow_search_is_told_with_what_it_has_done_and_seconds_each(tmp_path, clock):
+    place = complete(tmp_path)
+    done = shutil.copytree(place, tmp_path.parent / "done")
+    checkpoint(place, 3)  # inside a generation, as where evaluations are slow
+    shown = Progress(tmp_path, [place.name])
+    shown._started = 0.0
+    shown._state()
+    clock[0] = 21.0
+    shutil.copytree(done, place, dirs_exist_ok=True)
+    checkpoint(place, 8)
+    assert "8 of 100 evaluations; 21 s so far; 4.2 s an evaluation; about 6 min left" in shown._state()[0]
+
+
+SPEEDS = {25.3: "25 evaluations/s", 2.53: "2.5 evaluations/s", 0.25: "4 s an evaluation", 1 / 12.3: "12 s an evaluation"}
+
+
+@pytest.mark.parametrize("per_second, told", SPEEDS.items())
+def test_a_speed_is_told_in_the_unit_that_has_digits(per_second, told):
+    assert status.pace(per_second) == told
+
+
+# --- one piece of work in steps -------------------------------------------------------------------------------------------------
+
+
+def test_steps_tell_a_log_now_and_then_and_at_the_end(clock, capsys):
+    with Steps("scan net", 20, done=5) as steps:
+        for _ in range(12):
+            clock[0] += 20.0
+            steps.add(1)
+    assert capsys.readouterr() == (
+        "",
+        "scan net: 8 of 20 evaluations; 20 s an evaluation; about 4 min left\n"
+        "scan net: 11 of 20 evaluations; 20 s an evaluation; about 3 min left\n"
+        "scan net: 14 of 20 evaluations; 20 s an evaluation; about 2 min left\n"
+        "scan net: 17 of 20 evaluations; 20 s an evaluation; about 60 s left\n"
+        "scan net: 17 of 20 evaluations; 20 s an evaluation; about 60 s left\n",
+    )
+
+
+def test_steps_that_are_done_are_told_once_and_hidden_ones_never(clock, capsys):
+    with Steps("scan net", 2) as steps:
+        clock[0] = 1.0
+        steps.add(2)
+    assert capsys.readouterr().err == "scan net: 2 of 2 evaluations; 2 evaluations/s\n"
+    with Steps("scan net", 2, show=False) as steps:
+        clock[0] = 99.0
+        steps.add(2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_steps_are_a_bar_on_a_terminal_which_begins_where_an_earlier_call_ended():
+    code = "from weightlab.progress import Steps\nwith Steps('scan net', 20, done=5) as steps: steps.add(15)"
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 80))
+    subprocess.run([sys.executable, "-c", code], stderr=slave, check=True)
+    os.close(slave)
+    shown = read(master).decode()
+    assert "5/20" in shown and "20/20" in shown and "evaluations" not in shown

@@ -84,6 +84,14 @@ def truth(survey, place):
     return survey.now().set_index("run").loc[place.name]
 
 
+def test_time_spent_inside_a_generation_counts(tmp_path):
+    place = partial(tmp_path, 43)
+    records, notes = paths.read_table(place / "checkpoint.parquet")
+    begun = {"started": 1.0, "seconds": 0.5, "evaluating_seconds": 0.4}
+    RunFolder(place).checkpoint(records, json.loads(notes["state"]) | {"begun": begun})
+    assert truth(status.Survey(tmp_path), place)[["evaluations", "seconds"]].tolist() == [43, 4 * 2.5 + 0.5]
+
+
 # --- states ---------------------------------------------------------------------------------------------------------------------
 
 

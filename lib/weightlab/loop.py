@@ -15,9 +15,38 @@ from weightlab.fitness import Target
 from weightlab.run_folder import RunFolder
 from weightlab.search import Search
 
+SLICE_S = 10  # a generation that takes longer is measured in slices of about this length
+KEPT_S = 1  # the least time between two checkpoints
+HEAD = ["evaluation", "generation", "plan", "repeated"]  # columns that are known before a generation is measured
+FITNESS = ["fitness", "target_accuracy", "target_rate"]  # columns that a generation gets once all of it is measured
+SPENT = ("seconds", "evaluating_seconds")  # what is kept of the time that a generation took
+
 
 class Stopped(Exception):
     """A search has ended early because its caller wished so; another call goes on from its checkpoint."""
+
+
+class Pace:
+    """How many plans to measure in one call: as many as `SLICE_S` allows, `most` at most.
+
+    The first plan is measured by itself, which tells how long one takes. Plans that are measured together share work, so a generation
+    that is fast is not cut further.
+    """
+
+    def __init__(self, most: int | None = None):
+        self._most, self._seconds_each = most, None
+
+    def next(self, left: int) -> int:
+        """The number of plans of the next call, of those that are left."""
+        if self._seconds_each is None:
+            return 1
+        fitting = max(1, int(SLICE_S / max(self._seconds_each, 1e-9)))
+        return min(left, fitting, self._most or left)
+
+    def took(self, seconds: float, new: int) -> None:
+        """Learn how long a call took; `new` of its plans were not measured before (the others take no time and tell nothing)."""
+        if new:
+            self._seconds_each = seconds / new
 
 
 def run(
@@ -32,64 +61,133 @@ def run(
 ) -> pd.DataFrame:
     """Generations until the next no longer fits the budget (in evaluations).
 
-    `measure` takes plans (n, d) and returns a row for each, among its columns `accuracy` (fraction) and `rate`, the objectives.
-    `progress` is given the records of each generation, and first those of a checkpoint. Once `stop` is true the generation at hand
-    is checkpointed and `Stopped` raised. Records go to `folder` (see `run_folder`), at most one checkpoint a second, after a whole
-    generation; a call on a folder with a checkpoint goes on from there, and ends with the same file, byte for byte, as a call that
-    was never interrupted.
+    `measure` takes plans (n, d) and returns a row for each, among its columns `accuracy` (fraction) and `rate`, the objectives. It is
+    called once for a generation, or several times where that takes longer than `SLICE_S`. `progress` is given the records as they
+    come: first those of a checkpoint, then those of each generation. Where a generation is slow, `progress` is given parts of it,
+    whose fitness is NaN until the whole is measured. Once `stop` is true, what is measured is checkpointed and `Stopped` raised.
+
+    Records go to `folder` (see `run_folder`), at most one checkpoint every `KEPT_S` seconds, between generations or inside a slow one.
+    A call on a folder with a checkpoint goes on from there, and ends with the same file, byte for byte, as a call that was never
+    interrupted.
     """
-    folder = RunFolder(folder)
-    records, times = _resume(search, target, folder)
-    for table in records:
-        progress(table)
-    seen = {tuple(plan) for table in records for plan in table["plan"]}
-    saved = time.monotonic()
+    course = _Course(search, target, RunFolder(folder), budget, progress, stop)
     while search.evaluations + search.size <= budget:
-        started = time.time()
-        plans = search.ask()
-        table = measure(plans)
-        evaluated = time.time() - started
-        objectives = table[["accuracy", "rate"]].to_numpy()
-        target.update(objectives)
-        table["fitness"] = target.fitness(objectives)
-        table["target_accuracy"], table["target_rate"] = target.now
-        first = search.evaluations
-        search.tell(objectives, target.fitness)
-        table.insert(0, "evaluation", np.arange(first, search.evaluations))
-        table.insert(1, "generation", search.generation - 1)
-        table.insert(2, "plan", list(plans))
-        keys = [tuple(plan) for plan in plans]
-        table.insert(3, "repeated", [key in seen or key in keys[:i] for i, key in enumerate(keys)])
-        seen.update(keys)
-        records.append(table)
-        times.append({"generation": search.generation - 1, "started": started, "seconds": time.time() - started,
-                      "evaluating_seconds": evaluated, "host": platform.node(), "process": os.getpid()})  # fmt: skip
-        progress(table)
-        stopped = stop()
-        if stopped or time.monotonic() - saved >= 1:
-            state = {"search": search.state(), "target": target.now.tolist(), "times": times}
-            folder.checkpoint(pd.concat(records, ignore_index=True), state)
-            saved = time.monotonic()
-        if stopped:
-            raise Stopped(f"stopped after {search.evaluations} of {budget} evaluations, all of them kept in {folder.path}")
-    if not records:
+        course.generation(measure)
+    if not course.records:
         raise UserError(f"a budget of {budget} evaluations does not hold the first generation of {search.size}")
-    table = pd.concat(records, ignore_index=True)
-    for column, value in reversed(identity.items()):
-        table.insert(0, column, value)
-    folder.complete(table, pd.DataFrame(times))
-    return folder.records()
+    return course.complete(identity)
 
 
-def _resume(search: Search, target: Target, folder: RunFolder) -> tuple[list[pd.DataFrame], list[dict]]:
-    if (found := folder.resume()) is None:
-        return [], []
-    table, state = found
-    try:
-        search.restore(state["search"])
-        target.now = np.array(state["target"], dtype=float)
-        if len(table) != search.evaluations:
-            raise ValueError(f"{len(table)} records for {search.evaluations} evaluations")
-        return [table], state["times"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"the checkpoint in {folder.path} is not one of this search ({error}); delete that folder") from error
+class _Course:
+    """What a search has done so far: records and times of whole generations, and the measured part of the current one."""
+
+    def __init__(self, search: Search, target: Target, folder: RunFolder, budget: int, progress: Callable, stop: Callable):
+        self._search, self._target, self._folder, self._budget = search, target, folder, budget
+        self._progress, self._stop, self._pace = progress, stop, Pace()
+        self.records: list[pd.DataFrame] = []
+        self._times: list[dict] = []
+        self._measured: list[pd.DataFrame] = []  # what `measure` gave for the current generation
+        self._begun: dict = {}  # of a generation that a checkpoint was in: when it began, and the seconds spent on it until then
+        self._begun_plans: np.ndarray | None = None  # its plans that were measured by then
+        self._told = 0  # how many rows of the current generation `progress` has been given
+        self._resume()
+        self._seen = {tuple(plan) for table in self.records for plan in table["plan"]}
+        self._saved = time.monotonic()
+
+    def generation(self, measure: Callable[[np.ndarray], pd.DataFrame]) -> None:
+        """Measure a generation, or what is left of it, and learn from it."""
+        search, target = self._search, self._target
+        before = {"search": search.state(), "target": target.now.tolist()}
+        here, evaluated = time.time(), 0.0
+        begun = self._begun or {"started": here} | dict.fromkeys(SPENT, 0.0)
+        plans = search.ask()
+        if self._begun and not np.array_equal(plans[: len(self._begun_plans)], self._begun_plans):
+            raise self._foreign("the plans of its last generation are others")
+        head = self._head(plans)
+
+        def times() -> dict:
+            spent = (time.time() - here, evaluated)
+            return begun | {name: begun[name] + seconds for name, seconds in zip(SPENT, spent, strict=True)}
+
+        while (done := sum(map(len, self._measured))) < len(plans):
+            began, until = time.perf_counter(), done + self._pace.next(len(plans) - done)
+            self._measured.append(measure(plans[done:until]))
+            seconds = time.perf_counter() - began
+            evaluated += seconds
+            self._pace.took(seconds, int((~head["repeated"][done:until]).sum()))
+            if until < len(plans):
+                self._between(_joined(head[:until], self._measured, np.nan, target.now), before | {"begun": times()})
+
+        objectives = pd.concat(self._measured, ignore_index=True)[["accuracy", "rate"]].to_numpy()
+        target.update(objectives)
+        table = _joined(head, self._measured, target.fitness(objectives), target.now)
+        search.tell(objectives, target.fitness)
+        self._seen.update(map(tuple, plans))
+        self.records.append(table)
+        self._times.append({"generation": search.generation - 1} | times() | {"host": platform.node(), "process": os.getpid()})
+        told, self._told, self._measured, self._begun = self._told, 0, [], {}
+        self._progress(table[told:])
+        self._keep(self.records, {"search": search.state(), "target": target.now.tolist()}, search.evaluations, self._stop())
+
+    def complete(self, identity: Mapping) -> pd.DataFrame:
+        """Write the final records, with columns `identity` before the others, and return them as they are read."""
+        table = pd.concat(self.records, ignore_index=True)
+        for column, value in reversed(identity.items()):
+            table.insert(0, column, value)
+        self._folder.complete(table, pd.DataFrame(self._times))
+        return self._folder.records()
+
+    def _head(self, plans: np.ndarray) -> pd.DataFrame:
+        """The columns of a generation that are known before it is measured."""
+        keys, first = [tuple(plan) for plan in plans], self._search.evaluations
+        head = {"evaluation": np.arange(first, first + len(plans)), "generation": self._search.generation, "plan": list(plans)}
+        head["repeated"] = [key in self._seen or key in keys[:i] for i, key in enumerate(keys)]
+        return pd.DataFrame(head)
+
+    def _between(self, rows: pd.DataFrame, state: dict) -> None:
+        """Tell and keep the measured part of a generation, if the last checkpoint is long enough ago."""
+        if time.monotonic() - self._saved < KEPT_S:
+            return
+        self._progress(rows[self._told :])
+        self._told = len(rows)
+        self._keep([*self.records, rows], state, self._search.evaluations + len(rows), self._stop())
+
+    def _keep(self, records: list[pd.DataFrame], state: dict, evaluations: int, stopped: bool) -> None:
+        """Checkpoint records and the state that goes with them, if the last one is long enough ago or the search stops here."""
+        if stopped or time.monotonic() - self._saved >= KEPT_S:
+            self._folder.checkpoint(pd.concat(records, ignore_index=True), state | {"times": self._times})
+            self._saved = time.monotonic()
+        if stopped:
+            raise Stopped(f"stopped after {evaluations} of {self._budget} evaluations, all of them kept in {self._folder.path}")
+
+    def _resume(self) -> None:
+        """Go on from the folder's checkpoint if there is one; raises `UserError` for that of another search."""
+        if (found := self._folder.resume()) is None:
+            return
+        table, state = found
+        try:
+            self._search.restore(state["search"])
+            self._target.now = np.array(state["target"], dtype=float)
+            self._times, begun = state["times"], state.get("begun")
+            self._begun = {name: begun[name] for name in ("started", *SPENT)} if begun else {}
+            whole, rest = table[: self._search.evaluations], table[self._search.evaluations :].reset_index(drop=True)
+            if len(whole) != self._search.evaluations or bool(len(rest)) != bool(self._begun):
+                raise ValueError(f"{len(table)} records for {self._search.evaluations} evaluations")
+            if len(rest):
+                self._begun_plans, self._told = np.stack(rest["plan"]), len(rest)
+                self._measured = [rest.drop(columns=[*HEAD, *FITNESS], errors="ignore")]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._foreign(str(error)) from error
+        self.records = [whole] if len(whole) else []
+        self._progress(table)
+
+    def _foreign(self, why: str) -> UserError:
+        return UserError(f"the checkpoint in {self._folder.path} is not one of this search ({why}); delete that folder")
+
+
+def _joined(head: pd.DataFrame, measured: list[pd.DataFrame], fitness: np.ndarray | float, target: np.ndarray) -> pd.DataFrame:
+    """Records: what was known before, what was measured, and how it is scored."""
+    table = pd.concat([head, pd.concat(measured, ignore_index=True)], axis=1)
+    table["fitness"] = fitness
+    table["target_accuracy"], table["target_rate"] = target
+    return table

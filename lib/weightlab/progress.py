@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from weightlab import status
 
@@ -40,7 +41,7 @@ class Progress:
         self._started = time.monotonic()
         if self._show:
             with suppress(Exception):
-                self._display = _notebook() or (_Terminal() if sys.stderr.isatty() else _Log())
+                self._display = _Notebook() if _in_notebook() else _Terminal() if sys.stderr.isatty() else _Log()
                 self._thread = threading.Thread(target=self._follow, daemon=True)
                 self._thread.start()
         return self
@@ -65,11 +66,11 @@ class Progress:
         table, seconds = self._survey.now(), time.monotonic() - self._started
         speed, elapsed = self._speed(table), status.duration(seconds)
         if self._ended.is_set():
-            mean = f" ({_per_second(self._made / seconds)})" if self._made else ""
+            mean = f" ({status.pace(self._made / seconds)})" if self._made else ""
             return f"{status.line(table)}; {self._made} evaluations in {elapsed}{mean}", status.bests(table)
-        told = [status.line(table), f"{elapsed} so far"]
+        told = [status.line(table), status.evaluations(table), f"{elapsed} so far"]
         if speed:
-            told += [_per_second(speed), f"about {status.duration(self._left_seconds(table, speed))} left"]
+            told += [status.pace(speed), f"about {status.duration(self._left_seconds(table, speed))} left"]
         else:
             guess = status.remaining_seconds(table, self._workers)
             told += ["measuring" + (f" (about {status.duration(guess)} left by earlier records)" if guess else "")]
@@ -100,8 +101,41 @@ class Progress:
         return 0 if left.empty else max(left.sum(), left.max() * at_work) / speed
 
 
-def _per_second(speed: float) -> str:
-    return f"{speed:.0f} evaluations/s" if speed >= 10 else f"{speed:.2g} evaluations/s"
+class Steps:
+    """A context for one piece of work in many steps, `done` of which were done before: a bar, or a line a minute in a log."""
+
+    def __init__(self, what: str, total: int, done: int = 0, show: bool = True):
+        self._what, self._total, self._done, self._before, self._show = what, total, done, done, show
+        self._bar: tqdm | None = None
+        self._started = self._told = time.monotonic()
+
+    def __enter__(self) -> "Steps":
+        if self._show and (sys.stderr.isatty() or _in_notebook()):
+            self._bar = tqdm(total=self._total, initial=self._done, desc=self._what)
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._show:
+            self._tell()
+
+    def add(self, steps: int) -> None:
+        self._done += steps
+        if self._bar is not None:
+            self._bar.update(steps)
+        elif self._show and time.monotonic() - self._told >= LOG_S:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        here, seconds = self._done - self._before, self._told - self._started
+        told = [f"{self._what}: {self._done} of {self._total} evaluations"]
+        if here and seconds:
+            left = (self._total - self._done) * seconds / here
+            told += [status.pace(here / seconds), *([f"about {status.duration(left)} left"] if left else [])]
+        with suppress(OSError, ValueError):  # a log that fails does not end the work
+            print("; ".join(told), file=sys.stderr, flush=True)
 
 
 class _Notebook:
@@ -160,10 +194,9 @@ class _Log:
         self.show(f"{line}\n{bests.to_string(index=False)}", bests)
 
 
-def _notebook() -> _Notebook | None:
-    """The display of the notebook that this runs in, if any."""
+def _in_notebook() -> bool:
     if "IPython" not in sys.modules:
-        return None
+        return False
     from IPython import get_ipython
 
-    return _Notebook() if hasattr(get_ipython(), "kernel") else None
+    return hasattr(get_ipython(), "kernel")

@@ -1,5 +1,6 @@
 """Searches run to a budget, one or a grid of them: recorded, checkpointed, resumed exactly, by as many processes as there are."""
 
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,18 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from weightlab import answers, backend, data, executors, loop, models, own_networks, paths, rng, search, space, status
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.fitness import Target
-from weightlab.progress import Progress
+from weightlab.progress import Progress, Steps
 from weightlab.run_folder import RunFolder
 from weightlab.space import IntegerSpace
 from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS, Setting, Specification
 from weightlab.specifications import grid as grid  # for callers, beside `Specification`
+
+SCANNED = 10  # the most plans of a scan that are measured together, so that progress is seen
 
 
 def evaluator(
@@ -81,7 +83,10 @@ class Runner:
         return self._evaluators[key]
 
     def scan(self, spec: Setting) -> pd.DataFrame:
-        """The range scan a specification's space rests on, kept as `scan-<hash>.parquet`: layer, name, k, accuracies."""
+        """The range scan a specification's space rests on, kept as `scan-<hash>.parquet`: layer, name, k, accuracies.
+
+        A scan that was interrupted goes on from what it has measured.
+        """
         file = self.folder / f"scan-{spec.measured().hash}.parquet"
         if (table := paths.kept_table(file)) is not None:
             return table
@@ -89,13 +94,32 @@ class Runner:
         with paths.lock(self.folder / f".{file.name}.lock"):
             if (table := paths.kept_table(file)) is not None:  # another process has made it meanwhile
                 return table
-            evaluator = self.evaluator(spec)
-            total = len(evaluator.codebooks.names) * len(spec.candidates)
-            with tqdm(total=total, desc=f"scan {spec.network} {spec.format}", disable=not self.progress) as bar:
-                accuracy = _in_steps(lambda plans: evaluator.accuracy(plans, partial=True), bar)
-                table = space.scan(accuracy, evaluator.codebooks.names, spec.candidates)
+            evaluator, begun = self.evaluator(spec), self.folder / f"begun-{file.name}"
+            accuracy = partial(self._in_steps, lambda plans: evaluator.accuracy(plans, partial=True), begun, spec)
+            table = space.scan(accuracy, evaluator.codebooks.names, spec.candidates)
             columns = {f"accuracy_{i}": f"{name}_accuracy" for i, name in enumerate(RECORDED_SPLITS)}
-            return paths.read_table(paths.write_table(table.rename(columns=columns), self.folder, file.stem))[0]
+            written = paths.write_table(table.rename(columns=columns), self.folder, file.stem)
+            begun.unlink(missing_ok=True)
+            return paths.read_table(written)[0]
+
+    def _in_steps(
+        self, accuracy: Callable[[np.ndarray], np.ndarray], begun: Path, spec: Setting, plans: np.ndarray
+    ) -> np.ndarray:
+        """`accuracy` of plans (n, layers), a few at a time; progress is shown, and kept in the file `begun` for a call that goes on."""
+        kept = paths.kept_table(begun)
+        parts = [] if kept is None else [kept.to_numpy()[: len(plans)]]
+        done, pace, saved = sum(map(len, parts)), loop.Pace(most=SCANNED), time.monotonic()
+        with Steps(f"scan {spec.network} {spec.format}", len(plans), done, self.progress) as steps:
+            while done < len(plans):
+                started, until = time.perf_counter(), done + pace.next(len(plans) - done)
+                parts.append(accuracy(plans[done:until]))
+                pace.took(time.perf_counter() - started, until - done)
+                steps.add(until - done)
+                done = until
+                if time.monotonic() - saved >= loop.KEPT_S:
+                    paths.write_table(pd.DataFrame(np.concatenate(parts)).add_prefix("accuracy_"), self.folder, begun.stem)
+                    saved = time.monotonic()
+        return np.concatenate(parts)
 
     def space(self, spec: Specification) -> IntegerSpace:
         """The allowed k of each layer; raises `UserError` if the threshold leaves a layer none."""
@@ -256,16 +280,3 @@ def _identity(spec: Specification) -> dict:
     names = "protocol", "objective_rate", "method", "format", "search", "seed"
     target = {"target": spec.target.form, "target_accuracy_start": spec.target.accuracy, "target_rate_start": spec.target.rate}
     return spec.labels() | {name: getattr(spec, name) for name in names} | target
-
-
-def _in_steps(function: Callable[[np.ndarray], np.ndarray], bar: tqdm, step: int = 10) -> Callable[[np.ndarray], np.ndarray]:
-    """`function` applied to a few rows at a time, so that the bar moves."""
-
-    def stepped(rows: np.ndarray) -> np.ndarray:
-        parts = []
-        for start in range(0, len(rows), step):
-            parts.append(function(rows[start : start + step]))
-            bar.update(len(parts[-1]))
-        return np.concatenate(parts)
-
-    return stepped

@@ -102,7 +102,8 @@ def _progress(file: Path) -> dict:
     target = table[["target_accuracy", "target_rate"]].to_numpy()[-1]
     measured = table[["accuracy", "rate"]].dropna().to_numpy()  # (n, 2)
     best = measured[fitness(measured, target).argmax()] if len(measured) else (math.nan, math.nan)
-    times = json.loads(notes["state"])["times"] if "state" in notes else []
+    state = json.loads(notes["state"]) if "state" in notes else {"times": []}
+    times = [*state["times"], *filter(None, [state.get("begun")])]  # of whole generations, and of what there is of one
     found = {"evaluations": len(table), "seconds": sum(each["seconds"] for each in times)}
     return found | dict(zip(BEST, (*best, *target), strict=True))
 
@@ -196,6 +197,17 @@ def line(table: pd.DataFrame) -> str:
     counts = table["state"].value_counts()
     others = [f"{counts[state]} {state}" for state in STATES[1:] if counts.get(state)]
     return ", ".join([f"{counts.get('complete', 0)} of {len(table)} searches complete", *others])
+
+
+def evaluations(table: pd.DataFrame) -> str:
+    """Such as '137 of 400 evaluations'; a budget that does not hold a last generation is not used up."""
+    return f"{table['evaluations'].sum()} of {table['budget'].sum()} evaluations"
+
+
+def pace(per_second: float) -> str:
+    """Such as '25 evaluations/s', or '4.2 s an evaluation' where they are slow."""
+    number, unit = (per_second, "evaluations/s") if per_second >= 1 else (1 / per_second, "s an evaluation")
+    return f"{number:.0f} {unit}" if number >= 10 else f"{number:.2g} {unit}"
 
 
 def duration(seconds: float | None) -> str:
