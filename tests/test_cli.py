@@ -130,7 +130,8 @@ def test_defaults_that_help_shows_are_those_of_the_library():
         if option not in ("network", "weights", "data", "images", "whole_net"):
             assert shown[option] == getattr(Setting, name)
     assert options.ks(shown["k"]) == {"k_max": Setting.k_max} and shown["whole_net"] == "layer-wise" and not Setting.whole_net
-    for option in ("threshold", "search", "budget", "seed"):
+    assert shown["threshold"] == choices.threshold(None) == "-1pp" and Specification.threshold == 0.97
+    for option in ("search", "budget", "seed"):
         assert shown[option] == str(getattr(Specification, option))
     rule = TargetRule(*options.pair("target", shown["target"]))
     assert shown["target_form"] == rule.form
@@ -179,8 +180,29 @@ def test_scan_tells_which_k_each_layer_bears(searched):
 
 
 def test_scan_ends_with_an_error_where_a_layer_has_no_k_left(searched):
-    result = called("scan", *LENET, "--k", "1:8", "--threshold", "1.1", "--folder", "lenet", code=1)
+    result = called("scan", *LENET, "--k", "1:1", "--threshold", "0.9", "--folder", "one", code=1)
     assert "none" in result.stdout and "lower the threshold" in result.stdout
+
+
+def test_scan_takes_a_margin_below_the_unshared_accuracy_and_by_default_one_percentage_point(searched):
+    table = runs.Runner(searched[0].parent.absolute(), progress=False).scan(Setting("lenet5_tanh", images=200, k_max=8))
+    baseline = training.accuracy(models.load("lenet5_tanh"), data.load("mnist", "validation").first(200), "cpu")
+    for words, margin in (([], "1"), (["--threshold", "-4.5pp"], "4.5")):
+        printed = called("scan", *LENET, "--k", "1:8", "--folder", "lenet", *words).stdout
+        least = baseline - float(margin) / 100
+        assert f"allowed is a k with at least {100 * least:.2f} % (threshold -{margin}pp) on validation" in printed
+        for name, rows in table[table["validation_accuracy"] >= least - 1e-9].groupby("name"):
+            (line,) = [line.split() for line in printed.splitlines() if name in line]
+            assert line[2:] == [str(len(rows)), *scan.ranges(rows["k"]).split()]
+
+
+@pytest.mark.parametrize("command", [["scan"], ["search", "--budget", "12"]])
+def test_a_threshold_above_the_unshared_accuracy_is_refused_before_the_scan(home, tmp_path, command):
+    words = [command[0], *OWN, *command[1:], "--k", "1:4", "--threshold", "0.999", "--folder", tmp_path]
+    splits = choices.splits("digits.npz", None)
+    unshared = training.accuracy(models.load("cli_net:Small", weights="small.safetensors"), splits[0], "cpu")
+    assert f"threshold 0.999 lies above the accuracy of the unshared network, {unshared:.10g} on" in refused(*words)
+    assert not list(tmp_path.glob("*scan-*.parquet"))
 
 
 def test_search_prints_the_acceptable_plans_of_highest_storage_rate(searched):
@@ -227,6 +249,18 @@ def test_options_go_before_a_configuration_file(searched, tmp_path):
 def test_a_wrong_configuration_file_is_refused(tmp_path, text, message):
     (tmp_path / "wrong.yaml").write_text(text)
     assert re.search(message, refused("search", "--config", tmp_path / "wrong.yaml"))
+
+
+@pytest.mark.parametrize("said, kept", [([], "-1pp"), (["--threshold", "-.5pp"], "-0.5pp"), (["--threshold", "none"], None)])
+def test_a_saved_configuration_keeps_the_threshold(home, tmp_path, said, kept):
+    words = ["search", *OWN, "--k", "3:16", *said, "--search", "random", "--budget", 20, "--folder", tmp_path / "searches"]
+    called(*words, "--save-config", tmp_path / "saved.yaml")
+    (file,) = (tmp_path / "searches").glob("*/specification.json")
+    assert json.loads(file.read_text())["threshold"] == kept
+    assert yaml.safe_load((tmp_path / "saved.yaml").read_text())["threshold"] == (kept or "none")
+    assert "is complete and only read" in called("search", "--config", tmp_path / "saved.yaml").stderr
+    (row,) = json.loads(called("status", tmp_path / "searches", "--json").stdout)
+    assert row["threshold"] == str(kept)
 
 
 def test_a_configuration_written_by_hand_may_hold_ranges_and_lists(tmp_path):
@@ -607,7 +641,7 @@ WRONG = [
     (["scan", "lenet6"], "unknown network 'lenet6'; allowed: lenet5_tanh"),
     (["scan", *LENET, "--k", "5:1"], "k must be a range such as 1:50"),
     (["scan", *LENET, "--k", "1:99999"], "from 1 to 65536, got 99999"),
-    (["scan", *LENET, "--threshold", "high"], "threshold must be an accuracy (fraction) or none, got 'high'"),
+    (["scan", *LENET, "--threshold", "high"], "threshold must be an accuracy (a fraction such as 0.97), a margin"),
     (["scan", *LENET, "--data", "nowhere.npz"], "unknown dataset 'nowhere.npz'"),
     (["scan", *LENET, "--device", "tpu"], "unknown device 'tpu'; allowed: auto"),
     (["scan", "cli_net:Small"], "say with --data what it is measured on"),

@@ -130,7 +130,7 @@ def test_unknown_parameter_notebook_and_profile_are_refused_before_work(tmp_path
         ("02_optimizers", "searches=[genetic,hill]", "unknown search 'hill'; allowed: random"),
         ("02_optimizers", "searches=[genetic]", "at least two searches"),
         ("02_optimizers", "budget=5", "budget must hold the first generation of 20 evaluations of random, got 5"),
-        ("02_optimizers", "threshold=1.01", "reaches an accuracy of 1.01"),
+        ("02_optimizers", "threshold=1.01", "threshold 1.01 lies above the accuracy of the unshared network"),
     ],
 )
 def test_wrong_values_end_the_command_with_one_sentence(own_root, name, setting, sentence):

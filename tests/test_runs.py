@@ -4,6 +4,7 @@ import errno
 import fcntl
 import itertools
 import json
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import pytest
 from damages import DAMAGES, flip
 from filelock import FileLock
 
-from weightlab import accounting, data, enumeration, models, paths, runs, sharing, space, training
+from weightlab import accounting, data, enumeration, models, paths, runs, sharing, space, specifications, training
 from weightlab.errors import UserError
 from weightlab.fitness import TargetRule, fitness
 from weightlab.run_folder import RunFolder
@@ -46,6 +47,10 @@ WRONG = [
     {"k_max": 65_537},
     {"k_max": 2.5},
     {"seed": -1},
+    *(
+        {"threshold": wrong}
+        for wrong in ("1pp", "-pp", "0.97", "-1", "-1e1pp", "-nanpp", "-1%", -0.5, np.nan, np.inf, True, [0.9])
+    ),
 ]
 
 
@@ -125,6 +130,18 @@ def test_a_whole_number_is_the_same_with_and_without_a_point(trained, same):
     pointed = {"target": TargetRule(0.99, 18.0, "batch")} if "target" in same else {"settings": {"mutation": 1.0}}
     assert replace(SPEC, **same) == replace(SPEC, **pointed)
     assert replace(SPEC, **same).hash == replace(SPEC, **pointed).hash
+
+
+def test_thresholds_that_mean_the_same_have_one_hash(trained):
+    for same in (["-1pp", "-1.0pp", " - 1 pp", "-01.pp"], ["-0.5pp", "-.5pp", "-0.50 pp"], [1, 1.0], [0.97, np.float64(0.97)]):
+        assert len({replace(SPEC, threshold=each).hash for each in same}) == 1, same
+    assert replace(SPEC, threshold="-1pp").threshold == "-1pp" and replace(SPEC, threshold="-.50pp").threshold == "-0.5pp"
+    assert len({replace(SPEC, threshold=each).hash for each in ("-1pp", "-0.1pp", 0.99, 0.01, None)}) == 5
+
+
+def test_specifications_keep_the_hashes_that_records_were_made_under(trained):
+    assert SPEC.hash == "1f1e901334ddc27a"
+    assert Specification("lenet5_tanh", TargetRule(0.99, 18.0)).hash == "4d4fccbf741c1d33"
 
 
 def test_the_caller_keeps_its_settings(trained):
@@ -289,10 +306,46 @@ def test_the_published_protocol_chooses_and_reports_on_test(trained, tmp_path):
 
 def test_a_threshold_that_empties_layers_names_them_and_leaves_no_records(outcome):
     runner, _ = outcome
-    spec = replace(SPEC, threshold=1.01)
-    with pytest.raises(UserError, match=r"feature_extractor\.0.*classifier\.2.* 1\.01 "):
+    spec = replace(SPEC, threshold="-0pp", k_max=1)
+    with pytest.raises(UserError, match=r"feature_extractor\.0.*classifier\.2.* 0\.9"):
         runner.run(spec)
     assert not list((runner.folder / spec.hash).glob("*.parquet"))
+
+
+def right(protocol):
+    """Of the 200 images of the split that chooses, those that the unshared network classifies correctly."""
+    split = {"held_out": "validation", "published": "test"}[protocol]
+    return round(200 * training.accuracy(models.load("lenet5_tanh"), data.load("mnist", split).first(200), "cpu"))
+
+
+@pytest.mark.parametrize("protocol, method", [("held_out", "exact"), ("published", "minibatch")])
+def test_a_threshold_above_the_unshared_accuracy_is_refused_before_the_scan(trained, tmp_path, protocol, method):
+    """And the unshared accuracy itself is not above it."""
+    count, split = right(protocol), {"held_out": "validation", "published": "test"}[protocol]
+    spec = replace(SPEC, protocol=protocol, method=method, k_max=4, threshold=(count + 1) / 200)
+    runner = runner_in(tmp_path)
+    told = (
+        f"threshold {(count + 1) / 200} lies above the accuracy of the unshared network, {count / 200} on 200 images of {split}: "
+    )
+    for attempt in (runner.run, runner.scan):
+        with pytest.raises(UserError, match=re.escape(told)) as caught:
+            attempt(spec)
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*scan-*.parquet"))
+    assert runner.least_accuracy(spec, count / 200) == count / 200
+
+
+@pytest.mark.parametrize("protocol, method", [("held_out", "exact"), ("published", "minibatch")])
+def test_a_margin_keeps_what_loses_no_more_on_the_split_that_chooses(trained, tmp_path, protocol, method):
+    spec = replace(SPEC, protocol=protocol, method=method, threshold="-1.5pp", images=200, k_max=12)
+    runner, split = runner_in(tmp_path), {"held_out": "validation", "published": "test"}[protocol]
+    lists, scan = runner.space(spec).lists, runner.scan(spec)
+    for layer, rows in scan.groupby("layer"):
+        lost = right(protocol) - (200 * rows[f"{split}_accuracy"]).round()
+        assert lists[layer].tolist() == rows.loc[lost <= 3, "k"].tolist()
+    assert {3} <= set(right(protocol) - (200 * scan[f"{split}_accuracy"]).round()), "one loses exactly the margin"
+    chooser = json.loads(json.dumps(spec.describe()))
+    assert chooser["threshold"] == "-1.5pp" and specifications.from_description(chooser) == spec
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_work(trained, tmp_path):

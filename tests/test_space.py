@@ -121,6 +121,39 @@ def test_a_scan_feeds_reduce():
     assert [each.tolist() for each in space.reduce(found, "accuracy_0", 0.97).lists] == [[2, 3], [2, 3]]
 
 
+@pytest.mark.parametrize(
+    "margin, right, images, least",
+    [
+        ("-1pp", 985, 1000, 975),
+        ("-1pp", 60, 60, 60),  # an image is more than the margin
+        ("-1pp", 98, 100, 97),
+        ("-0pp", 88, 100, 88),
+        ("-0.3pp", 997, 1000, 994),  # 997 - 0.003 * 1000 is a little more than 994 in floating point
+        ("-0.3pp", 4990, 5000, 4975),
+        ("-90pp", 50, 100, 0),
+    ],
+)
+def test_a_margin_asks_for_a_whole_number_of_images(margin, right, images, least):
+    assert space.least_accuracy(margin, right, images, "validation") == least / images
+
+
+@given(st.integers(1, 60_000), st.data())
+def test_a_loss_of_exactly_the_margin_is_within_it_and_one_image_more_is_not(images, drawn):
+    right, lost = drawn.draw(st.integers(0, images)), drawn.draw(st.integers(0, images))
+    margin = space.threshold(f"-{100 * lost / images:.15f}pp")
+    if lost <= right:
+        assert space.least_accuracy(margin, right, images, "test") == (right - lost) / images
+
+
+def test_a_threshold_above_the_unshared_accuracy_is_refused_naming_both():
+    assert space.least_accuracy(0.88, 88, 100, "test") == 0.88
+    with pytest.raises(UserError) as caught:
+        space.least_accuracy(0.97, 88, 100, "test")
+    assert str(caught.value).startswith(
+        "threshold 0.97 lies above the accuracy of the unshared network, 0.88 on 100 images of test: "
+    )
+
+
 # --- boxes ----------------------------------------------------------------------------------------------------------------------
 
 BOX = BoxSpace((9.8, 1.0, 3))

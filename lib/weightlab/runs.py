@@ -85,7 +85,8 @@ class Runner:
     def scan(self, spec: Setting) -> pd.DataFrame:
         """The range scan a specification's space rests on, kept as `scan-<hash>.parquet`: layer, name, k, accuracies.
 
-        A scan that was interrupted goes on from what it has measured.
+        A scan that was interrupted goes on from what it has measured. Raises `UserError` before anything is measured if `spec` has a
+        threshold that lies above the unshared accuracy.
         """
         file = self.folder / f"scan-{spec.measured().hash}.parquet"
         if (table := paths.kept_table(file)) is not None:
@@ -94,6 +95,8 @@ class Runner:
         with paths.lock(self.folder / f".{file.name}.lock"):
             if (table := paths.kept_table(file)) is not None:  # another process has made it meanwhile
                 return table
+            if isinstance(spec, Specification) and spec.threshold is not None:
+                self.least_accuracy(spec, spec.threshold)
             evaluator, begun = self.evaluator(spec), self.folder / f"begun-{file.name}"
             accuracy = partial(self._in_steps, lambda plans: evaluator.accuracy(plans, partial=True), begun, spec)
             table = space.scan(accuracy, evaluator.codebooks.names, spec.candidates)
@@ -121,11 +124,22 @@ class Runner:
                     saved = time.monotonic()
         return np.concatenate(parts)
 
+    def least_accuracy(self, setting: Setting, threshold: float | str) -> float:
+        """The accuracy (fraction) that a threshold asks of a k, on the split that chooses.
+
+        Raises `UserError` for a threshold above the unshared accuracy.
+        """
+        evaluator, split = self.evaluator(setting), PROTOCOLS[setting.protocol]
+        column = RECORDED_SPLITS.index(split)
+        images = int(evaluator.images[column])
+        return space.least_accuracy(threshold, round(evaluator.baseline()[column] * images), images, split)
+
     def space(self, spec: Specification) -> IntegerSpace:
-        """The allowed k of each layer; raises `UserError` if the threshold leaves a layer none."""
+        """The allowed k of each layer; raises `UserError` for a threshold that is too high, or leaves a layer none."""
         if spec.threshold is None:
             return space.full(len(self.evaluator(spec).codebooks.names), spec.candidates)
-        return space.reduce(self.scan(spec), f"{PROTOCOLS[spec.protocol]}_accuracy", spec.threshold)
+        least = self.least_accuracy(spec, spec.threshold)
+        return space.reduce(self.scan(spec), f"{PROTOCOLS[spec.protocol]}_accuracy", least)
 
     def run(self, spec: Specification, wait: bool = True, **watch: Callable) -> pd.DataFrame | None:
         """The records of one search: read if it is complete, else begun or resumed here.

@@ -1,5 +1,7 @@
 """Search spaces: for each layer an ordered list of allowed k (section 3.2), or a box of real vectors (section 5.5)."""
 
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -90,6 +92,40 @@ def scan(accuracy: Callable[[np.ndarray], np.ndarray], layers: Sequence[str], ks
     table = pd.DataFrame(rows, columns=["layer", "k"])
     table.insert(1, "name", [layers[layer] for layer in table["layer"]])
     return table.join(pd.DataFrame(accuracy(plans)).add_prefix("accuracy_"))
+
+
+def threshold(value: float | str | None) -> float | str | None:
+    """A threshold in the one form that is kept and hashed: a fraction, a margin such as "-1pp", or None.
+
+    Raises `UserError` for anything else.
+    """
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    if isinstance(value, str) and (margin := re.fullmatch(r"-\s*(\d+\.?\d*|\.\d+)\s*pp", value.strip())):
+        return f"-{np.format_float_positional(float(margin[1]), trim='-')}pp"
+    raise UserError(
+        "threshold must be an accuracy (a fraction such as 0.97), a margin in percentage points below that of the unshared network "
+        f"(such as -1pp), or none, got {value!r}"
+    )
+
+
+def least_accuracy(threshold: float | str, right: int, images: int, split: str) -> float:
+    """The accuracy (fraction) that a threshold asks for if the unshared network classifies `right` of `images` of a split correctly.
+
+    For a margin it is a whole number of images / `images`, so that a loss of exactly the margin is allowed. Raises `UserError` for a
+    fraction above the unshared accuracy.
+    """
+    if isinstance(threshold, str):
+        margin = float(threshold.removeprefix("-").removesuffix("pp")) / 100
+        return max(0, math.ceil(right - margin * images - 1e-9)) / images
+    if threshold > right / images:
+        raise UserError(
+            f"threshold {threshold:.10g} lies above the accuracy of the unshared network, {right / images:.10g} on {images} images of "
+            f"{split}: give a lower one, or a margin below it such as -1pp"
+        )
+    return threshold
 
 
 def reduce(table: pd.DataFrame, accuracy: str, threshold: float) -> IntegerSpace:

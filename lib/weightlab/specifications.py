@@ -108,25 +108,22 @@ class Setting:
 class Specification(Setting):
     """Everything a search's records depend on; equal specifications share one folder.
 
-    `threshold` is the accuracy (fraction) at which the range scan keeps a k, None for all that are tried. `settings` override
-    the search's published ones.
+    `threshold` is the accuracy at which the range scan keeps a k, on the split that chooses: a fraction, or a margin below the unshared
+    accuracy in percentage points, such as "-1pp", or None for all k that are tried. `settings` override the search's published ones.
     """
 
     target: TargetRule
     search: str = "genetic"
     seed: int = 0
     budget: int = 400  # evaluations, repeats included
-    threshold: float | None = field(default=0.97, kw_only=True)
+    threshold: float | str | None = field(default=0.97, kw_only=True)
     settings: Mapping = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self):
         super().__post_init__()
         _check_whole("budget", self.budget, 1)
         _check_whole("seed", self.seed, 0)
-        if self.threshold is not None:
-            if isinstance(self.threshold, bool) or not isinstance(self.threshold, int | float):
-                raise UserError(f"threshold must be a fraction or None, got {self.threshold!r}")
-            object.__setattr__(self, "threshold", float(self.threshold))  # so that 1 and 1.0 are one specification
+        object.__setattr__(self, "threshold", space.threshold(self.threshold))  # so that 1 and 1.0 are one specification
         made = search.make(self.search, space.full(2, [1]), rng.derive(0), **self.settings)  # refuses what does not fit
         if made.size > self.budget:
             raise UserError(

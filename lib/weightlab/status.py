@@ -19,7 +19,7 @@ STATES = ("complete", "running", "partial", "waiting", "failed", "damaged")
 GROUP = ["network", "dataset", "method", "format", "target", "search", "objective_rate", "protocol"]
 ALIKE = (["network", "dataset", "method", "format", "images", "search"], ["network", "dataset", "images"], [])  # in speed
 BEST = ["best_accuracy", "best_rate", "target_accuracy", "target_rate"]
-FIELDS = ["run", "state", *GROUP, "images", "seed", "budget", "evaluations", "seconds", *BEST, "error"]
+FIELDS = ["run", "state", *GROUP, "images", "threshold", "seed", "budget", "evaluations", "seconds", *BEST, "error"]
 DIGITS = 16  # of a hash, enough to compare by eye
 
 
@@ -93,7 +93,7 @@ def _specification(file: Path) -> dict:
     values = json.loads(file.read_bytes())
     return {name: values[name] for name in FIELDS if name in values} | {
         "target": values["target"]["form"],
-        "images": str(values["images"]),
+        **{name: str(values[name]) for name in ("images", "threshold")},
     }
 
 

@@ -81,20 +81,24 @@ def specifications(ctx: typer.Context) -> "list[Specification]":
     values = _with_network(given(said)) | {"target": _target(said)}
     values |= {name: said[name] for name in ("search", "seed") if said[name] is not None}
     values["settings"] = _settings(values.get("search", Specification.search), said)
-    if said["threshold"] is not None:
-        values["threshold"] = threshold(said["threshold"])
+    values["threshold"] = threshold(said["threshold"])
     if (budget := _budget(ctx, values.get("search", Specification.search), values["settings"])) is not None:
         values["budget"] = budget
     first = values.pop("seed", Specification.seed)
     return [Specification(**values, seed=first + run) for run in range(said["runs"])]
 
 
-def threshold(text: str) -> float | None:
-    """An accuracy (fraction), or None for `none`."""
+def threshold(text: str | None) -> float | str | None:
+    """A threshold as `Specification` takes it, the command's own where nothing is said; None for `none`."""
+    from weightlab import space
+
+    text = options.THRESHOLD if text is None else text
+    if text == "none":
+        return None
     try:
-        return None if text == "none" else float(text)
+        return space.threshold(float(text))
     except ValueError:
-        raise UserError(f"threshold must be an accuracy (fraction) or none, got {text!r}") from None
+        return space.threshold(text)
 
 
 def _with_network(values: dict) -> dict:

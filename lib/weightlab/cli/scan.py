@@ -26,11 +26,11 @@ def scan(
 
     from weightlab import space
     from weightlab.runs import Runner
-    from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS, Specification
+    from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS
 
-    setting = choices.setting(ctx.params)
-    least = Specification.threshold if threshold is None else choices.threshold(threshold)
+    setting, asked = choices.setting(ctx.params), choices.threshold(threshold)
     runner = Runner(options.folder(folder, options.SEARCHES), device, threads)
+    least = None if asked is None else runner.least_accuracy(setting, asked)
     table, evaluator = runner.scan(setting), runner.evaluator(setting)
     chooser = PROTOCOLS[setting.protocol]
     allowed = {}
@@ -41,8 +41,9 @@ def scan(
     output.table(pd.DataFrame(shown | {"k": [ranges(ks) for ks in allowed.values()]}))
     unshared = zip(RECORDED_SPLITS, evaluator.baseline(), evaluator.images, strict=True)
     print("unshared: " + ", ".join(f"{output.percent(value)} of {n} images of {split}" for split, value, n in unshared))
-    print(f"allowed is a k with at least {'any accuracy' if least is None else output.percent(least)} on {chooser}; ", end="")
-    print(f"kept in {runner.folder}")
+    margin = f" (threshold {asked})" if isinstance(asked, str) else ""
+    needed = "any accuracy" if least is None else f"at least {output.percent(least)}{margin}"
+    print(f"allowed is a k with {needed} on {chooser}; kept in {runner.folder}")
     space.reduce(table, f"{chooser}_accuracy", -1 if least is None else least)  # says what to do where a layer has none
 
 
