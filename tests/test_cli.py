@@ -131,6 +131,7 @@ def test_defaults_that_help_shows_are_those_of_the_library():
             assert shown[option] == getattr(Setting, name)
     assert options.ks(shown["k"]) == {"k_max": Setting.k_max} and shown["whole_net"] == "layer-wise" and not Setting.whole_net
     assert shown["threshold"] == choices.threshold(None) == "-1pp" and Specification.threshold == 0.97
+    assert shown["uniform_start"] == "uniform-start" and not Specification.uniform_start  # nor do the notebooks ask for it
     for option in ("search", "budget", "seed"):
         assert shown[option] == str(getattr(Specification, option))
     rule = TargetRule(*options.pair("target", shown["target"]))
@@ -213,6 +214,48 @@ def test_search_prints_the_acceptable_plans_of_highest_storage_rate(searched):
     assert line[0] == ",".join(map(str, best["plan"])) and float(line[1]) == round(best["storage_rate"], 3)
     assert [float(word) for word in line[3:]] == [round(best[f"{split}_loss_pp"], 3) for split in ("validation", "test")]
     assert str(folder) in printed and Path("plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+BEST_UNIFORM = re.compile(
+    r"best plan with one k in all layers: k = (\d+), storage rate ([\d.]+), loss (.*) pp on validation, (.*) pp on test"
+)
+
+
+def test_search_prints_the_best_uniform_plan_beside_the_best_found(home, tmp_path):
+    words = ["search", *OWN, "--k", "2:64", "--threshold", "none", "--search", "random", "--budget", 40, "--folder", tmp_path]
+    told = BEST_UNIFORM.search(called(*words).stdout)
+    records = runs.read(tmp_path)
+    same = records[records["plan"].map(lambda plan: len(set(plan)) == 1)]
+    assert records["plan"].head(5).map(list).tolist() == [[k, k] for k in (64, 48, 33, 18, 2)] and len(records) == 40
+    best = same[same["loss_pp"] < 1].sort_values("storage_rate").iloc[-1]
+    shown = ["storage_rate", "validation_loss_pp", "test_loss_pp"]
+    assert [int(told[1]), *map(float, told.groups()[1:])] == [best["plan"][0], *best[shown].astype(float).round(3)]
+
+
+def test_search_prints_which_k_a_uniform_plan_has_where_lists_have_holes(searched):
+    folder, _, printed = searched
+    records = pd.read_parquet(folder / "evaluations.parquet")
+    best = records[records["uniform"] & (records["loss_pp"] < 1)].sort_values("storage_rate").iloc[-1]
+    least, most = min(best["plan"]), max(best["plan"])
+    k = f"k = {least}" if least == most else f"k from {least} to {most}, in each layer the nearest that is allowed"
+    assert f"best plan with one k in all layers: {k}, storage rate {best['storage_rate']:.3f}, " in printed
+
+
+def test_search_says_where_no_uniform_plan_was_measured_or_loses_little(home, tmp_path):
+    words = ["search", *OWN, "--threshold", "none", "--search", "random", "--budget", 4, "--set", "batch=4", "--folder", tmp_path]
+    assert "best plan with one k in all layers: none was measured" in called(*words, "--k", "1:50", "--no-uniform-start").stdout
+    assert "best plan with one k in all layers: none of the 4 measured loses so little" in called(*words, "--k", "1:1").stdout
+    assert "one k in all layers" not in called(*words, "--k", "4:64", "--whole-net").stdout
+
+
+@pytest.mark.parametrize("said", [[], ["--no-uniform-start"]])
+def test_a_saved_configuration_keeps_the_uniform_start(home, tmp_path, said):
+    words = ["search", *OWN, "--k", "3:16", "--threshold", "none", *said, "--budget", 12, "--folder", tmp_path / "searches"]
+    called(*words, "--save-config", tmp_path / "saved.yaml")
+    (file,) = (tmp_path / "searches").glob("*/specification.json")
+    assert json.loads(file.read_text()).get("uniform_start", False) == (not said)
+    assert yaml.safe_load((tmp_path / "saved.yaml").read_text())["uniform-start"] == (not said)
+    assert "is complete and only read" in called("search", "--config", tmp_path / "saved.yaml").stderr
 
 
 def test_a_saved_configuration_is_the_same_search_and_is_only_read(searched):

@@ -28,9 +28,9 @@ def measure(plans):
     return pd.DataFrame({"accuracy": accuracy, "rate": rate, "smallest": plans.min(axis=1)})
 
 
-def toy_run(folder, name="genetic", budget=400, measure=measure, allowed=WIDE, rule=MOVING, **rest):
+def toy_run(folder, name="genetic", budget=400, measure=measure, allowed=WIDE, rule=MOVING, uniform=False, **rest):
     folder.mkdir(parents=True, exist_ok=True)
-    return loop.run(search.make(name, allowed, rng.derive(1, name)), Target(rule), measure, budget, folder, **rest)
+    return loop.run(search.make(name, allowed, rng.derive(1, name), uniform), Target(rule), measure, budget, folder, **rest)
 
 
 # --- budget and records ---------------------------------------------------------------------------------------------------------
@@ -64,6 +64,15 @@ def test_records_have_a_row_per_evaluation_and_columns_of_known_kinds(tmp_path):
     plans = np.stack(records["plan"])
     assert plans.shape == (34, 5) and plans.dtype == np.int64
     pd.testing.assert_frame_equal(records[measured], measure(plans))
+
+
+@pytest.mark.parametrize("name", search.SEARCHES)
+def test_records_of_a_uniform_start_say_which_plans_are_uniform(tmp_path, name):
+    records = toy_run(tmp_path, name, 40, uniform=True)
+    size = 12 if name == "genetic" else 20
+    same = [len(set(plan)) == 1 for plan in records["plan"]]  # every layer allows every k here
+    assert records["uniform"].tolist() == same and sum(same[:size]) == size // 4
+    assert list(records)[:5] == [*BESIDE, "uniform"] and len(records) <= 40
 
 
 def test_what_is_returned_is_what_is_written(tmp_path):
@@ -166,15 +175,16 @@ def test_plans_that_are_known_do_not_make_a_generation_seem_fast():
 
 @pytest.mark.parametrize("name", search.SEARCHES)
 @pytest.mark.parametrize("done", [1, 7, 12, 20, 25, 39])
-def test_a_search_that_is_stopped_inside_a_generation_ends_with_the_same_records(tmp_path, slices, name, done):
+@pytest.mark.parametrize("uniform", [False, True])
+def test_a_search_that_is_stopped_inside_a_generation_ends_with_the_same_records(tmp_path, slices, name, done, uniform):
     sizes, told = [], []
-    rest = {"measure": counted(sizes), "progress": told.append}
+    rest = {"uniform": uniform, "measure": counted(sizes), "progress": told.append}
     with pytest.raises(loop.Stopped, match=f"stopped after {done} of 100 evaluations"):
         toy_run(tmp_path / "stopped", name, 100, stop=lambda: sum(sizes) >= done, **rest)
     assert len(paths.read_table(tmp_path / "stopped" / "checkpoint.parquet")[0]) == sum(sizes) == sum(map(len, told)) == done
     told.clear()
     records = toy_run(tmp_path / "stopped", name, 100, **rest)
-    toy_run(tmp_path / "undisturbed", name, 100)
+    toy_run(tmp_path / "undisturbed", name, 100, uniform=uniform)
     first, second = (tmp_path / folder / "evaluations.parquet" for folder in ("stopped", "undisturbed"))
     assert first.read_bytes() == second.read_bytes()
     assert sum(sizes) == sum(map(len, told)) == len(records), "nothing is measured twice, and all of it is told"

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import itertools
 import json
 import re
@@ -47,6 +48,8 @@ WRONG = [
     {"k_max": 65_537},
     {"k_max": 2.5},
     {"seed": -1},
+    {"uniform_start": 1},
+    {"uniform_start": "no"},
     *(
         {"threshold": wrong}
         for wrong in ("1pp", "-pp", "0.97", "-1", "-1e1pp", "-nanpp", "-1%", -0.5, np.nan, np.inf, True, [0.9])
@@ -91,6 +94,7 @@ CHANGED = {
     "images": None,
     "settings": {"mutation": 0.3},
     "whole_net": True,
+    "uniform_start": True,
 }
 CHANGED_TARGET = {
     "accuracy": 0.98,
@@ -142,6 +146,35 @@ def test_thresholds_that_mean_the_same_have_one_hash(trained):
 def test_specifications_keep_the_hashes_that_records_were_made_under(trained):
     assert SPEC.hash == "1f1e901334ddc27a"
     assert Specification("lenet5_tanh", TargetRule(0.99, 18.0)).hash == "4d4fccbf741c1d33"
+
+
+AS_BEFORE = {  # SHA-256 of plans, right images and repeats, from before there were uniform starts and slices of generations
+    "genetic": "94c8e1b1f3231846",
+    "random": "be343f7d3f42b2d5",
+    "particle_swarm": "637080bb370f875b",
+    "black_hole": "9dca9a05577942c7",
+}
+
+
+@pytest.mark.parametrize("name", AS_BEFORE)
+def test_records_are_those_from_before_there_were_uniform_starts(outcome, name):
+    records = outcome[0].run(replace(SPEC, search=name, settings={}))
+    columns = [records["plan"], *(200 * records[f"{split}_accuracy"] for split in ("validation", "test")), records["repeated"]]
+    rows = [
+        [plan.tolist(), round(first), round(second), repeated] for plan, first, second, repeated in zip(*columns, strict=True)
+    ]
+    assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] == AS_BEFORE[name]
+    assert "uniform" not in records and "uniform_start" not in SPEC.describe()
+
+
+def test_a_uniform_start_is_recorded_and_described(outcome):
+    spec = replace(SPEC, uniform_start=True, budget=12)
+    records = outcome[0].run(spec)
+    allowed = outcome[0].space(spec)
+    assert records["uniform"].tolist()[:3] == [True] * 3 and np.stack(records["plan"][:3]).tolist() == [
+        [min(each.tolist(), key=lambda k: abs(k - wanted)) for each in allowed.lists] for wanted in (8, 5, 2)
+    ]
+    assert specifications.from_description(json.loads(json.dumps(spec.describe()))) == spec
 
 
 def test_the_caller_keeps_its_settings(trained):

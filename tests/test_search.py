@@ -62,6 +62,11 @@ def play(made, generations, fitness=lambda generation: fixed, measure=objectives
     return trace
 
 
+def uniform(variant, allowed=HOLES, seed=0):
+    name, own = VARIANTS[variant]
+    return search.make(name, allowed, rng.derive(seed, "test"), True, **own)
+
+
 def through_json(state):
     return json.loads(json.dumps(state))
 
@@ -121,6 +126,51 @@ def test_interrupted_and_resumed_equals_uninterrupted_at_every_generation(varian
         resumed = make(variant, allowed, seed=99)
         resumed.restore(through_json(begun.state()))
         assert head + play(resumed, total - stop, moving) == whole
+
+
+@variants
+@pytest.mark.parametrize("kind", SPACES)
+def test_a_uniform_start_changes_up_to_a_quarter_of_the_first_generation_and_nothing_else_of_it(variant, kind):
+    allowed = SPACES[kind]
+    plain, made = make(variant, allowed), uniform(variant, allowed)
+    first, others = made.ask(), plain.ask()
+    wanted = allowed.decode(allowed.uniform(len(first) // 4))
+    assert 1 <= len(wanted) <= len(first) / 4 and first[: len(wanted)].tolist() == wanted.tolist()
+    assert first[len(wanted) :].tolist() == others[len(wanted) :].tolist()
+    assert made.rng.bit_generator.state == plain.rng.bit_generator.state and made.size == plain.size
+    made.tell(objectives_of(first), fixed)
+    assert made.evaluations == len(first), "they are counted"
+
+
+@variants
+def test_a_uniform_start_in_a_space_with_holes_is_the_nearest_allowed_from_large_to_small(variant):
+    plans = uniform(variant).ask().tolist()
+    assert [plans[0], plans[len(plans) // 4 - 1]] == [[9, 3, 50, 50], [1, 3, 1, 2]]
+
+
+@variants
+def test_a_uniform_start_is_interrupted_and_resumed_exactly(variant):
+    whole = uniform(variant, SMALL)
+    states = [through_json(whole.state())]
+    for _ in range(8):
+        play(whole, 1, moving)
+        states.append(through_json(whole.state()))
+    for done, state in enumerate(states):
+        resumed = uniform(variant, SMALL, seed=99)
+        resumed.restore(state)
+        play(resumed, 8 - done, moving)
+        assert through_json(resumed.state()) == states[-1]
+
+
+def test_generations_of_fewer_than_four_have_no_place_for_a_uniform_plan():
+    made = search.make("random", HOLES, rng.derive(0, "test"), True, batch=3)
+    assert made.ask().tolist() == make("random", batch=3).ask().tolist()
+
+
+@pytest.mark.parametrize("name", search.SEARCHES)
+def test_a_uniform_start_in_a_box_is_refused(name):
+    with pytest.raises(UserError, match="start with uniform plans only where there are numbers of clusters"):
+        search.make(name, space.BoxSpace((1.0, 2.0)), rng.derive(0), True)
 
 
 def test_black_holes_restart_particles_where_resuming_is_tested():

@@ -65,6 +65,43 @@ def test_a_layer_without_any_k_is_refused_by_number():
         IntegerSpace(([1, 2], [], [3]))
 
 
+# --- uniform plans --------------------------------------------------------------------------------------------------------------
+
+
+def test_uniform_plans_are_spread_from_the_largest_k_to_the_least():
+    whole = space.full(3, range(1, 65))
+    assert whole.decode(whole.uniform(5)).tolist() == [[k] * 3 for k in (64, 48, 33, 17, 1)]
+    assert whole.decode(whole.uniform(1)).tolist() == [[64] * 3] and whole.uniform(0).shape == (0, 3)
+    listed = space.full(2, [2, 4, 8, 16])
+    assert listed.decode(listed.uniform(9)).tolist() == [[16, 16], [8, 8], [4, 4], [2, 2]], "there are no more"
+
+
+def test_a_layer_that_does_not_allow_the_k_takes_the_nearest_and_of_two_the_smaller():
+    assert HOLES.decode(HOLES.uniform(99)).tolist() == [
+        [9, 3, 50],
+        [9, 3, 4],
+        [5, 3, 4],
+        [2, 3, 2],
+        [1, 3, 2],
+    ]  # of 50, 9, 5 and 4, 3 and 2, 1
+    assert HOLES.is_uniform(np.array([[9, 3, 50], [5, 3, 4], [1, 3, 4], [9, 3, 2]])).tolist() == [True, True, False, False]
+
+
+@given(st.lists(st.sets(st.integers(1, 30), min_size=1), min_size=1, max_size=4))
+def test_every_uniform_plan_is_the_nearest_to_some_allowed_k(lists):
+    lists = [sorted(each) for each in lists]
+    allowed = IntegerSpace(tuple(lists))
+    expected = {tuple(min(each, key=lambda k: (abs(k - wanted), k)) for each in lists) for wanted in set().union(*lists)}
+    found = [tuple(plan) for plan in allowed.decode(allowed.uniform(99)).tolist()]
+    assert set(found) == expected and len(found) == len(expected)
+    assert found == sorted(found, reverse=True) and allowed.is_uniform(np.array(found)).all()
+
+
+def test_uniform_plans_of_many_k_take_little_memory():
+    many = space.full(3, range(1, 65_537))
+    assert many.decode(many.uniform(3)).tolist() == [[65_536] * 3, [32_769] * 3, [1] * 3]
+
+
 # --- range scan and reduction ---------------------------------------------------------------------------------------------------
 
 

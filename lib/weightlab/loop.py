@@ -17,7 +17,7 @@ from weightlab.search import Search
 
 SLICE_S = 10  # a generation that takes longer is measured in slices of about this length
 KEPT_S = 1  # the least time between two checkpoints
-HEAD = ["evaluation", "generation", "plan", "repeated"]  # columns that are known before a generation is measured
+HEAD = ["evaluation", "generation", "plan", "repeated", "uniform"]  # columns that are known before a generation is measured
 FITNESS = ["fitness", "target_accuracy", "target_rate"]  # columns that a generation gets once all of it is measured
 SPENT = ("seconds", "evaluating_seconds")  # what is kept of the time that a generation took
 
@@ -142,6 +142,8 @@ class _Course:
         keys, first = [tuple(plan) for plan in plans], self._search.evaluations
         head = {"evaluation": np.arange(first, first + len(plans)), "generation": self._search.generation, "plan": list(plans)}
         head["repeated"] = [key in self._seen or key in keys[:i] for i, key in enumerate(keys)]
+        if self._search.uniform_start:
+            head["uniform"] = self._search.space.is_uniform(plans)
         return pd.DataFrame(head)
 
     def _between(self, rows: pd.DataFrame, state: dict) -> None:

@@ -161,7 +161,8 @@ class Runner:
                     evaluator.release()  # or every setting would keep its activations to the end
             try:
                 allowed = self.space(spec)
-                made = search.make(spec.search, allowed, rng.derive(spec.seed, "search", spec.search), **spec.settings)
+                chance = rng.derive(spec.seed, "search", spec.search)
+                made = search.make(spec.search, allowed, chance, spec.uniform_start, **spec.settings)
                 target, measure = Target(spec.target), self._measure(spec)
                 return loop.run(made, target, measure, spec.budget, folder.path, _identity(spec), **watch)
             except loop.Stopped:

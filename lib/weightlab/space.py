@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,25 @@ class IntegerSpace:
     def sample(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Uniform index vectors, int64 (n, d)."""
         return rng.integers(self.lengths, size=(n, self.dimensions))
+
+    def uniform(self, n: int) -> np.ndarray:
+        """Index vectors, int64 (at most n, d), of plans with one k in all layers, spread evenly from the largest allowed k to the least.
+
+        A layer that does not allow that k takes the nearest k that it allows, the smaller of two. Fewer than n where there are no more.
+        Lists must be ascending.
+        """
+        every = np.unique(np.concatenate(self.lists))
+        plans = np.stack([_nearest(allowed, every) for allowed in self.lists], axis=1)
+        distinct = plans[np.sort(np.unique(plans, axis=0, return_index=True)[1])]
+        return distinct[np.round(np.linspace(len(distinct) - 1, 0, min(n, len(distinct)))).astype(int)]
+
+    def is_uniform(self, plans: np.ndarray) -> np.ndarray:
+        """Which of plans (n, d) are among all uniform plans of this space, bool (n,)."""
+        return np.array([tuple(plan) in self._every_uniform for plan in plans.tolist()], dtype=bool)
+
+    @cached_property
+    def _every_uniform(self) -> set[tuple[int, ...]]:
+        return set(map(tuple, self.decode(self.uniform(int(self.lengths.sum()))).tolist()))
 
     def decode(self, positions: np.ndarray) -> np.ndarray:
         """Plans, int64 (n, d), of indices or of positions in [0, n_l]: index min(floor(x_l), n_l − 1)."""
@@ -73,6 +93,13 @@ class BoxSpace:
     def decode(self, positions: np.ndarray) -> np.ndarray:
         """The vectors, float64 (n, d), that positions stand for: inside the box, rounded."""
         return np.clip(np.round(positions, self.decimals), 0, self.lengths)
+
+
+def _nearest(allowed: np.ndarray, ks: np.ndarray) -> np.ndarray:
+    """Index of the nearest allowed k for each of `ks`, the smaller of two; `allowed` (n,) ascending."""
+    above = np.searchsorted(allowed, ks).clip(max=len(allowed) - 1)
+    below = (above - 1).clip(min=0)
+    return np.where(ks - allowed[below] <= allowed[above] - ks, below, above)
 
 
 def full(dimensions: int, ks: Sequence[int]) -> IntegerSpace:

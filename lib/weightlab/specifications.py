@@ -15,7 +15,7 @@ PROTOCOLS = {"held_out": "validation", "published": "test"}  # the split on whic
 RECORDED_SPLITS = ("validation", "test")
 SCHEMA = 3  # raised whenever records of an older kind may no longer be reused
 # Fields left out of a description where they are not set, so that what was named before there were any keeps its name.
-LATER = ("ks", "weights", "whole_net")
+LATER = ("ks", "weights", "whole_net", "uniform_start")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class Specification(Setting):
     """Everything a search's records depend on; equal specifications share one folder.
 
     `threshold` is the accuracy at which the range scan keeps a k, on the split that chooses: a fraction, or a margin below the unshared
-    accuracy in percentage points, such as "-1pp", or None for all k that are tried. `settings` override the search's published ones.
+    accuracy in percentage points, such as "-1pp", or None for all k that are tried. `settings` override the search's published ones. With
+    `uniform_start` up to a quarter of the first generation are plans with one k in all layers.
     """
 
     target: TargetRule
@@ -118,12 +119,15 @@ class Specification(Setting):
     budget: int = 400  # evaluations, repeats included
     threshold: float | str | None = field(default=0.97, kw_only=True)
     settings: Mapping = field(default_factory=dict, kw_only=True)
+    uniform_start: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
         super().__post_init__()
         _check_whole("budget", self.budget, 1)
         _check_whole("seed", self.seed, 0)
         object.__setattr__(self, "threshold", space.threshold(self.threshold))  # so that 1 and 1.0 are one specification
+        if not isinstance(self.uniform_start, bool):
+            raise UserError(f"uniform_start must be True or False, got {self.uniform_start!r}")
         made = search.make(self.search, space.full(2, [1]), rng.derive(0), **self.settings)  # refuses what does not fit
         if made.size > self.budget:
             raise UserError(

@@ -81,7 +81,7 @@ def specifications(ctx: typer.Context) -> "list[Specification]":
     values = _with_network(given(said)) | {"target": _target(said)}
     values |= {name: said[name] for name in ("search", "seed") if said[name] is not None}
     values["settings"] = _settings(values.get("search", Specification.search), said)
-    values["threshold"] = threshold(said["threshold"])
+    values["threshold"], values["uniform_start"] = threshold(said["threshold"]), said["uniform_start"]
     if (budget := _budget(ctx, values.get("search", Specification.search), values["settings"])) is not None:
         values["budget"] = budget
     first = values.pop("seed", Specification.seed)
@@ -201,7 +201,8 @@ def save(file: Path, spec: "Specification", runs: int, folder: Path) -> None:
     values = {option.replace("_", "-"): getattr(spec, name) for option, name in NAMES.items()} | {
         "k": ",".join(map(str, spec.ks)) if spec.ks else f"1:{spec.k_max}",
         "threshold": "none" if spec.threshold is None else spec.threshold,
-        "search": spec.search, "set": [f"{name}={value}" for name, value in own.items()], "budget": spec.budget,
+        "uniform-start": spec.uniform_start, "search": spec.search, "set": [f"{name}={value}" for name, value in own.items()],
+        "budget": spec.budget,
         "target": f"{target.accuracy},{target.rate}", "target-form": target.form,
         "target-limit": f"{target.limit_accuracy},{target.limit_rate}",
         "target-offset": f"{target.offset_accuracy},{target.offset_rate}",

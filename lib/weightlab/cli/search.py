@@ -35,6 +35,14 @@ def search(
     iterations: Annotated[int | None, option("Generations, in place of a budget.")] = None,
     budget: Annotated[int | None, option("Evaluations, repeats included.", default="400")] = None,
     set: Annotated[list[str] | None, option("Another setting of the search, such as mutation=0.1.", metavar="NAME=VALUE")] = None,
+    uniform_start: Annotated[
+        bool,
+        option(
+            "Whether up to a quarter of the first generation are plans with one k in all layers.",
+            "--uniform-start/--no-uniform-start",
+            default="uniform-start",
+        ),
+    ] = True,
     target: Annotated[str | None, option("The accuracy (fraction) and rate to aim at.", default=options.TARGET)] = None,
     target_form: Annotated[str | None, option("fixed, or how it moves: batch or pointwise.", default="fixed")] = None,
     target_limit: Annotated[str | None, option("Only plans beyond move the target.", default="0.97,1")] = None,
@@ -73,6 +81,7 @@ def search(
     records = runner.run_all(specs)
     found = best(records)
     _print(found, records, specs[0])
+    _tell_uniform(records, specs[0])
     print(f"kept in {', '.join(str(place / spec.hash) for spec in specs[:3])}{' ...' * (len(specs) > 3)}")
     if plot is not None or show:
         _draw(records, found, plot or place / specs[0].hash / "loss_by_rate.png", show)
@@ -115,6 +124,25 @@ def _print(found: "pd.DataFrame", records: "pd.DataFrame", spec: "Specification"
     shown |= {f"loss on {split} [pp]": found[f"{split}_loss_pp"].to_numpy() for split in RECORDED_SPLITS}
     output.table(pd.DataFrame(shown))
     print(f"of {len(records)} plans, {len(analysis.acceptable(records))} lose less than {limit:g} pp on {chooser}, which chose")
+
+
+def _tell_uniform(records: "pd.DataFrame", spec: "Specification") -> None:
+    """Print the best plan with one k in all layers, to compare with the best found, or that there is none."""
+    from weightlab.specifications import RECORDED_SPLITS
+
+    if spec.whole_net:  # all its plans have one k
+        return
+    same = records["plan"].map(lambda plan: len(set(plan)) == 1)
+    plans = records[same | records["uniform"] if "uniform" in records else same]
+    if not len(found := best(plans)):
+        what = "none was measured" if plans.empty else f"none of the {len(plans)} measured loses so little"
+        print(f"best plan with one k in all layers: {what}")
+        return
+    row = found.iloc[0]
+    least, most = min(row["plan"]), max(row["plan"])
+    k = f"k = {least}" if least == most else f"k from {least} to {most}, in each layer the nearest that is allowed"
+    losses = ", ".join(f"{row[f'{split}_loss_pp']:.3f} pp on {split}" for split in RECORDED_SPLITS)
+    print(f"best plan with one k in all layers: {k}, storage rate {row['storage_rate']:.3f}, loss {losses}")
 
 
 def _draw(records: "pd.DataFrame", found: "pd.DataFrame", file: Path, show: bool) -> None:

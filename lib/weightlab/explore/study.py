@@ -125,12 +125,14 @@ class Study:
     ) -> pd.DataFrame:
         """The records of a small search in all k that are tried; `progress` and `stop` are those of `loop.run`.
 
+        A part of the first generation are plans with one k in all layers.
         The target starts at the accuracy of the original and moves with the plans that lose less than 1 pp on validation. Raises
         `loop.Stopped` once `stop` is true; the same call then goes on from there.
         """
         acceptable = round(self.original_accuracy - analysis.ACCEPTABLE_LOSS_PP / 100, 6)
         target = TargetRule(self.original_accuracy, FIRST_RATE, "batch", limit_accuracy=acceptable)
-        spec = Specification(target=target, search=search, seed=seed, budget=budget, threshold=None, **asdict(self.setting))
+        rest = {"threshold": None, "uniform_start": True} | asdict(self.setting)
+        spec = Specification(target=target, search=search, seed=seed, budget=budget, **rest)
         runner = Runner(self.folder, threads=self.threads, progress=False, workers=1)  # its evaluator's memory goes with it
         records = runner.run(spec, wait=False, progress=progress, stop=stop)
         if records is None:

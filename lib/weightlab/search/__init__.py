@@ -21,16 +21,23 @@ SEARCHES: dict[str, type[Search]] = {
 }
 
 
-def make(name: str, space: IntegerSpace | BoxSpace, rng: np.random.Generator, **settings) -> Search:
-    """The search called `name`; `settings` override its published ones. Raises `UserError` for unknown names and values."""
+def make(
+    name: str, space: IntegerSpace | BoxSpace, rng: np.random.Generator, uniform_start: bool = False, /, **settings
+) -> Search:
+    """The search called `name`; `settings` override its published ones, `uniform_start` is that of `Search`.
+
+    Raises `UserError` for unknown names and values, and for a start with uniform plans in a box, which has none.
+    """
     choose("search", name, SEARCHES)
+    if uniform_start and not isinstance(space, IntegerSpace):
+        raise UserError("a search can start with uniform plans only where there are numbers of clusters, not in a box")
     kind = SEARCHES[name]
     defaults = {field.name: field.default for field in fields(kind.Settings)}
     for setting, value in settings.items():
         choose(f"setting of {name}", setting, defaults)
         settings[setting] = _like(defaults[setting], f"setting {setting} of {name}", value)
     try:
-        return kind(space, rng, kind.Settings(**settings))
+        return kind(space, rng, kind.Settings(**settings), uniform_start)
     except TypeError as error:
         raise UserError(f"settings {settings} of {name} do not fit: {error}") from None
 

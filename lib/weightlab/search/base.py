@@ -7,6 +7,7 @@ import numpy as np
 
 from weightlab.space import BoxSpace, IntegerSpace
 
+UNIFORM_PART = 4  # one in so many plans of a first generation may be a uniform one
 Fitness = Callable[[np.ndarray], np.ndarray]  # objectives (n, 2) -> fitness (n,), higher is better
 
 
@@ -15,14 +16,15 @@ class Search:
 
     `ask()` gives plans, int64 (n, d), in a box float64; `tell(objectives, fitness)` takes what they achieved, float64 (n, 2), and the
     function that scores objectives *now*. Fitness may change between generations, so bests keep their objectives and are scored anew each time.
-    Arguments are never modified; all randomness comes from `rng`.
+    Arguments are never modified; all randomness comes from `rng`. With `uniform_start` up to a quarter of the first
+    generation are uniform plans (see `IntegerSpace.uniform`), which come first; its other plans are the same as without.
     """
 
     Settings: type
     kept: ClassVar[tuple[str, ...]] = ()  # names of the attributes that make up a subclass's state
 
-    def __init__(self, space: IntegerSpace | BoxSpace, rng: np.random.Generator, settings):
-        self.space, self.rng, self.settings = space, rng, settings
+    def __init__(self, space: IntegerSpace | BoxSpace, rng: np.random.Generator, settings, uniform_start: bool = False):
+        self.space, self.rng, self.settings, self.uniform_start = space, rng, settings, uniform_start
         self.generation = 0
         self.evaluations = 0
         self.best_plan: np.ndarray | None = None  # (d,)
@@ -67,6 +69,16 @@ class Search:
         for name, value in state.items():
             if name != "rng":
                 setattr(self, name, np.array(value) if isinstance(value, list) else value)
+
+    def _first(self, positions: np.ndarray, within: float = 0) -> np.ndarray:
+        """Positions (n, d) of a first generation, the first of them replaced by uniform plans if those are asked for.
+
+        `within`, from 0 to below 1, is added to the index of a uniform plan to give its position.
+        """
+        if not self.uniform_start:
+            return positions
+        plans = self.space.uniform(len(positions) // UNIFORM_PART)
+        return np.concatenate([plans + within, positions[len(plans) :]])
 
     def _ask(self) -> np.ndarray:
         """Positions (n, d) of the next generation."""

@@ -31,8 +31,8 @@ class Genetic(Search):
     Settings = Settings
     kept = ("population", "objectives", "scores")
 
-    def __init__(self, space, rng, settings: Settings):
-        super().__init__(space, rng, settings)
+    def __init__(self, space, rng, settings: Settings, uniform_start: bool = False):
+        super().__init__(space, rng, settings, uniform_start)
         self.population: np.ndarray | None = None  # (N, d) indices, fittest first
         self.objectives: np.ndarray | None = None  # (N, 2)
         self.scores: np.ndarray | None = None  # (N,)
@@ -43,7 +43,7 @@ class Genetic(Search):
 
     def _ask(self) -> np.ndarray:
         if self.population is None:
-            return self.space.sample(self.rng, self.size)
+            return self._first(self.space.sample(self.rng, self.size))
         pairs = -(-self.size // 2)
         children = np.concatenate([self._cross(*self.population[list(self._parents())]) for _ in range(pairs)])[: self.size]
         mutants = self.rng.random(children.shape) < self.settings.mutation

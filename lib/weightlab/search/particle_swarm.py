@@ -29,9 +29,10 @@ class ParticleSwarm(Search):
     Settings = Settings
     kept = ("x", "v", "own_x", "own_objectives", "best_x", "held_objectives", "holder")
 
-    def __init__(self, space, rng, settings: Settings):
-        super().__init__(space, rng, settings)
+    def __init__(self, space, rng, settings: Settings, uniform_start: bool = False):
+        super().__init__(space, rng, settings, uniform_start)
         self.x, self.v = self._new(settings.particles)
+        self.x = self._first(self.x, within=0.5)
         self.own_x = self.x.copy()  # (n, d) personal bests x_p ...
         self.own_objectives = np.full((settings.particles, 2), np.nan)  # ... and what they achieved; NaN: none yet
         self.best_x: np.ndarray | None = None  # (d,) best of all, x_g

@@ -27,4 +27,5 @@ class RandomSearch(Search):
         return self.settings.batch
 
     def _ask(self) -> np.ndarray:
-        return self.space.sample(self.rng, self.size)
+        plans = self.space.sample(self.rng, self.size)
+        return self._first(plans) if self.generation == 0 else plans
