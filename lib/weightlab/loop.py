@@ -62,9 +62,10 @@ def run(
     """Generations until the next no longer fits the budget (in evaluations).
 
     `measure` takes plans (n, d) and returns a row for each, among its columns `accuracy` (fraction) and `rate`, the objectives. It is
-    called once for a generation, or several times where that takes longer than `SLICE_S`. `progress` is given the records as they
-    come: first those of a checkpoint, then those of each generation. Where a generation is slow, `progress` is given parts of it,
-    whose fitness is NaN until the whole is measured. Once `stop` is true, what is measured is checkpointed and `Stopped` raised.
+    called once for a generation, several times where that takes longer than `SLICE_S`, and once for the first plan (see `Pace`).
+    `progress` is given the records as they come: first those of a checkpoint, then those of each generation. Where a generation is
+    slow, `progress` is given parts of it, whose fitness is NaN until the whole is measured. Once `stop` is true, what is measured is
+    checkpointed and `Stopped` raised.
 
     Records go to `folder` (see `run_folder`), at most one checkpoint every `KEPT_S` seconds, between generations or inside a slow one.
     A call on a folder with a checkpoint goes on from there, and ends with the same file, byte for byte, as a call that was never
