@@ -34,7 +34,7 @@ MODELS := models/lenet5_tanh.safetensors models/lenet5_relu.safetensors
 STAND_IN := models/mobilenet_v2_fashion.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help env data models retrain experiments experiment status report lab test browser-test bench bench-faults bench-files lint format clean
+.PHONY: help env data models retrain experiments experiment status report lab test browser-test bench bench-faults bench-files bench-networks lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
@@ -100,6 +100,9 @@ bench-faults: $(ENV) $(MNIST) $(MODELS) ## kill, fill, flip and interrupt long r
 
 bench-files: $(ENV) $(MODELS) $(STAND_IN) ## measure packed files beside coremltools' and read 100 000 mutated ones (about 6 minutes)
 	$(RUN) benchmarks/files.py
+
+bench-networks: $(ENV) $(MNIST) $(MODELS) ## hold 2 000 random networks against the engine; a network at 224 x 224 (about 8 minutes)
+	$(RUN) benchmarks/networks.py
 
 lint: $(ENV) ## check style
 	$(RUN) -m ruff check .

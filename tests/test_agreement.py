@@ -12,7 +12,7 @@ import torch
 from agreement_networks import REFUSED, RIGHT
 from typer.testing import CliRunner
 
-from weightlab import data, models, runs, sharing, training
+from weightlab import data, models, onnx_files, runs, sharing, training
 from weightlab.cli import app
 from weightlab.codebooks import Codebooks
 from weightlab.data import Split
@@ -115,6 +115,44 @@ def test_a_process_of_its_own_does_the_same(name, home):
     else:
         assert done.returncode == 0, done.stderr
         held_against_the_network(name, home / "searches")
+
+
+@pytest.mark.parametrize("name", ["plain_tanh", "pool_ceil", "prelu", "squeezing", "covering_unflattened"])
+def test_an_onnx_file_answers_as_the_network(name, images, tmp_path):
+    model = getattr(agreement_networks, name)()
+    file = onnx_files.export(model, {}, images[:2].float() / 255, tmp_path / "network.onnx")
+    found = onnx_files.compare(file, model, images)
+    assert found.other_class == 0 and found.largest_difference < 1e-5
+
+
+# What the exporter gets wrong without a word: the divisor is left out, and a number of images becomes a constant.
+@pytest.mark.parametrize(("name", "says"), [("divisor_tanh", "otherwise than the network"), ("tokens", "fails on 7 images")])
+def test_a_wrong_onnx_file_is_not_left_behind(name, says, images, tmp_path):
+    with pytest.raises(UserError, match=f"cannot be exported to ONNX: onnxruntime .*{says}"):
+        onnx_files.export(getattr(agreement_networks, name)(), {}, images[:2].float() / 255, tmp_path / "network.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["divisor_tanh", "squeezing", "nested", "chance", "centred", "half"])
+def test_all_commands_take_a_network_or_refuse_it_alike(name, home):
+    """`compress`, then `evaluate` and `export` of what it wrote; what one network is refused for, each command refuses."""
+    network, data = f"agreement_networks:{name}", ["--data", "blobs.npz"]
+    done = CliRunner().invoke(app, ["compress", network, *data, "--plan", "3", "-o", "packed.safetensors"])
+    if name in REFUSED:
+        assert done.exit_code == 1 and "error:" in done.output and "Traceback" not in done.output, done.output
+        assert REFUSED[name][1] in " ".join(done.output.split()) and not Path("packed.safetensors").exists()
+        return
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, ["evaluate", "packed.safetensors", "--network", network, *data])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(
+        app, ["export", "packed.safetensors", "-o", "network.onnx", "--network", network, *data, "--check", "30"]
+    )
+    if name == "divisor_tanh":
+        assert done.exit_code == 1 and "otherwise than the network" in " ".join(done.output.split())
+        assert not [file for file in home.iterdir() if "onnx" in file.name]
+    else:
+        assert done.exit_code == 0 and "0 get another class" in done.output, done.output
 
 
 @pytest.mark.parametrize(("name", "says"), [("lying", "do not give what it gives"), ("borrowing", "which is slower")])

@@ -88,11 +88,17 @@ def test_images_too_close_to_call_are_decided_by_the_plain_forward_pass(validati
 
 def test_tally_counts_only_what_is_beyond_the_margin():
     logits = np.array(
-        [[[1.0, 1 + MARGIN / 2], [3.0, 1.0]], [[0.0, 5.0], [0.0, 2 * MARGIN]], [[2.0, 0.0], [np.nan, 1.0]]], np.float32
+        [
+            [[1.0, 1 + MARGIN / 2], [3.0, 1.0]],
+            [[0.0, 5.0], [0.0, 2 * MARGIN]],
+            [[2.0, 0.0], [np.nan, 1.0]],
+            [[9.0, np.nan], [9.0, 1.0]],
+        ],
+        np.float32,
     )
-    correct, close = kernels.tally(np.ascontiguousarray(logits.transpose(1, 2, 0)), np.array([0, 1, 0]), MARGIN)
-    assert correct.tolist() == [2, 2]
-    assert close.tolist() == [[True, False, False], [False, False, True]]
+    correct, close = kernels.tally(np.ascontiguousarray(logits.transpose(1, 2, 0)), np.array([0, 1, 0, 0]), MARGIN)
+    assert correct.tolist() == [2, 3]
+    assert close.tolist() == [[True, False, False, True], [False, False, True, False]]
 
 
 class Sequence(nn.Module):

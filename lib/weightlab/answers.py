@@ -43,11 +43,11 @@ def together(model: nn.Module, images: torch.Tensor) -> int:
 
 def inside_bytes(model: nn.Module, run: Callable[[], object]) -> int:
     """Bytes of the largest tensor that any module of a network gives while `run` runs it."""
-    largest = [0]
+    sizes = [0]
 
     def look(module: nn.Module, inputs: tuple, output: object) -> None:
         tensors = output if isinstance(output, tuple | list) else [output]
-        largest.extend(each.nbytes for each in tensors if isinstance(each, torch.Tensor))
+        sizes.extend(each.nbytes for each in tensors if isinstance(each, torch.Tensor))
 
     hooks = [module.register_forward_hook(look) for module in model.modules()]
     try:
@@ -56,7 +56,7 @@ def inside_bytes(model: nn.Module, run: Callable[[], object]) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return max(largest)
+    return max(sizes)
 
 
 @contextmanager
@@ -119,5 +119,10 @@ def _place(model: nn.Module, images: torch.Tensor) -> torch.device:
 
 def alike(logits: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether logits differ by no more than rounding, `TOLERANCE` of the largest expected one."""
-    scale = expected[expected.isfinite()].abs().max().item() if expected.isfinite().any() else 0.0
-    return torch.allclose(logits, expected, rtol=0, atol=max(TOLERANCE * scale, 1e-12), equal_nan=True)
+    return torch.allclose(logits, expected, rtol=0, atol=max(TOLERANCE * largest(expected), 1e-12), equal_nan=True)
+
+
+def largest(logits: torch.Tensor) -> float:
+    """The largest absolute value of logits that are finite, 0 where none is."""
+    finite = logits[logits.isfinite()]
+    return finite.abs().max().item() if len(finite) else 0.0

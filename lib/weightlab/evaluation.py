@@ -3,7 +3,7 @@
 The network is cut into stages. Sorted plans form a tree by what their first stages have in common; it is walked depth first, chunk of
 images by chunk, so that an activation is computed once for all plans below it; the most recent ones are kept for later calls.
 
-The count of a plan depends on the plan alone: an image whose class is within `MARGIN` of the highest other logit is decided by the
+The count of a plan depends on the plan alone: an image whose class is within a margin of the highest other logit is decided by the
 reference path, the plain forward pass of the whole network on fixed chunks of images, whatever kernel did the rest. Before anything
 is answered a few plans are held against that path (see `proof`); where they differ, it decides every image.
 """
@@ -31,7 +31,7 @@ from weightlab.errors import in_a_line
 from weightlab.kernels import tally
 from weightlab.stages import Cut, Stage
 
-MARGIN = 1e-4  # logits, or more where the proof shows larger differences
+MARGIN = 1e-5  # of the largest logit of the proof, or more where it shows larger differences
 SAFETY = 8  # times the largest difference that the proof shows
 REMEMBERED = 1_000_000  # plans whose counts are kept
 SIBLINGS_BYTES = 32 << 20  # the activations of variants of a stage that are computed together
@@ -62,7 +62,7 @@ class Evaluator:
         self.threads = backend.check_threads(threads) or (1 if self.device.type == "cuda" else backend.cores())
         self._model = models.copied(model).to(self.device).eval().requires_grad_(False)
         self._names = [layer.name for layer in codebooks.layers]
-        self._margin, self._lock = MARGIN, threading.Lock()
+        self._margin, self._lock = 0.0, threading.Lock()
         self._known: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._asked = self._repeated = self._referred = 0
         self._prepare(chunk, memory)
@@ -211,7 +211,7 @@ class Evaluator:
                     ]
                     return proof.blame(copy, self._stages, variants, images)
                 differences = [float((logits - expected).abs().nan_to_num().max()) for logits in given]
-                self._margin = max(self._margin, SAFETY * max(differences))
+                self._margin = max(self._margin, MARGIN * answers.largest(expected), SAFETY * max(differences))
         return ""
 
     # --- the walk ---------------------------------------------------------------------------------------------------------------
