@@ -284,9 +284,10 @@ def test_options_go_before_a_configuration_file(searched, tmp_path):
     [
         ("temperature: 3", "unknown entry of .* 'temperature'; allowed: network, .*, target-limit"),
         ("plot: x.png", "unknown entry"),
-        ("- 3", "must hold 'option: value' lines"),
+        ("- 3", "must hold 'name: value' lines"),
         ("k: {a: 3}", "k in .* must be a value or a list of values"),
-        ("a: [", "cannot be read as YAML"),
+        ("a: [", "is not valid YAML"),
+        ("budget: 12\nbudget: 40", "found duplicate key"),
     ],
 )
 def test_a_wrong_configuration_file_is_refused(tmp_path, text, message):
@@ -304,6 +305,28 @@ def test_a_saved_configuration_keeps_the_threshold(home, tmp_path, said, kept):
     assert "is complete and only read" in called("search", "--config", tmp_path / "saved.yaml").stderr
     (row,) = json.loads(called("status", tmp_path / "searches", "--json").stdout)
     assert row["threshold"] == str(kept)
+
+
+def test_settings_are_read_as_people_write_them(tmp_path):
+    """1e-3 and 012 are numbers to most readers, and were text and 10 to YAML 1.1; they survive being saved as a configuration."""
+    words = [*LENET[:1], "--images", 50, "--threshold", "none", "--k", "1:4", "--budget", 12]
+    called(
+        "search",
+        *words,
+        "--set",
+        "mutation=1e-3",
+        "--set",
+        "population=012",
+        "--folder",
+        tmp_path / "a",
+        "--save-config",
+        tmp_path / "a.yaml",
+    )
+    called("search", "--config", tmp_path / "a.yaml", "--folder", tmp_path / "b")
+    called("search", *words, "--set", "mutation=0.001", "--population", "012", "--folder", tmp_path / "c")
+    for name in "abc":
+        (file,) = (tmp_path / name).glob("*/specification.json")
+        assert {"mutation": 0.001, "population": 12}.items() <= json.loads(file.read_text())["settings"].items()
 
 
 def test_a_configuration_written_by_hand_may_hold_ranges_and_lists(tmp_path):
@@ -699,7 +722,14 @@ WRONG = [
     (["search", *LENET, "--set", "temperature=1"], "unknown setting of genetic 'temperature'"),
     (["search", *LENET, "--set", "mutation"], "--set takes NAME=VALUE, got 'mutation'"),
     (["search", *LENET, "--set", "mutation=[1"], "the value in 'mutation=[1' is not valid YAML: while parsing"),
-    (["search", *LENET, "--set", "mutation=2026-13-01"], "the value in 'mutation=2026-13-01' is not valid YAML: month must be"),
+    (["search", *LENET, "--set", "mutation=on"], "setting mutation of genetic must be a finite number, got 'on'"),
+    (["search", *LENET, "--set", "mutation=2026-13-01"], "mutation of genetic must be a finite number, got '2026-13-01'"),
+    (["search", *LENET, "--set", "mutation=.nan"], "setting mutation of genetic must be a finite number, got nan"),
+    (["search", *LENET, "--set", "population=1:12"], "setting population of genetic must be a whole number, got '1:12'"),
+    (["search", *LENET, "--set", "population=many"], "setting population of genetic must be a whole number, got 'many'"),
+    (["search", *LENET, "--set", "crossover=1"], "unknown crossover 1; allowed: single_point, uniform"),
+    (["search", *LENET, "--set", "elite=1", "--set", "elite=2"], "--set takes each name once, got 'elite' again in 'elite=2'"),
+    (["search", *LENET, "--set", "elite={a: 1, a: 2}"], "found duplicate key (line 1, column 8)"),
     (["search", *LENET, "--target", "0.99"], "target must be an accuracy (fraction) and a rate, such as 0.99,18, got '0.99'"),
     (["search", *LENET, "--target-limit", "x,1"], "target-limit must be"),
     (["search", *LENET, "--target-form", "jumping"], "unknown form of target 'jumping'"),
@@ -738,6 +768,9 @@ WRONG = [
     (["run", "00_explore", "-p", "nothing=3"], "unknown parameter of 00_explore 'nothing'"),
     (["run", "00_explore", "-p", "images=[1"], "the value in 'images=[1' is not valid YAML: while parsing"),
     (["run", "00_explore", "-p", "images"], "--set takes NAME=VALUE"),
+    (["run", "00_explore", "-p", "seed=2024-01-01"], "seed of 00_explore must be a number such as 1, got '2024-01-01'"),
+    (["run", "00_explore", "-p", "budget=[40]"], "parameter budget of 00_explore must be a number such as 200, got [40]"),
+    (["run", "00_explore", "-p", "seed=1", "-p", "seed=2"], "--set takes each name once, got 'seed' again in 'seed=2'"),
     (["status", "--profile", "tiny"], "unknown profile 'tiny'"),
     (["status", "nowhere"], "nowhere is no folder"),
     (["status", ".", "--workers", "0"], "workers must be a whole number of at least 1"),

@@ -76,11 +76,11 @@ def test_what_the_file_gives_goes_before_what_we_would_choose():
         ("kind: pbs\njobs: 0", "jobs must be a whole number of at least 1, got 0"),
         ("kind: pbs\noptions: {cores: 2, memory: 2GB}", "got no walltime"),
         ("kind: pbs\noptions: {cores: 2, memory: 2GB, walltime: soon}", "a walltime is written HH:MM:SS in quotes, got 'soon'"),
-        ("kind: pbs\noptions: {cores: 2, memory: 2GB, walltime: 10:00:00}", "must be text, got 36000; write it in quotes"),
         ("kind: slurm\noptions: {cores: 2, memory: 2GB, walltime: 90}", "must be text, got 90; write it in quotes"),
         ("kind: pbs\noptions: 3", "options of a cluster must be"),
         ("- pbs", "must hold 'name: value' lines, got list"),
-        ("kind: [", "cannot be read as YAML"),
+        ("kind: [", "is not valid YAML"),
+        ("kind: pbs\nkind: slurm", "found duplicate key"),
     ],
 )
 def test_a_file_with_something_wrong_is_refused_in_one_sentence(tmp_path, text, sentence):
@@ -89,8 +89,14 @@ def test_a_file_with_something_wrong_is_refused_in_one_sentence(tmp_path, text, 
     with pytest.raises(UserError, match=sentence) as caught:
         clusters.read(file)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="cannot be read as YAML"):
+    with pytest.raises(UserError, match="cannot be read"):
         clusters.read(tmp_path / "missing.yaml")
+
+
+def test_a_walltime_needs_no_quotes(tmp_path):
+    """YAML 1.1 read 10:00:00 as 36000."""
+    (tmp_path / "cluster.yaml").write_text("kind: pbs\noptions: {cores: 2, memory: 2GB, walltime: 10:00:00}")
+    assert clusters.read(tmp_path / "cluster.yaml").options["walltime"] == "10:00:00"
 
 
 @pytest.mark.parametrize(

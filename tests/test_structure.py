@@ -15,7 +15,7 @@ import yaml
 from weightlab import paths
 
 LAYERS = [
-    {"errors", "paths", "rng", "backend", "clusters", "executors"},
+    {"errors", "paths", "rng", "backend", "clusters", "executors", "values"},
     {"downloads", "own_data", "own_networks", "data", "models", "sequences", "answers", "training"},
     {"floats", "clustering"},
     {"accounting", "codebooks", "sharing", "label_coding", "packed_format", "packing", "onnx_files"},
@@ -68,9 +68,10 @@ SIDEWAYS = {
     ("tuning", "loop"),
     ("tuning", "run_folder"),
     ("clusters", "paths"),
+    ("clusters", "values"),
     ("executors", "clusters"),
 }
-SIDEWAYS |= {(module, "errors") for module in ("backend", "clusters", "executors", "paths", "rng")}
+SIDEWAYS |= {(module, "errors") for module in ("backend", "clusters", "executors", "paths", "rng", "values")}
 ROW = {module: row for row, modules in enumerate(LAYERS) for module in modules}
 LIBRARY = paths.root() / "lib" / "weightlab"
 

@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
-from weightlab import errors, paths
+from weightlab import errors, paths, values
 from weightlab.errors import UserError, choose
 
 KINDS = {"pbs": "PBS", "slurm": "SLURM"}
@@ -66,17 +64,12 @@ class Cluster:
 def read(file: str | Path) -> Cluster:
     """A cluster from a YAML file, its path as given or below the repository; raises `UserError` for what it may not hold."""
     path = paths.resolve(file)
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold 'name: value' lines, got {type(values).__name__}")
-    for name in values:
+    found = values.read_file(path)
+    for name in found:
         choose(f"key in {path.name}", name, ("kind", "jobs", "options"))
-    if "kind" not in values:
+    if "kind" not in found:
         raise UserError(f"{path} needs a kind; allowed: {', '.join(KINDS)}")
-    return Cluster(**values)
+    return Cluster(**found)
 
 
 def job_script(cluster: Cluster) -> str:

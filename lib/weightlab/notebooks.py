@@ -10,14 +10,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
-import yaml
 
-from weightlab import errors, executors, paths
+from weightlab import errors, executors, paths, values
 from weightlab.errors import UserError, choose
 
 RECORDED_PACKAGES = ("numba", "numpy", "pandas", "papermill", "scikit-learn", "torch", "torchvision", "weightlab")
@@ -45,20 +43,24 @@ def defaults(name: str) -> dict:
 
 
 def profile_parameters(name: str, profile: str) -> dict:
-    """What `params/<profile>/<name>.yaml` sets; raises `UserError` for a key that the notebook does not have."""
+    """What `params/<profile>/<name>.yaml` sets; raises `UserError` for what the notebook does not take."""
     choose("profile", profile, profiles())
     file = paths.params() / profile / f"{name}.yaml"
     if not file.exists():
         raise UserError(f"{file} is missing; every notebook has one in each of the profiles {', '.join(profiles())}")
-    try:
-        given = yaml.safe_load(file.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(given, dict):
-        raise UserError(f"{file} must hold 'name: value' lines, got {type(given).__name__}")
-    for key in given:
+    given = values.read_file(file)
+    for key, value in given.items():
         choose(f"parameter of {name} in {file.name}", key, defaults(name))
+        _check_number(name, key, value)
     return given
+
+
+def _check_number(name: str, key: str, value) -> None:
+    """Raise `UserError` for a parameter of a notebook that is a number there and something else here."""
+    default = defaults(name)[key]
+    counts = isinstance(default, int | float) and not isinstance(default, bool)
+    if counts and value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise UserError(f"parameter {key} of {name} must be a number such as {default}, got {value!r}")
 
 
 def run(name: str, profile: str, overrides: dict | None = None) -> Path:
@@ -72,6 +74,7 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
     parameters = defaults(name) | profile_parameters(name, profile)
     for key, value in (overrides or {}).items():
         choose(f"parameter of {name}", key, parameters)
+        _check_number(name, key, value)
         parameters[key] = value
     final = paths.outputs() / profile / name
     working = final.with_name(f".{name}.running")
@@ -172,21 +175,7 @@ def overrides(name: str, pairs: list[str], workers: int | None = None, scheduler
     """Parameters that a command line sets, `pairs` being NAME=VALUE as in YAML; workers and scheduler where the notebook has them."""
     given = {"workers": workers, "scheduler": scheduler}
     executors.check(**given)
-    return assigned(pairs) | {key: value for key, value in given.items() if value is not None and key in defaults(name)}
-
-
-def assigned(pairs: Iterable[str]) -> dict:
-    """Values by name from NAME=VALUE, values as in YAML; raises `UserError` for any other text."""
-    found = {}
-    for pair in pairs:
-        if "=" not in pair:
-            raise UserError(f"--set takes NAME=VALUE, got {pair!r}")
-        name, _, value = pair.partition("=")
-        try:
-            found[name] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
-            raise UserError(f"the value in {pair!r} is not valid YAML: {' '.join(str(error).split())}") from None
-    return found
+    return values.assigned(pairs) | {key: value for key, value in given.items() if value is not None and key in defaults(name)}
 
 
 def main() -> None:

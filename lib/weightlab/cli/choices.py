@@ -120,9 +120,9 @@ def _target(said: Mapping):
 
 def _settings(search: str, said: Mapping) -> dict:
     """The settings of a search, among them the size of its generations."""
-    from weightlab import notebooks
+    from weightlab import values
 
-    found = notebooks.assigned(said["set"] or ())
+    found = values.assigned(said["set"] or ())
     return found if said["population"] is None else found | {_size(search): said["population"]}
 
 
@@ -170,17 +170,11 @@ def load(ctx: typer.Context, file: Path | None) -> Path | None:
     """Make a configuration file's values the defaults of a command; raises `UserError` for entries that are not its options."""
     if file is None:
         return None
-    import yaml
+    from weightlab import values
 
-    try:  # as text throughout: YAML would read 1:50 as a time of day
-        values = yaml.load(file.read_text(), Loader=yaml.BaseLoader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be read as YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{file} must hold 'option: value' lines, got {type(values).__name__}")
     allowed = {each.name.replace("_", "-"): each for each in ctx.command.params if each.name not in UNSAVED}
     ctx.default_map = {}
-    for name, value in values.items():
+    for name, value in values.read_file(file, as_text=True).items():  # which options read as on the command line
         choose(f"entry of {file}", name, allowed)
         listed = isinstance(value, list) and all(isinstance(each, str) for each in value)
         if not listed and not isinstance(value, str):

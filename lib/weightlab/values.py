@@ -1,0 +1,57 @@
+"""Values that people write as text: YAML 1.2 by its core schema, in which 1e-3 is a number, and `on`, 1:12 and a date are text."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+import yamlcore
+
+from weightlab.errors import UserError
+
+
+class _Text(yamlcore.CommonLoader):
+    """Mappings and lists of texts: no value is taken for a number."""
+
+
+def read(text: str, what: str, as_text: bool = False):
+    """The value of a YAML text, or with `as_text` one in which all values stay as they are written.
+
+    Raises `UserError`, which names `what`, for text that is no YAML, and for a key that is there twice.
+    """
+    try:
+        return yaml.load(text, Loader=_Text if as_text else yamlcore.CoreLoader)
+    except yaml.MarkedYAMLError as error:
+        place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+        raise UserError(f"{what} is not valid YAML: {error.context or ''} {error.problem} ({place})") from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+        LookupError,
+        RecursionError,
+    ) as error:  # the others: a tag, such as !!int, that does not fit
+        raise UserError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def read_file(file: Path, as_text: bool = False) -> dict:
+    """What a YAML file of 'name: value' lines holds; raises `UserError` for any other, and one that cannot be read."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    found = read(text, str(file), as_text)
+    if found is not None and not isinstance(found, dict):
+        raise UserError(f"{file} must hold 'name: value' lines, got {type(found).__name__}")
+    return found or {}
+
+
+def assigned(pairs: Iterable[str]) -> dict:
+    """Values by name from NAME=VALUE; raises `UserError` for any other text, and for a name that is there twice."""
+    found = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set takes NAME=VALUE, got {pair!r}")
+        if name in found:
+            raise UserError(f"--set takes each name once, got {name!r} again in {pair!r}")
+        found[name] = read(text, f"the value in {pair!r}")
+    return found
