@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -144,6 +145,38 @@ def test_wrong_values_end_the_command_with_one_sentence(own_root, name, setting,
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ") and sentence in last and "Traceback" not in done.stderr
+    assert earlier.read_text() == "earlier"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "going_on"),
+    [
+        ("seed = 1", "the same command begins it anew"),
+        (
+            "seed = 1\nworkers = None\nsearches_folder = ''",
+            "searches are kept, and the same command goes on from their checkpoints, with less memory under -p workers=1",
+        ),
+    ],
+)
+def test_a_kernel_that_is_killed_ends_the_command_with_one_sentence(tmp_path, parameters, going_on):
+    """As by the kernel's out-of-memory killer; a client that only says 'Kernel died' left a traceback of seventy lines."""
+    ends = "import os, signal, time\nos.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)"
+    cells = [nbformat.v4.new_code_cell(text) for text in (parameters, "print('begun')", ends)]
+    cells[0].metadata["tags"] = ["parameters"]
+    for name in ("notebooks", "params/smoke", "outputs/smoke/90_dies"):
+        (tmp_path / name).mkdir(parents=True)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, tmp_path / "notebooks" / "90_dies.ipynb")
+    (tmp_path / "params" / "smoke" / "90_dies.yaml").touch()
+    earlier = tmp_path / "outputs" / "smoke" / "90_dies" / "notebook.ipynb"
+    earlier.write_text("earlier")
+    command = [sys.executable, "-m", "weightlab", "run", "90_dies", "--profile", "smoke"]
+    done = subprocess.run(command, env=os.environ | {"WEIGHTLAB_ROOT": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: the kernel that ran 90_dies was killed, most often because the machine's memory was full; ")
+    assert str(earlier.parent) in last and last.endswith(going_on)
     assert earlier.read_text() == "earlier"
 
 

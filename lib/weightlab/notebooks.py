@@ -67,7 +67,7 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
     """Execute a notebook into `outputs/<profile>/<name>/` and return that folder.
 
     The notebook works in a folder of its own, which replaces the files of an earlier run only when it has ended well. Raises
-    `UserError` with the notebook's own sentence if it was given something wrong.
+    `UserError` with the notebook's own sentence if it was given something wrong, and if its kernel died.
     """
     import papermill
 
@@ -107,6 +107,10 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
         if error.ename == "UserError":
             raise UserError(f"{error.evalue} ({where})") from None
         raise UserError(f"{where}; {error.ename}: {error.evalue}") from error
+    except RuntimeError as error:
+        if not str(error).startswith("Kernel died"):  # so says the client, while a cell runs and before the first
+            raise
+        raise UserError(_death(name, final, parameters)) from None
     _settle(working / "notebook.ipynb")
     made = sorted(working.iterdir(), key=lambda file: file.name == "notebook.ipynb")  # the notebook last: make looks at its time
     record = {
@@ -122,6 +126,20 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
     paths.write_whole(final / "run.json", json.dumps(record, indent=1).encode())
     working.rmdir()
     return final
+
+
+def _death(name: str, final: Path, parameters: dict) -> str:
+    """What to tell of a kernel that died: the likely cause, what is kept, and how to go on."""
+    going_on = "the same command begins it anew"
+    if "searches_folder" in parameters:
+        going_on = (
+            f"scans and searches in {parameters['searches_folder']} are kept, and the same command goes on from their checkpoints"
+        )
+    smaller = [f"-p {each}" for each in ("workers=1", "images=NUMBER") if each.partition("=")[0] in parameters]
+    return (
+        f"the kernel that ran {name} was killed, most often because the machine's memory was full; results of an earlier run in {final} "
+        f"are as they were, {going_on}" + (f", with less memory under {' or '.join(smaller)}" if smaller else "")
+    )
 
 
 def _settle(notebook: Path) -> None:
