@@ -3,7 +3,9 @@
 import json
 import os
 import pickle
+import struct
 import sys
+import zlib
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -471,11 +473,49 @@ def _cut_short(folder):
     (folder / "a" / "c.png").write_bytes((folder / "a" / "c.png").read_bytes()[:-25])
 
 
+def _deep_png(kind):
+    """4x5 pixels of 16 bits a value; kinds as PNG numbers them: 2 colours, 4 grey and alpha, 6 colours and alpha."""
+    row = b"\0" + b"\x12\x34" * 4 * {2: 3, 4: 2, 6: 4}[kind]
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 4, 5, 16, kind, 0, 0, 0), b"IDAT": zlib.compress(row * 5), b"IEND": b""}
+    parts = [
+        struct.pack(">I", len(held)) + name + held + struct.pack(">I", zlib.crc32(name + held)) for name, held in chunks.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _deep_tiff():
+    """4x5 pixels in colours of 16 bits a value, one strip, not compressed."""
+    tags = [
+        (256, 4),
+        (257, 5),
+        (258, 122),
+        (259, 1),
+        (262, 2),
+        (273, 128),
+        (277, 3),
+        (278, 5),
+        (279, 120),
+    ]  # 122: where the depths lie
+    entries = b"".join(struct.pack("<HHII", tag, 3, 3 if tag == 258 else 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + struct.pack("<3H", 16, 16, 16) + b"\x34\x12" * 60
+
+
 WRONG_FOLDERS = {
     "z.png has 6x4 pixels, .*0.png has 4x5; all must have the same size": _other_size,
     "notes.txt is not a readable picture": _text,
     "c.png is not a readable picture": _cut_short,
     "d.tif must have 8 bits for each value, got PIL's mode I;16": lambda f: _save(f / "a" / "d.tif", mode="I;16"),
+    "d.png must have 8 bits for each value, got 16": lambda f: (f / "a" / "d.png").write_bytes(_deep_png(2)),
+    "alpha.png must have 8 bits for each value, got 16": lambda f: (f / "a" / "alpha.png").write_bytes(_deep_png(6)),
+    "grey.png must have 8 bits for each value, got 16": lambda f: (f / "a" / "grey.png").write_bytes(_deep_png(4)),
+    "d.tiff must have 8 bits for each value, got 16": lambda f: (f / "a" / "d.tiff").write_bytes(_deep_tiff()),
+    "d.ppm must have 8 bits for each value, got 16": lambda f: (f / "a" / "d.ppm").write_bytes(b"P6 4 5 1023\n" + bytes(120)),
+    "plain.ppm must have 8 bits for each value, got 16": lambda f: (f / "a" / "plain.ppm").write_text(
+        "P3 4 5 1023\n" + "9 " * 60
+    ),
+    "two classes of one name in two Unicode normal forms, 'cafe.u0301' and 'caf.xe9'": lambda f: [
+        _save(f / name / "0.png") for name in ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}")
+    ],
     "deeper is a folder where only pictures may be; splits are called train, validation": lambda f: (f / "a/deeper").mkdir(),
     "cannot be read: .*gone.png": lambda f: (f / "a" / "gone.png").symlink_to(f / "nowhere.png"),
     "empty holds no pictures": lambda f: (f / "empty").mkdir(),
@@ -492,6 +532,30 @@ def test_folders_of_another_form_are_refused(sentence, tmp_path):
     with pytest.raises(UserError, match=sentence):
         for split in ("validation", "test"):
             data.load(tmp_path / "set", split)
+
+
+def test_names_that_are_not_utf_8_are_names_like_others(tmp_path):
+    """A folder of pictures from an older system; its own path is in records, and must be UTF-8."""
+    _save(tmp_path / "set" / "a" / "0.png")
+    strange = os.fsdecode(b"caf\xe9")
+    for name in (f"{strange}/{strange}.png", f"{strange}/1.png"):
+        _save(tmp_path / "set" / name)
+    labels = torch.cat([data.load(tmp_path / "set", split).labels for split in ("validation", "test")])
+    assert sorted(labels.tolist()) == [0, 1, 1]
+    before = data.identity(tmp_path / "set")
+    (tmp_path / "set" / strange / "1.png").rename(tmp_path / "set" / strange / os.fsdecode(b"\xff.png"))
+    assert data.identity(tmp_path / "set") != before
+    (tmp_path / "set").rename(tmp_path / strange)
+    refused("the path of data must be UTF-8, got '.*caf.udce9'", data.load, tmp_path / strange, "test")
+
+
+def test_sixteen_bits_a_pixel_are_not_sixteen_bits_a_value(tmp_path):
+    """A BMP with 5, 6 and 5 bits for its three colours is read as always."""
+    _save(tmp_path / "set" / "a" / "0.png", mode="RGB")
+    header = struct.pack("<IiiHHIIiiIIIII", 40, 4, 5, 1, 16, 3, 40, 0, 0, 0, 0, 0xF800, 0x07E0, 0x001F)
+    (tmp_path / "set" / "a" / "1.bmp").write_bytes(b"BM" + struct.pack("<III", 106, 0, 66) + header + b"\xff" * 40)
+    images = torch.cat([data.load(tmp_path / "set", split).images for split in ("validation", "test")])
+    assert images.shape == (2, 3, 5, 4) and images.unique().tolist() == [0, 255]
 
 
 def test_an_empty_folder_and_a_split_that_is_not_there_are_refused(tmp_path):

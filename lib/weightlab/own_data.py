@@ -13,6 +13,8 @@ As everywhere here a network is given value/255; one that wants its images stand
 
 import hashlib
 import os
+import re
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -29,11 +31,20 @@ ARRAYS = "images and labels, or validation_images, validation_labels, test_image
 
 
 def absolute(path: str | Path) -> str | None:
-    """The path of an `.npz` file or a folder, as it is from anywhere; None if there is no such thing."""
+    """The path of an `.npz` file or a folder, as it is from anywhere; None if there is no such thing.
+
+    Raises `UserError` for a path that is not UTF-8, which records could not name; the files below may have any names.
+    """
     if not isinstance(path, str | os.PathLike):
         return None
     place = Path(os.path.abspath(path))
-    return str(place) if place.is_dir() or (place.is_file() and place.suffix == ".npz") else None
+    if not (place.is_dir() or (place.is_file() and place.suffix == ".npz")):
+        return None
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the path of data must be UTF-8, got {str(place)!a}; rename what is not") from None
+    return str(place)
 
 
 def identity(path: str) -> str:
@@ -55,7 +66,7 @@ def _digest(path: str, names: tuple[str, ...], versions: tuple[tuple[int, int], 
     found = hashlib.sha256()
     for name in names:
         with open(Path(path) / name, "rb") as file:
-            found.update(f"{name}\n".encode() + hashlib.file_digest(file, "sha256").digest())
+            found.update(os.fsencode(f"{name}\n") + hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()
 
 
@@ -131,7 +142,7 @@ def _channels_first(images: np.ndarray, name: str) -> np.ndarray:
 def _load_pictures(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     pictures = {part: [Path(entry.path) for entry in entries] for part, entries in _pictures(folder).items()}
     everything = [file for files in pictures.values() for file in files]
-    numbers = {name: number for number, name in enumerate(sorted({file.parent.name for file in everything}))}
+    numbers = _numbered({file.parent.name for file in everything}, folder)
     mode = _common_mode(everything)
     if "" in pictures:
         files = [pictures[""][row] for row in _half(len(everything), split, folder)]
@@ -142,6 +153,18 @@ def _load_pictures(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     with ThreadPoolExecutor(backend.cores()) as pool:
         images = np.stack(list(pool.map(lambda file: _pixels(file, mode), files)))
     return images, np.array([numbers[file.parent.name] for file in files])
+
+
+def _numbered(classes: set[str], folder: Path) -> dict[str, int]:
+    """The number of each class; raises `UserError` for two that only their Unicode normal form tells apart."""
+    seen = {}
+    for name in sorted(classes):
+        other = seen.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise UserError(
+                f"{folder} has two classes of one name in two Unicode normal forms, {other!a} and {name!a}; rename one folder"
+            )
+    return {name: number for number, name in enumerate(sorted(classes))}
 
 
 def _pictures(folder: Path) -> dict[str, list[os.DirEntry]]:
@@ -177,15 +200,24 @@ def _entries(folder: str | Path) -> list[os.DirEntry]:
 
 def _common_mode(files: list[Path]) -> str:
     """PIL's mode for all of them: L if all are grey, else RGB; raises `UserError` unless they have one size and 8 bits a value."""
-    sizes, modes = zip(*((picture.size, picture.mode) for picture in map(_open, files)), strict=True)
-    for file, size, mode in zip(files, sizes, modes, strict=True):
+    sizes, modes, deep = zip(*((each.size, each.mode, _is_deep(each)) for each in map(_open, files)), strict=True)
+    for file, size, mode, too_deep in zip(files, sizes, modes, deep, strict=True):
         if size != sizes[0]:
             raise UserError(
                 f"{file} has {size[0]}x{size[1]} pixels, {files[0]} has {sizes[0][0]}x{sizes[0][1]}; all must have the same size"
             )
-        if mode.startswith(("I", "F")):
-            raise UserError(f"{file} must have 8 bits for each value, got PIL's mode {mode}")
+        if mode.startswith(("I", "F")) or too_deep:
+            found = "16" if too_deep else f"PIL's mode {mode}"
+            raise UserError(f"{file} must have 8 bits for each value, got {found}")
     return "L" if {*modes} <= {"L", "LA", "1"} else "RGB"
+
+
+def _is_deep(picture) -> bool:
+    """Whether values have 16 bits in the file (PNG, TIFF, PPM, SGI), of which PIL, in colours, would drop the lower 8 unasked."""
+    for codec, _, _, how in picture.tile:
+        if codec == "SGI16" or re.search(";16[BLN]", str(how)) or (codec.startswith("ppm") and how[0] == "RGB" and how[1] > 255):
+            return True
+    return False
 
 
 def _pixels(file: Path, mode: str) -> np.ndarray:
