@@ -79,7 +79,18 @@ def refused(*words):
     """The one sentence with which a command refuses."""
     output = called(*words, code=1).stdout
     assert output.startswith("error: ") and output.count("\n") == 1, output
+    assert named(output) - named(" ".join(map(str, words))) <= spoken(words[0]), "options that the command does not have"
     return output
+
+
+def named(text):
+    """The options that a text names."""
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+
+
+def spoken(command):
+    """The options that a command has."""
+    return {name for parameter in COMMANDS[command].params for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
 def process(*words, code=0, **environment):
@@ -122,6 +133,7 @@ def test_every_option_of_a_command_is_explained_in_one_sentence(name):
     assert f"Usage: weightlab {name}" in called(name, "--help").stdout
     for parameter in COMMANDS[name].params:
         assert parameter.name == "help" or (parameter.help.endswith(".") and ". " not in parameter.help), parameter.name
+        assert named(parameter.help or "") <= spoken(name), parameter.name
 
 
 def test_defaults_that_help_shows_are_those_of_the_library():
@@ -596,13 +608,23 @@ def test_only_commands_that_keep_checkpoints_promise_to_go_on_from_them(packed, 
     assert told == "interrupted: what is complete is kept; the same command goes on from the last checkpoints\n"
 
 
+def test_a_file_of_any_size_that_unpacks_to_is_written(home, tmp_path, monkeypatch):
+    """What a file may unpack to is bounded for readers, who do not know where it is from, and not for the one that writes it."""
+    monkeypatch.setattr(packing.packed_format, "UNPACKED_FLOOR", 0)
+    monkeypatch.setattr(packing.packed_format, "UNPACKED_TIMES", 1)
+    called("compress", "lenet5_tanh", "--plan", "2", "--images", 50, "-o", tmp_path / "file")
+    assert "a larger limit can be given (limit_bytes, or --limit-bytes)" in refused("inspect", tmp_path / "file")
+    called("inspect", tmp_path / "file", "--limit-bytes", 10**6)
+
+
 def test_the_best_of_several_searches_is_compressed(home, tmp_path):
     words = ["search", *OWN, "--k", "1:6", "--threshold", "none", "--search", "random", "--budget", 20, "--folder", tmp_path]
     called(*words, "--runs", 2, "--workers", 1)
     called(*words, "--format", "float16")
     file = tmp_path / "best"
     narrow = ["compress", OWN[0], "--from", tmp_path, "--within", 60, "-o", file]
-    assert "several kinds of format (float" in refused(*narrow)
+    assert "several kinds of format (float" in (message := refused(*narrow))
+    assert message.endswith("; name one in the command (--format), or give the folder of one search\n")
     assert "no search in" in (message := refused(*narrow, "--format", "float8_e4m3")) and "there: float" in message
     called(*narrow, "--format", "float32")
     records = runs.read(tmp_path).query("format == 'float32' and loss_pp < 60")
@@ -610,7 +632,8 @@ def test_the_best_of_several_searches_is_compressed(home, tmp_path):
     assert json.loads(called("inspect", file, "--json").stdout)["storage_rate"] == records["storage_rate"].max()
     (stale,) = [each for each in tmp_path.glob("*/specification.json") if '"float16"' in each.read_text()]
     stale.write_text(json.dumps(json.loads(stale.read_text()) | {"format": "float32", "checkpoint": "of other weights"}))
-    assert "several kinds of checkpoint (" in refused(*narrow, "--force")
+    assert "several kinds of checkpoint (" in (message := refused(*narrow, "--force"))
+    assert message.endswith("); give the folder of one search\n"), "no option chooses among these"
     shutil.rmtree(stale.parent)
     assert "none of the 40 plans" in refused(
         "compress", "--from", tmp_path, "--format", "float32", "--within", -100, "-o", tmp_path / "x"

@@ -170,5 +170,6 @@ def test_a_negative_number_is_refused_in_partial_plans_too(evaluator):
 def test_unknown_devices_and_thread_numbers_are_named(lenet5, splits):
     with pytest.raises(UserError, match="unknown device 'gpu'; allowed: auto, cpu, cuda"):
         Evaluator(lenet5, sharing.Codebooks(lenet5), splits, device="gpu")
-    with pytest.raises(UserError, match="threads must be a whole number of at least 1, got 0"):
-        Evaluator(lenet5, sharing.Codebooks(lenet5), splits, device="cpu", threads=0).correct(PLANS)
+    for threads in (0, True):
+        with pytest.raises(UserError, match=f"threads must be a whole number of at least 1, got {threads}"):
+            Evaluator(lenet5, sharing.Codebooks(lenet5), splits, device="cpu", threads=threads).correct(PLANS)

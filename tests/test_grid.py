@@ -213,6 +213,7 @@ def test_a_complete_grid_is_read_from_a_folder_that_cannot_be_written(undisturbe
         ({"workers": 1.5}, "workers must be .* got 1.5"),
         ({"scheduler": "somewhere"}, "scheduler must be an address .* got 'somewhere'"),
         ({"threads": 0}, "threads must be"),
+        ({"threads": True}, "threads must be a whole number of at least 1, got True"),
     ],
     ids=str,
 )

@@ -32,7 +32,7 @@ def cores() -> int:
 
 def check_threads(n: int | None) -> int | None:
     """`n`, which is None or a number of threads; raises `UserError` for anything else."""
-    if n is not None and (not isinstance(n, int) or n < 1):
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
         raise UserError(f"threads must be a whole number of at least 1, got {n!r}")
     return n
 

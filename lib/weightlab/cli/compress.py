@@ -1,5 +1,6 @@
 """`weightlab compress`: a plan made into a file."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +53,7 @@ def compress(
     arguments = model, choice.plan, setting.format, setting.method, choice.lifts(books.names), example
     stored = {"rest": packing.RESTS[half_rest], "entropy_coded": not no_entropy, "network": setting.network, "codebooks": books}
     content = packing.pack(*arguments, **stored)
-    packed = packing.Packed(*packed_format.check(content), content)
+    packed = packing.Packed(*packed_format.check(content, limit_bytes=sys.maxsize), content)  # it is no foreign file
     accuracy = _accuracy(model, packed.load(model), splits, device, threads)
     packed = packing.write(output_file, *arguments, accuracy=accuracy, **stored)
     _print(output_file, packed)

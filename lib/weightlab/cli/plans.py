@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from weightlab.specifications import Setting
 
 FILED = ("network", "weights", "dataset", "format", "method", "plan", "spread", "focuses")  # in a plan file
-NARROWING = ("network", "weights", "dataset", "format", "method", "protocol")  # options that choose among searches
-AGREEING = (*NARROWING, "images", "checkpoint", "data")  # what searches must agree in, for their losses to be compared
+SAID = {  # what chooses among searches: how a command says it
+    "network": "its first argument", "weights": "--weights", "dataset": "--data", "format": "--format", "method": "--method",
+    "protocol": "--protocol",
+}  # fmt: skip
+AGREEING = (*SAID, "images", "checkpoint", "data")  # what searches must agree in, for their losses to be compared
 
 
 @dataclass(frozen=True)
@@ -116,9 +119,9 @@ def _narrowed(folder: Path, wanted: Mapping) -> dict[Path, dict]:
     for name in AGREEING:
         there = dict.fromkeys(str(each.get(name)) for each in values.values())
         if len(there) > 1:
+            choice = f"name one in the command ({SAID[name]}), or " if name in SAID else ""
             raise UserError(
-                f"{folder} holds searches of several kinds of {name} ({', '.join(there)}); "
-                f"choose one by an option, or give the folder of one search"
+                f"{folder} holds searches of several kinds of {name} ({', '.join(there)}); {choice}give the folder of one search"
             )
     return values
 
@@ -127,7 +130,7 @@ def _wanted(said: Mapping) -> dict:
     """What options say of the kind of search, as descriptions hold it."""
     from weightlab import data, own_networks
 
-    found = {name: value for name, value in choices.given(said).items() if name in NARROWING}
+    found = {name: value for name, value in choices.given(said).items() if name in SAID}
     if "weights" in found:
         found["weights"] = own_networks.absolute(found["weights"])
     return found | ({"dataset": data.check(found["dataset"])} if "dataset" in found else {})
