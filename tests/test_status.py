@@ -95,7 +95,10 @@ def test_time_spent_inside_a_generation_counts(tmp_path):
 # --- states ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_search_is_followed_from_its_announcement_to_its_end(tmp_path):
+@pytest.mark.parametrize("shared_locks", [True, False], ids=["posix", "windows"])
+def test_a_search_is_followed_from_its_announcement_to_its_end(tmp_path, monkeypatch, shared_locks):
+    if not shared_locks:
+        monkeypatch.setattr(status, "fcntl", None)
     done = complete(tmp_path / "elsewhere")
     survey, place = status.Survey(tmp_path / "grid"), waiting(tmp_path / "grid")
     assert truth(survey, place)[TRUTH].tolist() == ["waiting", 0, ""]

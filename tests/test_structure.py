@@ -120,6 +120,18 @@ def test_importing_the_library_sets_no_global_state():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "True"
 
 
+def test_every_module_can_be_imported_where_there_is_no_fcntl():
+    """As on Windows."""
+    names = sorted(
+        file.relative_to(LIBRARY.parent).with_suffix("").as_posix().replace("/", ".") for file in LIBRARY.rglob("*.py")
+    )
+    names = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+    code = f"import sys, importlib\nsys.modules['fcntl'] = None\nfor name in {names}: importlib.import_module(name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "weightlab.status" in names
+
+
 def test_make_alone_lists_every_target():
     listed = subprocess.run(["make", "PYTHON=python"], cwd=paths.root(), capture_output=True, text=True, check=True).stdout
     for target in [

@@ -1,7 +1,6 @@
 """What state a grid of searches is in, read from its folders alone: whoever works on it, wherever, may go on meanwhile."""
 
 import argparse
-import fcntl
 import hashlib
 import json
 import math
@@ -14,6 +13,11 @@ import pandas as pd
 from weightlab import errors, paths
 from weightlab.errors import UserError, choose
 from weightlab.fitness import fitness
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 STATES = ("complete", "running", "partial", "waiting", "failed", "damaged")
 GROUP = ["network", "dataset", "method", "format", "target", "search", "objective_rate", "protocol"]
@@ -119,14 +123,20 @@ def _failure(file: Path) -> dict:
 def _is_locked(file: Path) -> bool:
     """Whether some process holds the lock; asked without creating anything, so that it works in a read-only folder.
 
-    For a moment this holds a shared lock itself; a worker that tries just then finds the folder busy and comes back to it.
+    For a moment this holds a lock itself, where it can a shared one; a worker that tries just then finds the folder busy and comes
+    back to it.
     """
     try:
+        if fcntl is None:
+            if not file.exists():
+                return False
+            with paths.lock(file, wait=False) as free:
+                return not free
         with open(file) as held:
             fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no such file, or none that may be read: then nothing is known of a holder
+    except (OSError, UserError):  # no such file, or none that may be read: then nothing is known of a holder
         return False
     return False
 
