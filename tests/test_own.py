@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import subprocess
 import sys
 import zlib
 from dataclasses import asdict, replace
@@ -185,6 +186,46 @@ def test_a_factory_is_imported_from_the_working_directory_also_from_within_packa
     for network in ("own_net:Small", "package.inner.deep:Net"):
         assert type(models.build(network)).__name__ == "Small"
         assert not models.load(network).training
+
+
+VISION = {
+    "at the top": {"vision_net": "import torchvision\n\ndef net():\n    return torchvision.models.squeezenet1_1(num_classes=3)"},
+    "by name": {
+        "vision_net": "from torchvision.models import squeezenet1_1\n\ndef net():\n    return squeezenet1_1(num_classes=3)"
+    },
+    "in another module": {
+        "vision_net": "import vision_plain, vision_parts\n\ndef net():\n    return vision_parts.squeezenet1_1(num_classes=3)",
+        "vision_plain": "from torch import nn",
+        "vision_parts": "from torchvision.models import squeezenet1_1",
+    },
+    "in the factory": {
+        "vision_net": "from torch import nn\n\ndef net():\n    first = nn.Conv2d(3, 3, 1)\n    from torchvision.models import squeezenet1_1\n"
+        "    return nn.Sequential(first, squeezenet1_1(num_classes=3))",
+    },
+}
+
+
+@pytest.mark.parametrize("place", VISION)
+def test_a_module_that_imports_torchvision_gets_the_help_that_the_library_gives_itself(place, tmp_path):
+    """Beside a CPU-only torch the plain import stops at missing operators; and the same seed still draws the same weights."""
+    for name, text in VISION[place].items():
+        (tmp_path / f"{name}.py").write_text(text)
+    code = (
+        "import torch; from weightlab import models, own_networks\n"
+        "digests = [own_networks.digest(models.build('vision_net:net')) for _ in range(2)]\n"
+        "print(digests[0] == digests[1], models.load('vision_net:net')(torch.zeros(1, 3, 64, 64)).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "True torch.Size([1, 3])\n", done.stderr[-2000:]
+
+
+def test_a_module_that_fails_otherwise_is_imported_once(tmp_path):
+    (tmp_path / "net_failing.py").write_text("print('imported')\nraise RuntimeError('no such operator')")
+    code = "from weightlab import models; models.build('net_failing:net')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (
+        done.stdout == "imported\n" and "module 'net_failing' cannot be imported (RuntimeError: no such operator)" in done.stderr
+    )
 
 
 def test_a_process_standing_elsewhere_imports_what_it_is_told_the_place_of(tmp_path, monkeypatch):

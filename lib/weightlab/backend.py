@@ -3,11 +3,16 @@
 import contextlib
 import ctypes
 import os
+import sys
+from collections.abc import Callable
 from types import ModuleType
+from typing import TypeVar
 
 import torch
 
 from weightlab.errors import UserError
+
+Result = TypeVar("Result")
 
 
 def device(name: str = "auto") -> torch.device:
@@ -56,30 +61,37 @@ def threads(n: int | None):
 
 
 def torchvision() -> ModuleType:
-    """Import torchvision, also beside a CPU-only torch.
+    """Import torchvision, also beside a CPU-only torch."""
+
+    def imported() -> ModuleType:
+        import torchvision
+        import torchvision.datasets
+        import torchvision.models
+        import torchvision.transforms
+
+        return torchvision
+
+    return with_torchvision(imported)
+
+
+def with_torchvision(call: Callable[[], Result]) -> Result:
+    """What `call`, which may import torchvision, returns; it is called again where that import fails for want of operators.
 
     The packaged torchvision is built for CUDA; with a CPU torch its compiled operators do not load and its import stops at two
     missing schemas. Declaring those is enough for models, transforms and datasets; the operators themselves stay unavailable.
     """
     try:
-        import torchvision
+        return call()
     except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
+        if "torchvision::nms" not in str(error) or _libraries:
             raise
-        import sys
-
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]  # what the failed import left half-made
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _libraries.append(library)
-        import torchvision
-    import torchvision.datasets
-    import torchvision.models
-    import torchvision.transforms
-
-    return torchvision
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]  # what the failed import left half-made
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _libraries.append(library)
+    return call()
 
 
 _libraries: list[torch.library.Library] = []  # a library's schemas vanish with it

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from weightlab import backend
 from weightlab.errors import UserError, choose, in_a_line
 
 KINDS = (".safetensors", ".pt", ".pth", ".bin")  # of files with weights; all but the first are read by torch.load
@@ -39,19 +40,28 @@ def folders() -> tuple[str, ...]:
 
 
 def make(network: str) -> nn.Module:
-    """What the factory of `module:factory` returns; raises `UserError` unless that is a network."""
+    """What the factory of `module:factory` returns; raises `UserError` unless that is a network.
+
+    Where module or factory import torchvision, that succeeds as it does in this library (see `backend.with_torchvision`).
+    """
     module, _, name = network.partition(":")
     look_in(os.getcwd())
     try:
-        factory = getattr(importlib.import_module(module), name, None)
+        factory = getattr(backend.with_torchvision(lambda: importlib.import_module(module)), name, None)
     except (Exception, SystemExit) as error:  # a module may raise anything when it is run, scripts even end
         raise UserError(f"network {network!r}: module {module!r} cannot be imported ({in_a_line(error)})") from error
     if not callable(factory):
         raise UserError(
             f"network {network!r}: module {module!r} has no callable {name!r} that returns a network, got {factory!r}"
         )
+    drawn = torch.get_rng_state()
+
+    def made():
+        torch.set_rng_state(drawn)  # so that a second call draws the same weights
+        return factory()
+
     try:
-        model = factory()
+        model = backend.with_torchvision(made)
     except (Exception, SystemExit) as error:
         raise UserError(f"network {network!r} cannot be made: {name}() failed ({in_a_line(error)})") from error
     if not isinstance(model, nn.Module):
