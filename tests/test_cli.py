@@ -698,6 +698,23 @@ def test_a_plot_is_shown_by_the_viewer_of_this_machine(searched, tmp_path, monke
     assert "error: no viewer of pictures could be started" in output
 
 
+def test_a_warning_is_told_once_by_a_command(home, tmp_path):
+    """Of a layer that is not called, every part of a command that looks for layers warns."""
+    (home / "cli_spare.py").write_text(
+        MODULE + "\n\ndef spare():\n    model = Small()\n    model.spare = nn.Linear(9, 9)\n    return model"
+    )
+    save_file(models.build("cli_spare:spare").state_dict(), tmp_path / "spare.safetensors")
+    words = ["cli_spare:spare", "--weights", tmp_path / "spare.safetensors", *OWN[3:], "--images", 50, "--threads", 1]
+    small = ["--k", "1:2", "--threshold", "none", "--search", "random", "--set", "batch=2", "--budget", 4, "--workers", 1]
+    for command in (
+        ["search", *words, *small, "--runs", 2, "--folder", tmp_path],
+        ["compress", *words, "--plan", "2,3", "-o", tmp_path / "file"],
+        ["evaluate", tmp_path / "file", "--network", words[0], *words[3:]],
+    ):
+        told = [line for line in called(*command).stderr.splitlines() if line.startswith("warning: ")]
+        assert len(told) == len(set(told)) and (command[0] == "evaluate" or "spare.weight: " in told[0])
+
+
 def test_a_warning_takes_one_line_of_stderr(searched, tmp_path):
     (scanned,) = searched[0].parent.glob("scan-*.parquet")
     shutil.copy(scanned, tmp_path)

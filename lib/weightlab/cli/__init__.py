@@ -15,13 +15,21 @@ CHECKPOINTED = ("search", "tune", "run")  # what is stopped in them goes on
 
 
 class Commands(TyperGroup):
-    """Subcommands whose mistakes end in one sentence (see `errors.run`) and whose warnings take one line; both go to stderr."""
+    """Subcommands whose mistakes end in one sentence (see `errors.run`) and whose warnings take one line, once; both go to stderr."""
 
     def invoke(self, ctx: typer.Context) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_: output.note(f"warning: {message}")
+            told = set()
+            warnings.showwarning = lambda message, *_: _tell_once(str(message), told)
             errors.run(lambda: TyperGroup.invoke(self, ctx), lambda: ctx.invoked_subcommand in CHECKPOINTED)
+
+
+def _tell_once(message: str, told: set[str]) -> None:
+    """Print a warning unless it was told before, in these words, from wherever."""
+    if message not in told:
+        told.add(message)
+        output.note(f"warning: {message}")
 
 
 app = typer.Typer(
