@@ -1,5 +1,6 @@
 """The command `weightlab`: a chain from scan to export on a network here and on a user's own, and what every command refuses."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -544,6 +546,112 @@ def test_without_data_the_shape_of_an_image_finds_the_layers(home, tmp_path):
     assert file.report()["layer"].tolist() == ["first", "head"] and file.details.plan == [2, 7] and file.details.accuracy == []
     called("compress", "lenet5_tanh", "--plan", "6", "--no-data", "-o", tmp_path / "lenet")
     assert packing.read(tmp_path / "lenet").details.plan == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "plan", "spelled"),
+    [
+        ("3,5,8,2,4", [3, 5, 8, 2, 4], "3,5,8,2,4"),
+        ("64x50", [64] * 50, "64x50"),
+        ("8,64x2,64,16,16", [8, 64, 64, 64, 16, 16], "8,64x3,16,16"),
+        ("6,", [6], "6"),
+        ("64x1", [64], "64"),
+    ],
+)
+def test_a_plan_of_many_layers_is_written_short(text, plan, spelled):
+    assert options.plan(text) == plan
+    assert options.spelled(plan) == spelled and options.plan(spelled) == plan
+
+
+@pytest.mark.parametrize("text", ["", "x50", "64x", "64x0", "3,,5", "64x5x5", "each:64", "1:50", "64*50", "-3"])
+def test_other_texts_are_no_plans(text):
+    assert options.plan(text) is None
+
+
+def test_one_k_for_every_layer_is_not_one_codebook_for_the_net(home, tmp_path):
+    def compressed(plan, *words):
+        result = called("compress", "lenet5_tanh", "--plan", plan, "--images", 50, "-o", tmp_path / "file", "--force", *words)
+        return packing.read(tmp_path / "file").details.plan, result.stderr
+
+    assert compressed("each:16") == compressed("16x5") == compressed("16,16,16,16,16") == ([16] * 5, "")
+    plan, told = compressed("16")
+    assert plan == 16 and told == "plan 16 is one codebook for the whole net; each:16 gives every layer its own\n"
+    words = ["--focuses", "0", "--images", 50, "--folder", tmp_path / "tuned", "--save", tmp_path / "plan.json"]
+    called("tune", "lenet5_tanh", "--plan", "each:4", *words)
+    assert json.loads((tmp_path / "plan.json").read_text())["plan"] == [4] * 5
+    assert "a plan needs 5 numbers" in refused("compress", "lenet5_tanh", "--plan", "64x50", "-o", tmp_path / "x")
+
+
+# --- what a result does not say of itself ---------------------------------------------------------------------------------------
+
+FEW = ["--k", "12,16", "--threshold", "none", "--search", "random", "--set", "batch=4", "--budget", 8, "--threads", 1]
+
+
+def test_a_loss_on_few_images_is_told_to_say_little(home, tmp_path):
+    """Of 60 images one is 1.67 pp, so no plan but one without any loss is within 1 pp."""
+    said = "warning: of 60 images of validation one is 1.67 pp, so a loss below 1 pp says little\n"
+    assert said in called("search", "lenet5_tanh", "--images", 60, *FEW, "--folder", tmp_path / "a").stderr
+    words = ["compress", "--from", tmp_path / "a", "-o", tmp_path / "file", "--force"]
+    assert (
+        "warning: of 60 images of validation one is 1.67 pp, so a loss below 2 pp says little"
+        in called(*words, "--within", 2).stderr
+    )
+    assert "says little" not in called(*words, "--within", 90).stderr
+    assert "says little" not in called("search", "lenet5_tanh", "--images", 200, *FEW, "--folder", tmp_path / "b").stderr
+    digits = data.load("mnist", "test").first(80)
+    np.savez(tmp_path / "own.npz", images=digits.images.numpy(), labels=digits.labels.numpy())
+    told = called("search", *OWN[:3], "--data", tmp_path / "own.npz", *FEW, "--folder", tmp_path / "c").stderr
+    assert "warning: of 40 images of validation one is 2.50 pp" in told
+
+
+def test_a_budget_that_ends_early_says_why(home, tmp_path):
+    words = ["search", "lenet5_tanh", "--images", 200, "--k", "1:4", "--threshold", "none", "--threads", 1, "--population", 12]
+    told = called(*words, "--budget", 40, "--runs", 2, "--workers", 1, "--folder", tmp_path).stderr
+    assert told.count("34 of 40 evaluations were made: one more whole generation would have ended at 45\n") == 1
+    assert "evaluations were made" not in called(*words, "--budget", 45, "--folder", tmp_path).stderr
+
+
+def in_terminal(columns, *command):
+    """The lines that a process writes to a terminal of that width."""
+    ours, its = os.openpty()
+    termios.tcsetwinsize(its, (24, columns))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")} | {"TERM": "dumb"}
+    running = subprocess.Popen([sys.executable, *map(str, command)], stdout=its, stderr=subprocess.PIPE, env=environment)
+    os.close(its)
+    shown = b""
+    with contextlib.suppress(OSError):  # which Linux gives when the other end is closed
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert running.wait() == 0, running.stderr.read()
+    return shown.decode().splitlines()
+
+
+def test_tables_of_fifty_layers_fit_a_terminal(tmp_path):
+    layers = {f"features.{number}.conv.1.0": torch.nn.Conv2d(3, 160, 5) for number in range(50)}
+    model = torch.nn.Sequential()
+    for name, layer in layers.items():
+        model.add_module(name.replace(".", "_"), layer)
+    packing.write(tmp_path / "file", model, [64] * 50)
+    lines = in_terminal(80, "-m", "weightlab", "inspect", tmp_path / "file")
+    end = next(number for number, line in enumerate(lines) if line.startswith("storage rate"))
+    assert end >= 50 and max(map(len, lines[:end])) <= 80
+    for name in model._modules:
+        (line,) = (line for line in lines if line.strip().startswith(f"{name} "))
+        assert line.split()[1:3] == ["12000", "64"]
+
+
+def test_a_plan_of_fifty_layers_follows_the_table_where_that_is_too_narrow():
+    code = (
+        "import pandas as pd; from weightlab.cli import output\n"
+        "plans = [','.join(map(str, range(start, start + 50))) for start in (1, 51)]\n"
+        "output.table(pd.DataFrame({'plan': plans, 'storage rate': [4.5, 5.5]}), apart='plan')"
+    )
+    lines = in_terminal(80, "-c", code)
+    plans = [",".join(map(str, range(start, start + 50))) for start in (1, 51)]
+    assert lines[-2:] == [f"plan {number}: {plan}" for number, plan in enumerate(plans, 1)]
+    assert [line.split() for line in lines[-4:-2]] == [["1", "4.500"], ["2", "5.500"]]
+    assert all(plan in " ".join(in_terminal(400, "-c", code)) for plan in plans)
 
 
 # --- searches that are stopped, several of them, whole nets ---------------------------------------------------------------------

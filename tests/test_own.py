@@ -481,6 +481,23 @@ def test_folders_of_splits_are_kept_and_classes_numbered_over_all(tmp_path):
         assert _rows(split.images, split.labels) == _rows(digits.images[chosen][:40], digits.labels[chosen][:40])
 
 
+def test_images_are_counted_as_they_are_loaded(tmp_path):
+    for name in (
+        "uncut/a/0.png",
+        "uncut/a/1.png",
+        "uncut/b/2.png",
+        "cut/validation/a/0.png",
+        "cut/test/a/1.png",
+        "cut/test/a/2.png",
+    ):
+        _save(tmp_path / name)
+    np.savez(tmp_path / "cut.npz", **{f"{split}_{kind}": np.zeros((n, 4, 5)[: 3 if kind == "images" else 1], np.uint8)
+                                      for split, n in (("validation", 3), ("test", 2)) for kind in ("images", "labels")})  # fmt: skip
+    for dataset in (tmp_path / "uncut", tmp_path / "cut", tmp_path / "cut.npz", "pictures", "digits.npz"):
+        for split in ("validation", "test"):
+            assert own_data.count(data.check(dataset), split) == len(data.load(dataset, split))
+
+
 def test_pictures_are_grey_only_if_all_are(tmp_path):
     digits = data.load("mnist", "test").first(6)
     _write_pictures(tmp_path / "a", digits, "1")

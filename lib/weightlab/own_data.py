@@ -79,6 +79,16 @@ def load(path: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64))
 
 
+def count(path: str, split: str) -> int:
+    """The number of images of a split, which are not looked at; raises `UserError` as `load` does for a split that is not there."""
+    place = Path(path)
+    if place.is_file():
+        labels, whole = _read_arrays(place, split, ("labels",))
+        return len(_half(len(labels[0]), split, place)) if whole else len(labels[0])
+    pictures = _pictures(place)
+    return len(_half(len(pictures[""]), split, place)) if "" in pictures else len(pictures[split])
+
+
 def _half(n: int, split: str, place: Path) -> np.ndarray:
     """The rows of `n` that are a split's where there is no cut yet."""
     if split == "train":
@@ -92,22 +102,31 @@ def _half(n: int, split: str, place: Path) -> np.ndarray:
 # --- arrays ---------------------------------------------------------------------------------------------------------------------
 
 
-def _load_arrays(file: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_arrays(file: Path, split: str, kinds: tuple[str, ...]) -> tuple[list[np.ndarray], bool]:
+    """Arrays of a split, and whether it is yet to be cut out of them; raises `UserError` for a file of another form."""
     try:
         with np.load(file, allow_pickle=False) as archive:
             whole = "images" in archive.files
             if whole and any(f"{name}_images" in archive.files for name in SPLITS):
                 raise UserError(f"{file} must hold either {ARRAYS}; got {', '.join(archive.files)}")
-            names = [f"{kind}" if whole else f"{split}_{kind}" for kind in ("images", "labels")]
+            names = [_array(kind, split, whole) for kind in kinds]
             if missing := [name for name in names if name not in archive.files]:
                 raise UserError(f"{file} holds no {missing[0]}; it must hold {ARRAYS}, got {', '.join(archive.files)}")
-            images, labels = (archive[name] for name in names)
+            return [archive[name] for name in names], whole
     except UserError:
         raise
     except Exception as error:  # a foreign file can make numpy raise nearly anything
         raise UserError(f"{file} is not a readable .npz file of plain arrays ({' '.join(str(error).split())[:200]})") from None
-    images = _channels_first(images, f"{file}: {names[0]}")
-    _check_labels(labels, len(images), f"{file}: {names[1]}")
+
+
+def _array(kind: str, split: str, whole: bool) -> str:
+    return kind if whole else f"{split}_{kind}"
+
+
+def _load_arrays(file: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    (images, labels), whole = _read_arrays(file, split, ("images", "labels"))
+    images = _channels_first(images, f"{file}: {_array('images', split, whole)}")
+    _check_labels(labels, len(images), f"{file}: {_array('labels', split, whole)}")
     if not whole:
         return images, labels
     rows = _half(len(labels), split, file)

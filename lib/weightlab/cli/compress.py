@@ -50,6 +50,7 @@ def compress(
     splits = [] if no_data else choices.splits(setting.dataset, images)
     example = _example(model, splits, input, setting.network)
     books = sharing.codebooks(model, choice.plan, setting.format, setting.method, example)
+    choice = choice.of(books.names)
     arguments = model, choice.plan, setting.format, setting.method, choice.lifts(books.names), example
     stored = {"rest": packing.RESTS[half_rest], "entropy_coded": not no_entropy, "network": setting.network, "codebooks": books}
     content = packing.pack(*arguments, **stored)

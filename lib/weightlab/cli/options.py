@@ -3,9 +3,11 @@
 None is what was not said; it is left to the defaults of the library, which the help repeats (and a test compares).
 """
 
+import itertools
 import math
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +55,11 @@ Threshold = Annotated[
 Seed = Annotated[int | None, option("Seed of the first search.", default="0")]
 Plan = Annotated[
     str | None,
-    option("Clusters of each layer (3,5,8,2,4), one number for the whole net, or a file of tune.", metavar="PLAN"),
+    option(
+        "Clusters of each layer (3,5,8,2,4, or 64x50 for 50 layers of 64), each:64 for every layer, 64 for one codebook for the whole"
+        " net, or a file of tune.",
+        metavar="PLAN",
+    ),
 ]
 Source = Annotated[
     Path | None, option("A search's folder, or a folder of searches: take the best plan found there.", "--from", metavar="FOLDER")
@@ -80,6 +86,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 def numbers(text: str) -> list[int] | None:
     """Whole numbers between commas, such as 3,5,8; None for any other text."""
     return [int(number) for number in text.split(",") if number] if re.fullmatch(r"\d+(,\d+)*,?", text) else None
+
+
+def plan(text: str) -> list[int] | None:
+    """The clusters of layers between commas, 64x50 standing for 50 times 64; None for any other text."""
+    if not re.fullmatch(r"\d+(x[1-9]\d{0,4})?(,\d+(x[1-9]\d{0,4})?)*,?", text):
+        return None
+    parts = [part.partition("x") for part in text.split(",") if part]
+    return [int(k) for k, _, times in parts for _ in range(int(times or 1))]
+
+
+def spelled(plan: Iterable[int]) -> str:
+    """A plan as `plan` reads it, at least three layers alike in a row as 64x3."""
+    runs = [(k, len(list(alike))) for k, alike in itertools.groupby(plan)]
+    return ",".join(f"{k}x{n}" if n > 2 else ",".join([str(k)] * n) for k, n in runs)
 
 
 def ks(text: str) -> dict:

@@ -14,20 +14,35 @@ if TYPE_CHECKING:
     from weightlab.packed_format import Measured
 
 
-def table(frame: "pd.DataFrame") -> None:
-    """Print a table on stdout: as wide as it needs where no terminal sets a width; floats with three decimals."""
+def table(frame: "pd.DataFrame", apart: str | None = None) -> None:
+    """Print a table on stdout: as wide as it needs where no terminal sets a width; floats with three decimals.
+
+    Where it is too wide, numbers get no more than they need, and texts of the column `apart` follow below, by number.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for name in frame:
+    width = None if sys.stdout.isatty() else 10_000
+    console = Console(markup=False, highlight=False, emoji=False, width=width)
+    below = list(frame[apart]) if apart and 2 * frame[apart].map(len).max() > console.width else []
+    if below:
+        frame = frame.assign(**{apart: range(1, len(frame) + 1)})
+    rows = [
+        [f"{value:.3f}" if isinstance(value, float) else plain(value) for value in row] for row in frame.itertuples(index=False)
+    ]
+    tight = sum(max(map(len, column)) + 3 for column in zip(map(str, frame), *rows, strict=True)) > console.width
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=not tight, collapse_padding=tight)
+    for place, name in enumerate(frame):
         number = frame[name].dtype.kind in "iuf"
         shown.add_column(plain(name), justify="right" if number else "left", overflow="fold")
-    for row in frame.itertuples(index=False):
-        shown.add_row(*(f"{value:.3f}" if isinstance(value, float) else plain(value) for value in row))
-    width = None if sys.stdout.isatty() else 10_000
-    Console(markup=False, highlight=False, emoji=False, width=width).print(shown)
+        if number and tight:
+            shown.columns[-1].max_width = max(len(each) for each in [*plain(name).split(), *(row[place] for row in rows)])
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+    for number, text in enumerate(below, 1):
+        print(f"{apart} {number}: {plain(text)}")
 
 
 def accuracies(measured: "Iterable[Measured]") -> None:

@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weightlab.cli import choices, options
+from weightlab.cli import choices, hints, options, output
 from weightlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,12 +25,20 @@ AGREEING = (*SAID, "images", "checkpoint", "data")  # what searches must agree i
 
 @dataclass(frozen=True)
 class Choice:
-    """A plan (one int for the whole net), what it is measured on, and the lifted space of each layer's clustering."""
+    """A plan (one int for the whole net), what it is measured on, and the lifted space of each layer's clustering.
+
+    With `each` the plan is one number in a list, for every layer of a network that is yet to be looked at.
+    """
 
     setting: "Setting"
     plan: int | list[int]
     spread: float = 0.0
     focuses: tuple[float, ...] = ()
+    each: bool = False
+
+    def of(self, names: list[str]) -> "Choice":
+        """The choice for a network of these layers."""
+        return replace(self, plan=self.plan * len(names), each=False) if self.each else self
 
     def lifts(self, names: list[str]) -> "dict[str, Lift]":
         from weightlab.clustering import Lift
@@ -44,13 +53,18 @@ def chosen(said: Mapping) -> Choice:
         raise UserError("say what to do with either --plan or --from a folder of searches")
     if source is not None:
         return _from_searches(Path(os.path.abspath(source)), said)
-    if (plan := options.numbers(text)) is not None:
-        plan = plan if "," in text else plan[0]
+    if each := re.fullmatch(r"each:(\d+)", text):
+        return Choice(choices.setting(said, whole_net=False), [int(each[1])], each=True)
+    if plan := options.plan(text):
+        if text.isdecimal():
+            output.note(f"plan {text} is one codebook for the whole net; each:{text} gives every layer its own")
+            plan = plan[0]
         return Choice(choices.setting(said, whole_net=isinstance(plan, int)), plan)
     if text.endswith(".json"):
         return _from_file(Path(text), said)
     raise UserError(
-        f"a plan is numbers of clusters such as 3,5,8,2,4, one number for the whole net, or a .json file of tune, got {text!r}"
+        "a plan is numbers of clusters such as 3,5,8,2,4 or 64x50, each:64, one number for the whole net, or a .json file of tune, "
+        f"got {text!r}"
     )
 
 
@@ -98,7 +112,8 @@ def _from_searches(folder: Path, said: Mapping) -> Choice:
     best = good.iloc[0]
     _check_said(best["place"] / "specification.json", values[best["place"]].get("network"), said)
     spec, plan = from_description(values[best["place"]]), best["plan"].tolist()
-    print(f"plan {','.join(map(str, plan))}: the best of {len(table)} within {within:g} pp on {PROTOCOLS[spec.protocol]}")
+    hints.few_images(spec, within)
+    print(f"plan {options.spelled(plan)}: the best of {len(table)} within {within:g} pp on {PROTOCOLS[spec.protocol]}")
     setting = spec if said["images"] is None else replace(spec, images=said["images"])
     return Choice(setting, plan[0] if spec.whole_net else plan)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weightlab.cli import choices, options, output
+from weightlab.cli import choices, hints, options, output
 from weightlab.cli.options import option
 from weightlab.errors import UserError
 
@@ -79,6 +79,7 @@ def search(
     runner = Runner(place, device, threads, workers=workers, scheduler=scheduler)
     _tell_begun(place, specs)
     records = runner.run_all(specs)
+    hints.early_end(specs[0], len(records) // len(specs))
     found = best(records)
     _print(found, records, specs[0])
     _tell_uniform(records, specs[0])
@@ -114,15 +115,16 @@ def _print(found: "pd.DataFrame", records: "pd.DataFrame", spec: "Specification"
     from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS
 
     chooser, limit = PROTOCOLS[spec.protocol], analysis.ACCEPTABLE_LOSS_PP
+    hints.few_images(spec, limit)
     if not len(found):
         print(
             f"none of {len(records)} plans loses less than {limit:g} pp on {chooser}; the least is {records['loss_pp'].min():.2f}"
         )
         return
-    shown = {"plan": [",".join(map(str, plan)) for plan in found["plan"]]}
+    shown = {"plan": [options.spelled(plan) for plan in found["plan"]]}
     shown |= {name.replace("_", " "): found[name].to_numpy() for name in ("storage_rate", "layer_mean_rate")}
     shown |= {f"loss on {split} [pp]": found[f"{split}_loss_pp"].to_numpy() for split in RECORDED_SPLITS}
-    output.table(pd.DataFrame(shown))
+    output.table(pd.DataFrame(shown), apart="plan")
     print(f"of {len(records)} plans, {len(analysis.acceptable(records))} lose less than {limit:g} pp on {chooser}, which chose")
 
 

@@ -44,6 +44,7 @@ def tune(
     if choice.focuses:
         raise UserError(f"{plan} is tuned already; give its plan {choice.plan} as numbers to tune it otherwise")
     evaluator = runs.evaluator(choice.setting, device=device, threads=threads)
+    choice = choice.of(evaluator.codebooks.names)
     listed = [choice.plan] if isinstance(choice.plan, int) else choice.plan
     place, chooser = options.folder(folder, options.TUNING), PROTOCOLS[choice.setting.protocol]
     row = tuning.tune(evaluator, listed, place, chooser=chooser, **grid).iloc[0]

@@ -1,0 +1,33 @@
+"""What a result does not say of itself: how much one image counts, and why a search made fewer evaluations than were asked for."""
+
+from typing import TYPE_CHECKING
+
+from weightlab.cli import choices, output
+
+if TYPE_CHECKING:
+    from weightlab.specifications import Setting, Specification
+
+FEW = 2  # fewer images than so many make up the loss that is asked for
+
+
+def few_images(setting: "Setting", limit_pp: float) -> None:
+    """Warn where a loss below a limit (percentage points) is asked for on so few images that one or two of them decide."""
+    from weightlab import own_data
+    from weightlab.data import DATASETS
+    from weightlab.specifications import PROTOCOLS
+
+    chooser, n = PROTOCOLS[setting.protocol], setting.images
+    if setting.dataset not in DATASETS:  # which have more than enough
+        there = own_data.count(setting.dataset, chooser)
+        n = there if n is None else min(n, there)
+    if n is not None and limit_pp > 0 and n * limit_pp < 100 * FEW:
+        output.note(f"warning: of {n} images of {chooser} one is {100 / n:.2f} pp, so a loss below {limit_pp:g} pp says little")
+
+
+def early_end(spec: "Specification", evaluations: int) -> None:
+    """Say why a search ended after fewer `evaluations` than its budget."""
+    if evaluations < spec.budget:
+        generations = 1
+        while (end := choices.evaluations(spec.search, spec.settings, generations)) <= spec.budget:
+            generations += 1
+        output.note(f"{evaluations} of {spec.budget} evaluations were made: one more whole generation would have ended at {end}")
