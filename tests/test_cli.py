@@ -138,6 +138,19 @@ def test_every_option_of_a_command_is_explained_in_one_sentence(name):
         assert named(parameter.help or "") <= spoken(name), parameter.name
 
 
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if "data" in {each.name for each in command.params}])
+def test_help_says_what_data_of_ones_own_look_like(name):
+    printed = " ".join(called(name, "--help").stdout.split())
+    for part in (
+        "images, uint8 (n, channels, height, width)",
+        "labels, integers (n,)",
+        "validation_images",
+        "CLASS/PICTURE",
+        "value/255",
+    ):
+        assert part in printed
+
+
 def test_defaults_that_help_shows_are_those_of_the_library():
     shown = {parameter.name: parameter.show_default for parameter in COMMANDS["search"].params}
     for option, name in choices.NAMES.items():

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shlex
 import struct
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from weightlab import answers, data, models, own_data, own_networks, runs, sharing, status, training
+from weightlab import answers, backend, data, models, own_data, own_networks, packing, paths, runs, sharing, status, training
 from weightlab.errors import UserError
 from weightlab.fitness import TargetRule
 from weightlab.runs import Runner, Setting, Specification
@@ -217,6 +218,28 @@ def test_a_module_that_imports_torchvision_gets_the_help_that_the_library_gives_
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == "True torch.Size([1, 3])\n", done.stderr[-2000:]
+
+
+def test_the_torchvision_network_of_the_readme_becomes_a_file(tmp_path):
+    """Its lines as they stand there, on pictures of three colours, and what torchvision itself makes of these."""
+    text = (paths.root() / "README.md").read_text().split("## A network and images of your own")[1]
+    module, command = (text.split(f"```{language}\n")[1].split("```")[0] for language in ("python", "sh"))
+    assert len([line for line in module.splitlines() if line]) <= 10
+    torchvision = backend.torchvision()
+    network = torchvision.models.mobilenet_v3_small(num_classes=10)
+    torch.save(network.state_dict(), tmp_path / "my.pt")
+    (tmp_path / "my_module.py").write_text(module)
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), np.uint8)
+    normalise = torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    with torch.inference_mode():
+        labels = network.eval()(normalise(torch.from_numpy(images).float() / 255)).argmax(1)
+    np.savez(tmp_path / "my.npz", images=images, labels=labels.numpy())
+    words = shlex.split(command)
+    assert words[0] == "weightlab"
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" of 20 images, 100.00 % before") == 2, "before it was shared it gave torchvision's answers"
+    assert set(packing.read(tmp_path / "my.safetensors").details.plan) == {64}
 
 
 def test_a_module_that_fails_otherwise_is_imported_once(tmp_path):

@@ -3,13 +3,14 @@
 Whatever takes long to import is imported inside functions, so that help and mistakes are answered at once.
 """
 
+import inspect
 import warnings
 
 import typer
 from typer.core import TyperGroup
 
 from weightlab import errors
-from weightlab.cli import compress, evaluate, export, files, laboratory, output, scan, search, tune
+from weightlab.cli import compress, evaluate, export, files, laboratory, options, output, scan, search, tune
 
 CHECKPOINTED = ("search", "tune", "run")  # what is stopped in them goes on
 
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 for command in (scan.scan, search.search, tune.tune, compress.compress, files.inspect, evaluate.evaluate, files.unpack,
                 export.export, laboratory.run, laboratory.status):  # fmt: skip
-    app.command()(command)
+    app.command(epilog=options.DATA_FORMAT if "data" in inspect.signature(command).parameters else None)(command)
 
 
 def main() -> None:

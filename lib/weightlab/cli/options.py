@@ -20,6 +20,12 @@ TARGET = "0.99,18"
 THRESHOLD = "-1pp"  # the thesis's, which the library and the notebooks keep, does not fit every network
 
 
+DATA_FORMAT = """Data of your own are an .npz file or a folder. The file holds images, uint8 (n, channels, height, width), and labels,
+integers (n,) from 0, which are cut into validation and test halves; or validation_images, validation_labels, test_images and
+test_labels. The folder holds CLASS/PICTURE, cut likewise, or validation/CLASS/PICTURE and test/CLASS/PICTURE. A network is given
+value/255, and standardises its images itself if it was trained on such."""
+
+
 def option(help: str, *names: str, default: str | bool = False, metavar: str | None = None, **rest):
     """An option whose default is shown as text, or not at all."""
     return typer.Option(*names, help=help, show_default=default, metavar=metavar, **rest)
