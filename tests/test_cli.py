@@ -930,6 +930,7 @@ WRONG = [
     (["run", "00_explore", "-p", "images=[1"], "the value in 'images=[1' is not valid YAML: while parsing"),
     (["run", "00_explore", "-p", "images"], "--set takes NAME=VALUE"),
     (["run", "00_explore", "-p", "seed=2024-01-01"], "seed of 00_explore must be a number such as 1, got '2024-01-01'"),
+    (["run", "02_optimizers", "--profile", "smoke", "-p", "seed=2024-01-01"], "seed of 02_optimizers must be a number such as 1"),
     (["run", "00_explore", "-p", "budget=[40]"], "parameter budget of 00_explore must be a number such as 200, got [40]"),
     (["run", "00_explore", "-p", "seed=1", "-p", "seed=2"], "--set takes each name once, got 'seed' again in 'seed=2'"),
     (["status", "--profile", "tiny"], "unknown profile 'tiny'"),

@@ -190,7 +190,7 @@ def _processor() -> str:
 
 
 def overrides(name: str, pairs: list[str], workers: int | None = None, scheduler: str | None = None) -> dict:
-    """Parameters that a command line sets, `pairs` being NAME=VALUE as in YAML; workers and scheduler where the notebook has them."""
+    """Parameters that a command line sets, `pairs` being NAME=VALUE; workers and scheduler where the notebook has them."""
     given = {"workers": workers, "scheduler": scheduler}
     executors.check(**given)
     return values.assigned(pairs) | {key: value for key, value in given.items() if value is not None and key in defaults(name)}
@@ -203,7 +203,9 @@ def main() -> None:
     )
     parser.add_argument("notebook", nargs="?", help="its name, such as 02_optimizers")
     parser.add_argument("--profile", default="quick", help="smoke, quick (default) or full: the folder of params/ to take")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters to override, values as in YAML")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters to override, values as in YAML 1.2"
+    )
     parser.add_argument("--workers", type=int, help="processes of this machine that run searches (default: as many as cores)")
     parser.add_argument("--scheduler", help="a dask scheduler's address, or a YAML file of params/cluster, to run searches there")
     parser.add_argument("--results", action="store_true", help="only print where the profile's results are")

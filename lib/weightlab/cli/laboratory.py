@@ -14,7 +14,9 @@ from weightlab.errors import UserError, choose, plain
 def run(
     notebook: Annotated[str, typer.Argument(help="Its name, such as 02_optimizers.", show_default=False)],
     profile: Annotated[str, option("Folder of params/ to take: smoke, quick or full.", default=True)] = "quick",
-    set: Annotated[list[str] | None, option("A parameter, its value as in YAML.", "-p", "--set", metavar="NAME=VALUE")] = None,
+    set: Annotated[
+        list[str] | None, option("A parameter, its value as in YAML 1.2.", "-p", "--set", metavar="NAME=VALUE")
+    ] = None,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
 ) -> None:
