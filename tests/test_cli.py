@@ -595,6 +595,18 @@ def test_one_k_for_every_layer_is_not_one_codebook_for_the_net(home, tmp_path):
     assert "a plan needs 5 numbers" in refused("compress", "lenet5_tanh", "--plan", "64x50", "-o", tmp_path / "x")
 
 
+def test_settings_are_read_as_people_write_them(tmp_path):
+    """1e-3 and 012 are numbers to most readers, and were text and 10 to YAML 1.1; they survive being saved as a configuration."""
+    words = [*LENET[:1], "--images", 50, "--threshold", "none", "--k", "1:4", "--budget", 12]
+    written = [*words, "--set", "mutation=1e-3", "--set", "population=012", "--save-config", tmp_path / "a.yaml"]
+    called("search", *written, "--folder", tmp_path / "a")
+    called("search", "--config", tmp_path / "a.yaml", "--folder", tmp_path / "b")
+    called("search", *words, "--set", "mutation=0.001", "--population", "012", "--folder", tmp_path / "c")
+    for name in "abc":
+        (file,) = (tmp_path / name).glob("*/specification.json")
+        assert {"mutation": 0.001, "population": 12}.items() <= json.loads(file.read_text())["settings"].items()
+
+
 # --- what a result does not say of itself ---------------------------------------------------------------------------------------
 
 FEW = ["--k", "12,16", "--threshold", "none", "--search", "random", "--set", "batch=4", "--budget", 8, "--threads", 1]
