@@ -334,28 +334,6 @@ def test_a_saved_configuration_keeps_the_threshold(home, tmp_path, said, kept):
     assert row["threshold"] == str(kept)
 
 
-def test_settings_are_read_as_people_write_them(tmp_path):
-    """1e-3 and 012 are numbers to most readers, and were text and 10 to YAML 1.1; they survive being saved as a configuration."""
-    words = [*LENET[:1], "--images", 50, "--threshold", "none", "--k", "1:4", "--budget", 12]
-    called(
-        "search",
-        *words,
-        "--set",
-        "mutation=1e-3",
-        "--set",
-        "population=012",
-        "--folder",
-        tmp_path / "a",
-        "--save-config",
-        tmp_path / "a.yaml",
-    )
-    called("search", "--config", tmp_path / "a.yaml", "--folder", tmp_path / "b")
-    called("search", *words, "--set", "mutation=0.001", "--population", "012", "--folder", tmp_path / "c")
-    for name in "abc":
-        (file,) = (tmp_path / name).glob("*/specification.json")
-        assert {"mutation": 0.001, "population": 12}.items() <= json.loads(file.read_text())["settings"].items()
-
-
 def test_a_configuration_written_by_hand_may_hold_ranges_and_lists(tmp_path):
     """YAML itself would read 1:50 as 110, a number to the base of 60."""
     for number, (k, expected) in enumerate([("1:50", {"k_max": 50, "ks": None}), ("[2, 4]", {"k_max": 4, "ks": [2, 4]})]):

@@ -338,6 +338,7 @@ def test_an_unknown_setting_is_refused_by_name(name):
         ("genetic", {"mutation": 1.5}),
         ("genetic", {"mutation": -0.1}),
         ("genetic", {"mutation": np.nan}),
+        ("genetic", {"mutation": True}),
         ("genetic", {"crossover": "two_point"}),
         ("particle_swarm", {"particles": 0}),
         ("particle_swarm", {"particles": 2.5}),

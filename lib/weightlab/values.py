@@ -22,13 +22,8 @@ def read(text: str, what: str, as_text: bool = False):
         return yaml.load(text, Loader=_Text if as_text else yamlcore.CoreLoader)
     except yaml.MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
-        raise UserError(f"{what} is not valid YAML: {error.context or ''} {error.problem} ({place})") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        LookupError,
-        RecursionError,
-    ) as error:  # the others: a tag, such as !!int, that does not fit
+        raise UserError(f"{what} is not valid YAML: {' '.join(filter(None, [error.context, error.problem]))} ({place})") from None
+    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:  # a tag, such as !!int, may not fit its value
         raise UserError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
 
 

@@ -47,7 +47,7 @@ def _like(default, what: str, value):
     if isinstance(default, int) and (isinstance(value, bool) or not isinstance(value, int)):
         raise UserError(f"{what} must be a whole number, got {value!r}")
     if isinstance(default, float) or (default is None and value is not None):
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise UserError(f"{what} must be a finite number, got {value!r}")
         return float(value)
     return value
