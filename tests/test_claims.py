@@ -1,6 +1,7 @@
 """The thesis's claims: what is asked of each, every statistic on small tables with each verdict, and notebooks on doctored records."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -286,7 +287,8 @@ def without_torch(own_root, tmp_path):
     root, environment = own_root
     (tmp_path / "forbidden" / "torch").mkdir(parents=True)
     (tmp_path / "forbidden" / "torch" / "__init__.py").write_text("raise ImportError('this notebook only reads records')")
-    environment |= {"PYTHONPATH": str(tmp_path / "forbidden"), "OMP_NUM_THREADS": "1"}
+    before = os.pathsep.join(filter(None, [str(tmp_path / "forbidden"), os.environ.get("PYTHONPATH")]))
+    environment |= {"PYTHONPATH": before, "OMP_NUM_THREADS": "1"}
 
     def run(name, *settings):
         command = [
@@ -350,6 +352,22 @@ def test_analyses_take_points_not_made_here(without_torch, tmp_path):
     pd.DataFrame({"group": np.repeat(["mine", "theirs"], 30), "rate": rate, "loss": 0.01 * rate + np.repeat([0, 1], 30) + rng.normal(0, 0.02, 60)}).to_csv(tmp_path / "mine.csv", index=False)  # fmt: skip
     answer = run("11_anova_quantization", f"records={tmp_path / 'mine.csv'}", "least_points=5")
     assert "given records" in answer and "does not describe all groups: F(3, 54)" in answer and "theirs 1." in answer
+
+
+@pytest.mark.parametrize("name", ["11_anova_quantization", "12_anova_clustering"])
+def test_analyses_take_points_with_odd_names_and_leave_out_a_network_of_one_group(name, without_torch, tmp_path):
+    """Columns called C, I and Q, groups called 08, 8 and None, runs, and a second network with one group only."""
+    _, run = without_torch
+    rng = np.random.default_rng(0)
+    rate = rng.uniform(5, 15, 90)
+    table = pd.DataFrame({"group": np.repeat(["08", "8", "None"], 30), "rate": rate, "loss": 0.001 * rate**2 + rng.normal(0, 0.05, 90)})
+    table = table.assign(network="first", run=np.tile(range(10), 9), C=1.5, I="x", Q=None)
+    odd = pd.concat([table, table[table["group"] == "8"].assign(network="second")])
+    odd.to_csv(tmp_path / "odd.csv", index=False)
+    answer = run(name, f"records={tmp_path / 'odd.csv'}")
+    assert "**first, rate** (90 points" in answer and "would describe all groups: F(6, 81)" in answer
+    assert "**second, rate** (30 points) could not be fitted because a comparison of groups needs at least two groups" in answer
+    assert all(f"{group} " in answer for group in ("08", "8", "None"))
 
 
 def test_the_replication_table_follows_the_records(without_torch):

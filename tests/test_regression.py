@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from weightlab import analysis
+from weightlab import analysis, figures
 from weightlab.errors import UserError
 
 KNOWN = {"float16": (-0.56, 0.08, -0.0006), "float32": (-0.55, 0.081, -0.0003), "float8_thesis": (0.1, -0.015, 0.0077)}
@@ -183,6 +183,11 @@ def several(n=20, **columns):
         (several(40, rate=[np.inf, *range(39)]), "1 of 40 values in column 'rate' are not finite numbers, the first is 'inf'"),
         (several(40, rate=["much", *range(39)]), "1 of 40 values in column 'rate' are not finite numbers, the first is 'much'"),
         (several(40, group=[None, *"ab" * 19, "a"]), "1 of 40 values in column 'group' are not names of groups"),
+        (several(40, group=[" ", *"ab" * 19, "a"]), "1 of 40 values in column 'group' are not names of groups, the first is ' '"),
+        (several(40, rate=1000 + np.arange(40) * 1e-6), "of group 'a' run from 1000.000001 to 1000.000039, too large or too close"),
+        (several(40, rate=[*range(5, 44), 1e9]), "the rates of group 'a' run from 6 to 1000000000, too large or too close together"),
+        (several(40, rate=1e9 * np.arange(1, 41)), "run from 2000000000 to 4e+10, too large or too close together"),
+        (several(40, rate=[*range(5, 44), 1e200]), "run from 6 to 1e+200, too large or too close together"),
         (several(5), "group 'a' has 2 points; a curve of 3 coefficients needs at least 12"),
         (several(40, rate=[5, 6, 7, 8] * 10), "group 'a' has 2 different rates; a curve of 3 coefficients needs at least 4"),
         (several(40, loss=0.5), "the curves pass through every point"),
@@ -206,6 +211,11 @@ def test_fewer_points_than_coefficients_are_refused_whatever_is_asked():
         ("group,rate\na,1\n", "points.csv", "loss missing"),
         ("group,rate,loss\na,1,0.2\nb,2,\n", "points.csv", "1 of 2 values in column 'loss'"),
         ("group,rate,loss\na,1,0.2\n", "points.csv", "at least two groups"),
+        ("group,rate,loss\na,1,0.2\n,2,0.3\n", "points.csv", "1 of 2 values in column 'group' are not names of groups, the first is ''"),
+        ("network,group,rate,loss\nn,a,1,0.2\n,b,2,0.3\n", "points.csv", "1 of 2 values in column 'network' are not names of networks"),
+        ("run,group,rate,loss\nn,a,1,0.2\n,b,2,0.3\n", "points.csv", "1 of 2 values in column 'run' are not names of runs"),
+        ("test_loss_pp,group,rate,loss\nx,a,1,0.2\n2,b,2,0.3\n", "points.csv", "1 of 2 values in column 'test_loss_pp' are not finite"),
+        ("group,rate,loss\na,1,0.2\nb,NA,0.3\n", "points.csv", "1 of 2 values in column 'rate' are not finite numbers, the first is 'NA'"),
         ("", "points.csv", "is not a readable table"),
         ("not parquet", "points.parquet", "is not a readable table"),
         ("a", "points.xlsx", "unknown kind of table file '.xlsx'; allowed: .parquet, .csv"),
@@ -215,6 +225,66 @@ def test_files_that_cannot_answer_are_refused_in_one_sentence(content, name, sen
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=re.escape(sentence)):
         analysis.read_points(tmp_path / name)
+
+
+@pytest.mark.parametrize("names", [["C", "I", "Q"], ["np", "rate_name", "network_"], ["loss_pp", "data", "published"]])
+def test_columns_of_any_name_do_no_harm(names, points, tmp_path):
+    """A formula knows functions called C, I and Q; a column of that name must not take their place."""
+    points.assign(**dict.fromkeys(names, 1.5)).to_csv(tmp_path / "points.csv", index=False)
+    without = analysis.fit_curves(points)
+    for table in (analysis.read_points(tmp_path / "points.csv"), points.assign(**dict.fromkeys(names, 1.5))):
+        fit = analysis.fit_curves(table)
+        assert fit.params.to_numpy() == pytest.approx(without.params.to_numpy())
+        tests = [analysis.sequential_test, analysis.common_curve_test, analysis.heteroscedasticity_test]
+        assert all(test(fit)["p"].to_numpy() == pytest.approx(test(without)["p"].to_numpy()) for test in tests)
+
+
+@pytest.mark.parametrize("names", [["08", "8", "16"], ["None", "NA", "null"], [1, 2, 3], [1.0, 1.5, 2.0], ["true", "1e3", "nan"]])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_names_of_groups_and_networks_are_text_as_written(names, kind, points, tmp_path):
+    renamed = points.assign(group=points["group"].map(dict(zip(KNOWN, names, strict=True))), network=names[0], run=names[1])
+    renamed.to_csv(tmp_path / "points.csv", index=False) if kind == "csv" else renamed.to_parquet(tmp_path / "points.parquet")
+    table = analysis.read_points(tmp_path / f"points.{kind}")
+    assert set(table["group"]) == set(map(str, names)) and set(table["network"]) == {str(names[0])} and len(table) == len(points)
+    fitted = analysis.coefficients(analysis.fit_curves(table)).set_index(["group", "parameter"])["coefficient"]
+    own = analysis.coefficients(analysis.fit_curves(points)).set_index(["group", "parameter"])["coefficient"]
+    for group, name in zip(KNOWN, names, strict=True):
+        assert fitted[str(name)].to_dict() == pytest.approx(own[group].to_dict())
+
+
+def test_a_network_with_one_group_is_left_out_with_a_sentence(points, tmp_path):
+    alone = points[points["group"] == "float32"].assign(network="second")
+    pd.concat([points.assign(network="first"), alone]).assign(run=range(len(points) + len(alone))).to_csv(tmp_path / "points.csv")
+    table = analysis.read_points(tmp_path / "points.csv")
+    fits, summary = analysis.fit_sets(analysis.point_sets(table, "group", ["rate"]))
+    assert ("first", "rate", "all") in fits and {network for network, *_ in fits} == {"first"}
+    outcomes = summary.set_index(["network", "data"])["outcome"]
+    assert "needs at least two groups in column 'group', got ['float32']" in outcomes["second", "all"]
+    compared, refused = analysis.compare_sets(analysis.rates_of_runs(table, "group", ["rate"]))
+    assert set(compared) == {("first", "rate")} and len(refused) == 1
+    assert refused[0].startswith("second is left out of the comparison of runs: ") and "got ['float32']" in refused[0]
+
+
+def test_a_relative_path_means_the_working_directory(points, tmp_path, monkeypatch):
+    points.to_csv(tmp_path / "mine.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    assert len(analysis.read_points("mine.csv")) == len(points)
+
+
+@pytest.mark.parametrize(("count", "said", "drawn"), [(220, "220 points", 220), (20000, "20000 points, 1 of 10 drawn", 2000)])
+def test_curves_lie_over_points_and_many_points_are_thinned_and_said(count, said, drawn, points):
+    """Every stroke of a curve lies over every dot, whichever group is drawn last."""
+    table = points.sample(count, replace=count > len(points), random_state=1).assign(network="n", rate_name="rate", data="all")
+    fits, _ = analysis.fit_sets(table)
+    ax = figures.quadratic_curves(table, analysis.of_sets(analysis.fitted_curves, fits)).axes[0]
+    dots = [line for line in ax.lines if line.get_linestyle() == "None" and len(line.get_xdata())]
+    curves = [line for line in ax.lines if line.get_linestyle() == "-" and len(line.get_xdata())]
+    assert len(dots) == 3 and len(curves) >= 3
+    assert max(line.get_zorder() for line in dots) < min(line.get_zorder() for line in curves)
+    assert ax.get_legend().get_title().get_text() == said
+    assert abs(sum(len(line.get_xdata()) for line in dots) - drawn) <= 2
+    left = figures.residuals(analysis.of_sets(analysis.residuals, fits)).axes[0]
+    assert left.get_legend().get_title().get_text() == said
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,7 +1,7 @@
 """Questions to records: DataFrame in, DataFrame out. Losses are in percentage points (pp), rates dimensionless. No torch."""
 
 from weightlab.analysis.claims import read_claims, replicate, verdicts
-from weightlab.analysis.comparisons import compare_networks, compare_runs, differences
+from weightlab.analysis.comparisons import compare_networks, compare_runs, compare_sets, differences
 from weightlab.analysis.predictors import correlations, gains_of_guesses, influence, signs_in_words
 from weightlab.analysis.records import (
     ACCEPTABLE_LOSS_PP,
@@ -65,6 +65,7 @@ __all__ = [
     "common_curve_test",
     "compare_networks",
     "compare_runs",
+    "compare_sets",
     "correlations",
     "crossings",
     "crossings_within",

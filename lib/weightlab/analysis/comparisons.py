@@ -41,6 +41,17 @@ def compare_runs(runs: pd.DataFrame, group: str, value: str) -> tuple[pd.DataFra
     return groups.astype({"n": int}), pairs
 
 
+def compare_sets(runs: pd.DataFrame) -> tuple[dict[tuple, tuple], list[str]]:
+    """`compare_runs` of the groups for each network and rate of `rates_of_runs`; and a sentence for each that has no two groups."""
+    compared, refused = {}, []
+    for (network, rate), rows in runs.groupby(["network", "rate_name"], sort=False):
+        try:
+            compared[network, rate] = compare_runs(rows, "group", "rate")
+        except UserError as error:
+            refused.append(f"{network} is left out of the comparison of runs: {error}")
+    return compared, refused
+
+
 def compare_networks(runs: pd.DataFrame, group: str, value: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`compare_runs` network by network: both tables with a column network, one below the other.
 

@@ -11,6 +11,8 @@ from weightlab.errors import UserError, choose
 ACCEPTABLE_LOSS_PP = 1.0  # strictly below (section 5)
 NO_PLAN_RATE = 1.0  # of a run that found no acceptable plan: the network as it was
 POINTS = ("group", "rate", "loss")
+GIVEN = ("network", "run", "test_loss_pp")  # what given points may have besides
+RATE_NAMES = ("rate", "layer_mean_rate", "storage_rate", "thesis_model_rate")  # which rate given points have; "rate": not said
 
 _PUBLISHED_NAMES = {  # as printed -> as named here
     "Tanh": "lenet5_tanh", "ReLU": "lenet5_relu", "float8": "float8_thesis",
@@ -25,14 +27,18 @@ def published(table: str) -> pd.DataFrame:
     return pd.read_csv(paths.published() / f"{table}.csv").rename(columns=_PUBLISHED_COLUMNS).replace(_PUBLISHED_NAMES)
 
 
-def read_table(file: str | Path) -> pd.DataFrame:
-    """A table from a parquet or CSV file; raises `UserError` if the file is missing, unreadable or of another kind."""
+def read_table(file: str | Path, text: bool = False) -> pd.DataFrame:
+    """A table from a parquet or CSV file, the values of a CSV as `text` where asked: 08 stays 08, None and NA are words.
+
+    Raises `UserError` if the file is missing, unreadable or of another kind.
+    """
     file = paths.resolve(file)
     choose("kind of table file", file.suffix, (".parquet", ".csv"))
+    as_written = {"dtype": str, "keep_default_na": False} if text else {}
     try:
-        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, **as_written)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not a readable table ({error})") from None
+        raise UserError(f"{file} is not a readable table ({' '.join(str(error).split())})") from None
 
 
 def read_output(outputs_folder: str | Path, notebook: str, table: str) -> pd.DataFrame:
@@ -45,32 +51,51 @@ def read_output(outputs_folder: str | Path, notebook: str, table: str) -> pd.Dat
     return read_table(file)
 
 
-def read_points(file: str | Path) -> pd.DataFrame:
+def read_points(file: str | Path, rate_name: str = "rate") -> pd.DataFrame:
     """Points not made here: a parquet or CSV file with the columns `group` (text), `rate` (dimensionless), `loss` (pp).
 
-    One row is one compressed network; which points a file holds is its maker's choice, none is dropped. A column `run` may say which
-    points come from one search, a column `network` what was compressed; the loss is repeated as `loss_pp`, as records call it.
-    Raises `UserError` for a file that `check_points` refuses.
+    A relative path means the working directory. One row is one compressed network; which points a file holds is its maker's choice,
+    none is dropped. The names of groups, networks and runs are text as written. A column `run` may say which points come from one
+    search, a column `network` what was compressed, a column `test_loss_pp` the loss on images that chose nothing; other columns are
+    left out. `rate_name`, one of `RATE_NAMES`, says which rate it is; the rate is repeated under that name, the loss as `loss_pp`, as
+    records call them. Raises `UserError` for a file that `check_points` refuses and for an unknown rate.
     """
-    points = check_points(read_table(file))
-    return pd.DataFrame({"network": "given records", "run": None, **points}).assign(loss_pp=points["loss"])
+    choose("rate of given records", rate_name, RATE_NAMES)
+    table = read_table(Path(file).absolute(), text=True)
+    points = check_points(table[[column for column in (*POINTS, *GIVEN) if column in table]])
+    points = pd.DataFrame({"network": "given records", "run": None, **points})
+    return points.assign(loss_pp=points["loss"], **{rate_name: points["rate"]})
 
 
 def check_points(points: pd.DataFrame) -> pd.DataFrame:
-    """The points with rate and loss as numbers; raises `UserError` for a missing column, a missing value or a single group."""
+    """The points with rate and losses as numbers and names as text.
+
+    Raises `UserError` for a missing column, a missing value, a name that is empty, or a single group.
+    """
     missing = [column for column in POINTS if column not in points]
     if missing:
         raise UserError(
             f"points need the columns {', '.join(POINTS)}; {', '.join(missing)} missing, got {', '.join(map(str, points.columns))}"
         )
-    _refuse_where(points["group"].isna(), points, "group", "names of groups")
-    numbers = {column: pd.to_numeric(points[column], errors="coerce").astype(float) for column in ("rate", "loss")}
+    names = {column: _names(points, column) for column in ("group", "network", "run") if column in points}
+    columns = [column for column in ("rate", "loss", "test_loss_pp") if column in points]
+    numbers = {column: pd.to_numeric(points[column], errors="coerce").astype(float) for column in columns}
     for column, values in numbers.items():
         _refuse_where(~np.isfinite(values), points, column, "finite numbers")
-    groups = points["group"].unique().tolist()
+    groups = names["group"].unique().tolist()
     if len(groups) < 2:
         raise UserError(f"a comparison of groups needs at least two groups in column 'group', got {groups}")
-    return points.assign(**numbers)
+    return points.assign(**names, **numbers)
+
+
+def _names(points: pd.DataFrame, column: str) -> pd.Series:
+    """A column of names as text; one of runs that is empty throughout says that they are not known."""
+    given = points[column]
+    empty = given.isna() | (given.astype(str).str.strip() == "")
+    if column == "run" and empty.all():
+        return pd.Series([None] * len(given), given.index, dtype=object)
+    _refuse_where(empty, points, column, f"names of {column}s")
+    return given.astype(str)
 
 
 def _refuse_where(wrong: pd.Series, table: pd.DataFrame, column: str, kind: str) -> None:

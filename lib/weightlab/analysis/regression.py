@@ -14,13 +14,14 @@ from statsmodels.regression.linear_model import RegressionResults
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.diagnostic import het_breuschpagan
 
-from weightlab.analysis.records import check_points, published
+from weightlab.analysis.records import POINTS, check_points, published
 from weightlab.errors import UserError
 
 ONE_CURVE_PER_GROUP = "loss ~ 0 + C(group) + C(group):rate + C(group):I(rate**2)"
 ONE_COMMON_CURVE = "loss ~ rate + I(rate**2)"
 PARAMETERS = ("intercept", "x", "x^2")  # a, b and c of loss = a + b·rate + c·rate², as tables B.2 and B.3 name them
 LEAST_POINTS = 12  # a group
+WORST_CONDITION = 1e10  # of the terms of the model: beyond it rounding errors reach the printed digits of coefficients and tests
 SET = ["network", "rate_name", "data"]  # what tells the sets of points apart
 
 
@@ -28,9 +29,10 @@ def fit_curves(points: pd.DataFrame, least: int = LEAST_POINTS) -> RegressionRes
     """Ordinary least squares of `ONE_CURVE_PER_GROUP` on columns group, rate and loss (pp): three coefficients a group.
 
     Raises `UserError` if `check_points` does, or if a group has fewer than `least` points, fewer than four different rates
-    (three make any curve fit), or if the curves leave no residual to test with.
+    (three make any curve fit), rates so large or so close together that rounding errors would decide, or if the curves leave no
+    residual to test with.
     """
-    points = check_points(points)
+    points = check_points(points[[column for column in POINTS if column in points]])  # a formula may mean any other column
     least = max(least, len(PARAMETERS) + 1)
     for name, rows in points.groupby("group"):
         if len(rows) < least:
@@ -42,10 +44,26 @@ def fit_curves(points: pd.DataFrame, least: int = LEAST_POINTS) -> RegressionRes
                 f"group {name!r} has {rows['rate'].nunique()} different rates; "
                 f"a curve of {len(PARAMETERS)} coefficients needs at least {len(PARAMETERS) + 1}"
             )
-    fit = smf.ols(ONE_CURVE_PER_GROUP, points).fit()
+    _refuse_unstable(points)
+    levels = pd.CategoricalDtype(sorted(points["group"].unique()))  # or the formula takes a group called nan for missing
+    fit = smf.ols(ONE_CURVE_PER_GROUP, points.astype({"group": levels})).fit()
     if fit.ssr <= 1e-20 * (points["loss"] ** 2).sum():
         raise UserError("the curves pass through every point, so there is no scatter to test their differences against")
     return fit
+
+
+def _refuse_unstable(points: pd.DataFrame) -> None:
+    """Raise `UserError` where the terms 1, rate and rate² of all groups cannot be told apart in double precision."""
+    largest = 1e100  # whose square is still a number
+    powers = {name: np.vander(rows["rate"].clip(-largest, largest), len(PARAMETERS)) for name, rows in points.groupby("group")}
+    scales = [np.linalg.svd(matrix, compute_uv=False) for matrix in powers.values()]
+    if max(each.max() for each in scales) > WORST_CONDITION * min(each.min() for each in scales):
+        name = max(powers, key=lambda group: np.linalg.cond(powers[group]))
+        rates = points.loc[points["group"] == name, "rate"]
+        raise UserError(
+            f"the rates of group {name!r} run from {rates.min():.10g} to {rates.max():.10g}, too large or too close together for a "
+            "curve through them to be computed"
+        )
 
 
 def fit_sets(sets: pd.DataFrame, least: int = LEAST_POINTS) -> tuple[dict[tuple, RegressionResults], pd.DataFrame]:
@@ -140,7 +158,7 @@ def fitted_curves(fit: RegressionResults, steps: int = 100) -> pd.DataFrame:
     grids = [pd.DataFrame({"group": name, "rate": np.linspace(*span, steps)}) for name, *span in spans.itertuples()]
     grid = pd.concat(grids, ignore_index=True)
     robust, known = _robust(fit)
-    band = robust.get_prediction(grid).summary_frame()
+    band = robust.get_prediction(grid.astype({"group": fit.model.data.frame["group"].dtype})).summary_frame()
     return grid.assign(loss=band["mean"], lower=known * band["mean_ci_lower"], upper=known * band["mean_ci_upper"])
 
 
@@ -155,7 +173,7 @@ def residuals(fit: RegressionResults) -> pd.DataFrame:
     """A row per point: group, rate, loss, fitted, residual (pp), studentized, and the normal quantile of its rank."""
     studentized = fit.get_influence().resid_studentized_internal
     quantile = stats.norm.ppf((stats.rankdata(studentized, method="ordinal") - 0.5) / len(studentized))
-    points = fit.model.data.frame[["group", "rate", "loss"]]
+    points = fit.model.data.frame[[*POINTS]].astype({"group": str})
     return points.assign(fitted=fit.fittedvalues, residual=fit.resid, studentized=studentized, quantile=quantile)
 
 

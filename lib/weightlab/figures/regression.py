@@ -6,50 +6,67 @@ from matplotlib.figure import Figure
 
 from weightlab.figures.base import label, panels, styles
 
+MOST_DOTS = 2000  # of one panel: more of them hide each other and the curves
+
 
 def quadratic_curves(points: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Points and the quadratic curve of each group (figures B.2 to B.4): a row per rate, a column per network.
 
     `points` has columns network, rate_name, group, rate and loss (pp), `curves` these and lower and upper, the 95 % interval of the
-    curve; a network and rate without curves shows its points alone.
+    curve; a network and rate without curves shows its points alone. Curves lie over points. Of more than 2 000 points in a panel
+    every second, third or so of a group by rate is drawn, and the legend says so.
     """
     names, networks = list(dict.fromkeys(points["rate_name"])), list(dict.fromkeys(points["network"]))
     figure, axes = panels(len(networks), len(names))
     look = styles(dict.fromkeys(points["group"]))
     for row, rate in zip(axes, names, strict=True):
         for ax, network in zip(row, networks, strict=True):
+            own, lines = (table[(table["network"] == network) & (table["rate_name"] == rate)] for table in (points, curves))
+            step = _step(len(own))
             for group, style in look.items():
-                dots, curve = (table[(table["network"] == network) & (table["rate_name"] == rate) & (table["group"] == group)]
-                               for table in (points, curves))  # fmt: skip
-                ax.plot(dots["rate"], dots["loss"], linestyle="", markersize=4, alpha=0.35, **style)
-                ax.fill_between(curve["rate"], curve["lower"], curve["upper"], color=style["color"], alpha=0.15, linewidth=0)
-                ax.plot(curve["rate"], curve["loss"], color=style["color"], linewidth=2)
+                dots, curve = own[own["group"] == group].sort_values("rate", kind="stable")[::step], lines[lines["group"] == group]
+                ax.plot(dots["rate"], dots["loss"], linestyle="", markersize=4, alpha=0.35, zorder=2, **style)
+                ax.fill_between(curve["rate"], curve["lower"], curve["upper"], color=style["color"], alpha=0.3, linewidth=0, zorder=3)
+                ax.plot(curve["rate"], curve["loss"], color="white", linewidth=4, zorder=4)
+                ax.plot(curve["rate"], curve["loss"], color=style["color"], linewidth=2, zorder=5)
                 ax.plot([], [], linewidth=2, label=label(group), **style)  # one entry for points and curve
             lowest, highest = points["loss"].min(), points["loss"].max()
             margin = 0.08 * max(highest - lowest, 0.1)
             ax.set(
                 xlabel=label(rate), ylabel="accuracy loss [pp]", title=label(network), ylim=(lowest - margin, highest + margin)
             )
-            ax.legend(fontsize=8, title=f"{len(points[(points['network'] == network) & (points['rate_name'] == rate)])} points")
+            ax.legend(fontsize=8, title=f"{len(own)} points{_thinned(step)}").set_zorder(6)
     return figure
+
+
+def _step(points: int) -> int:
+    """Every how many points one is drawn."""
+    return -(-points // MOST_DOTS)
+
+
+def _thinned(step: int) -> str:
+    return f", 1 of {step} drawn" if step > 1 else ""
 
 
 def residuals(table: pd.DataFrame) -> Figure:
     """What the curves leave: residual against fitted loss, and against normal quantiles; a row per network.
 
-    `table` has columns network, group, fitted, residual (pp), studentized and quantile.
+    `table` has columns network, group, fitted, residual (pp), studentized and quantile. Many points are thinned as in `quadratic_curves`,
+    by fitted loss.
     """
     networks = list(dict.fromkeys(table["network"]))
     figure, axes = panels(2, len(networks), height=3.4)
     look = styles(dict.fromkeys(table["group"]))
     for (against, normal), network in zip(axes, networks, strict=True):
+        own = table[table["network"] == network]
+        step = _step(len(own))
         for group, style in look.items():
-            rows = table[(table["network"] == network) & (table["group"] == group)]
+            rows = own[own["group"] == group].sort_values("fitted", kind="stable")[::step]
             against.plot(rows["fitted"], rows["residual"], linestyle="", markersize=4, alpha=0.5, label=label(group), **style)
             normal.plot(rows["quantile"], rows["studentized"], linestyle="", markersize=4, alpha=0.5, **style)
         against.axhline(0, color="black", linestyle=":", linewidth=1)
         against.set(xlabel="fitted loss [pp]", ylabel="residual [pp]", title=label(network))
-        against.legend(fontsize=8)
+        against.legend(fontsize=8, title=f"{len(own)} points{_thinned(step)}")
         normal.axline((0, 0), slope=1, color="black", linestyle=":", linewidth=1)
         normal.set(xlabel="normal quantile", ylabel="studentized residual", title=label(network))
     return figure
