@@ -360,7 +360,9 @@ def test_analyses_take_points_with_odd_names_and_leave_out_a_network_of_one_grou
     _, run = without_torch
     rng = np.random.default_rng(0)
     rate = rng.uniform(5, 15, 90)
-    table = pd.DataFrame({"group": np.repeat(["08", "8", "None"], 30), "rate": rate, "loss": 0.001 * rate**2 + rng.normal(0, 0.05, 90)})
+    table = pd.DataFrame(
+        {"group": np.repeat(["08", "8", "None"], 30), "rate": rate, "loss": 0.001 * rate**2 + rng.normal(0, 0.05, 90)}
+    )
     table = table.assign(network="first", run=np.tile(range(10), 9), C=1.5, I="x", Q=None)
     odd = pd.concat([table, table[table["group"] == "8"].assign(network="second")])
     odd.to_csv(tmp_path / "odd.csv", index=False)

@@ -45,8 +45,7 @@ def fit_curves(points: pd.DataFrame, least: int = LEAST_POINTS) -> RegressionRes
                 f"a curve of {len(PARAMETERS)} coefficients needs at least {len(PARAMETERS) + 1}"
             )
     _refuse_unstable(points)
-    levels = pd.CategoricalDtype(sorted(points["group"].unique()))  # or the formula takes a group called nan for missing
-    fit = smf.ols(ONE_CURVE_PER_GROUP, points.astype({"group": levels})).fit()
+    fit = smf.ols(ONE_CURVE_PER_GROUP, points.assign(name=points["group"], group=_codes(points["group"]))).fit()
     if fit.ssr <= 1e-20 * (points["loss"] ** 2).sum():
         raise UserError("the curves pass through every point, so there is no scatter to test their differences against")
     return fit
@@ -125,7 +124,7 @@ def common_curve_test(fit: RegressionResults) -> pd.DataFrame:
     The robust form holds where residuals scatter unequally, but calls too many differences real where a group has few points; it is
     missing where the curve of a group passes through all its points.
     """
-    common = smf.ols(ONE_COMMON_CURVE, fit.model.data.frame).fit()
+    common = smf.ols(ONE_COMMON_CURVE, _points(fit)).fit()
     f, p, df = fit.compare_f_test(common)
     groups = len(_groups(fit))
     differences = np.eye(groups)[1:] - np.eye(groups)[0]  # of every group from the first, (groups - 1, groups)
@@ -154,11 +153,11 @@ def fitted_curves(fit: RegressionResults, steps: int = 100) -> pd.DataFrame:
 
     The interval is missing where the curve of a group passes through all its points.
     """
-    spans = fit.model.data.frame.groupby("group")["rate"].agg(["min", "max"])
+    spans = _points(fit).groupby("group")["rate"].agg(["min", "max"])
     grids = [pd.DataFrame({"group": name, "rate": np.linspace(*span, steps)}) for name, *span in spans.itertuples()]
     grid = pd.concat(grids, ignore_index=True)
     robust, known = _robust(fit)
-    band = robust.get_prediction(grid.astype({"group": fit.model.data.frame["group"].dtype})).summary_frame()
+    band = robust.get_prediction(grid.assign(group=_codes(grid["group"]))).summary_frame()
     return grid.assign(loss=band["mean"], lower=known * band["mean_ci_lower"], upper=known * band["mean_ci_upper"])
 
 
@@ -173,7 +172,7 @@ def residuals(fit: RegressionResults) -> pd.DataFrame:
     """A row per point: group, rate, loss, fitted, residual (pp), studentized, and the normal quantile of its rank."""
     studentized = fit.get_influence().resid_studentized_internal
     quantile = stats.norm.ppf((stats.rankdata(studentized, method="ordinal") - 0.5) / len(studentized))
-    points = fit.model.data.frame[[*POINTS]].astype({"group": str})
+    points = _points(fit)
     return points.assign(fitted=fit.fittedvalues, residual=fit.resid, studentized=studentized, quantile=quantile)
 
 
@@ -216,12 +215,23 @@ def published_coefficients(table: str) -> pd.DataFrame:
 
 def _robust(fit: RegressionResults) -> tuple[RegressionResults, float]:
     """The same fit with errors that hold when residuals scatter unequally (HC3); and 1, or NaN if a group has no scatter at all."""
-    left = (fit.resid**2).groupby(fit.model.data.frame["group"]).sum()
+    left = (fit.resid**2).groupby(_points(fit)["group"]).sum()
     return fit.model.fit(cov_type="HC3", use_t=True), 1.0 if left.min() > 1e-20 * fit.ssr else np.nan
 
 
 def _groups(fit: RegressionResults) -> list:
-    return sorted(fit.model.data.frame["group"].unique())
+    return sorted(_points(fit)["group"].unique())
+
+
+def _points(fit: RegressionResults) -> pd.DataFrame:
+    """The points behind a fit: group, rate, loss."""
+    frame = fit.model.data.frame
+    return frame[["rate", "loss"]].assign(group=frame["name"])[[*POINTS]]
+
+
+def _codes(groups: pd.Series) -> np.ndarray:
+    """Numbers in place of names in a formula, which takes a group called nan for missing."""
+    return np.unique(groups.astype(str), return_inverse=True)[1]
 
 
 def _tests(test: str, hypotheses: list[str], f, df, residual_df: float, p) -> pd.DataFrame:

@@ -24,9 +24,14 @@ def quadratic_curves(points: pd.DataFrame, curves: pd.DataFrame) -> Figure:
             own, lines = (table[(table["network"] == network) & (table["rate_name"] == rate)] for table in (points, curves))
             step = _step(len(own))
             for group, style in look.items():
-                dots, curve = own[own["group"] == group].sort_values("rate", kind="stable")[::step], lines[lines["group"] == group]
+                dots, curve = (
+                    own[own["group"] == group].sort_values("rate", kind="stable")[::step],
+                    lines[lines["group"] == group],
+                )
                 ax.plot(dots["rate"], dots["loss"], linestyle="", markersize=4, alpha=0.35, zorder=2, **style)
-                ax.fill_between(curve["rate"], curve["lower"], curve["upper"], color=style["color"], alpha=0.3, linewidth=0, zorder=3)
+                ax.fill_between(
+                    curve["rate"], curve["lower"], curve["upper"], color=style["color"], alpha=0.3, linewidth=0, zorder=3
+                )
                 ax.plot(curve["rate"], curve["loss"], color="white", linewidth=4, zorder=4)
                 ax.plot(curve["rate"], curve["loss"], color=style["color"], linewidth=2, zorder=5)
                 ax.plot([], [], linewidth=2, label=label(group), **style)  # one entry for points and curve
