@@ -281,6 +281,11 @@ def made_records(column, groups, shift):
     return pd.concat(tables, ignore_index=True)
 
 
+def newest(outputs, name):
+    """The folder of the last run of a notebook, wherever below the outputs it is."""
+    return max(outputs.rglob(f"{name}*/notebook.ipynb"), key=lambda file: file.stat().st_mtime).parent
+
+
 @pytest.fixture
 def without_torch(own_root, tmp_path):
     """A stand-in repository in which importing torch fails, and a way to run a notebook there: its answers, or its error."""
@@ -303,7 +308,7 @@ def without_torch(own_root, tmp_path):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root())
         if done.returncode:
             return done.stderr.strip().splitlines()[-1]
-        cells = nbformat.read(root / "outputs" / "smoke" / name / "notebook.ipynb", as_version=4).cells
+        cells = nbformat.read(newest(root / "outputs" / "smoke", name) / "notebook.ipynb", as_version=4).cells
         answer = cells[[cell.source for cell in cells].index("## Answer") + 1]
         return "\n".join(output.data["text/markdown"] for output in answer.outputs if "text/markdown" in output.get("data", {}))
 
@@ -367,9 +372,46 @@ def test_analyses_take_points_with_odd_names_and_leave_out_a_network_of_one_grou
     odd = pd.concat([table, table[table["group"] == "8"].assign(network="second")])
     odd.to_csv(tmp_path / "odd.csv", index=False)
     answer = run(name, f"records={tmp_path / 'odd.csv'}")
-    assert "**first, rate** (90 points" in answer and "would describe all groups: F(6, 81)" in answer
+    assert "**first, rate** (90 given points" in answer and "would describe all groups: F(6, 81)" in answer
     assert "**second, rate** (30 points) could not be fitted because a comparison of groups needs at least two groups" in answer
     assert all(f"{group} " in answer for group in ("08", "8", "None"))
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "groups"),
+    [
+        ("11_anova_quantization", "table_B_2_regression_quantization", ["float32", "float16", "float8_thesis"]),
+        ("12_anova_clustering", "table_B_3_regression_clustering", ["kmeans", "minibatch", "gmm"]),
+    ],
+)
+def test_printed_coefficients_stand_beside_given_records_of_the_same_names_and_rate(name, table, groups, without_torch, tmp_path):
+    """Points on the printed curves give the printed coefficients back, side by side, with all digits that are printed."""
+    outputs, run = without_torch
+    printed = analysis.published_coefficients(table)
+    data = "Pareto" if name.startswith("12") else "all"
+    curves = printed[printed["data"] == data].pivot(index=["network", "group"], columns="parameter", values="published")
+    rates, noise = np.linspace(6, 13, 40), 1e-9 * np.cos(np.arange(40))
+    rows = [pd.DataFrame({"network": network, "group": group, "rate": rates, "loss": row["intercept"] + row["x"] * rates + row["x^2"] * rates**2 + noise})
+            for (network, group), row in curves.iterrows()]  # fmt: skip
+    pd.concat(rows).to_csv(tmp_path / "theirs.csv", index=False)
+    answer = run(name, f"records={tmp_path / 'theirs.csv'}", "records_rate=layer_mean_rate")
+    assert "(120 given points)" in answer and "fronts" not in answer
+    folder = newest(outputs, name)
+    found = pd.read_parquet(folder / "coefficients.parquet")
+    found = found[(found["data"] == "all") & found["group"].isin(groups)]
+    assert len(found) == 18
+    if data == "all":
+        assert found["published"].notna().all() and found["coefficient"].to_numpy() == pytest.approx(
+            found["published"].to_numpy(), abs=1e-6
+        )
+    shown = "".join(
+        output.data.get("text/html", "") for cell in nbformat.read(folder / "notebook.ipynb", as_version=4).cells
+        for output in cell.get("outputs", []) if "data" in output
+    )  # fmt: skip
+    for value in found["coefficient"]:
+        assert f"{value:.7g}" in shown
+    run(name, f"records={tmp_path / 'theirs.csv'}")
+    assert pd.read_parquet(newest(outputs, name) / "coefficients.parquet")["published"].isna().all()
 
 
 def test_the_replication_table_follows_the_records(without_torch):

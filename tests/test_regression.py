@@ -5,6 +5,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from weightlab import analysis, figures
@@ -325,6 +327,79 @@ def test_published_curves_of_k_means_and_gmm_cross_where_the_text_says():
     assert not [rate for rate in other if 15 < rate < 17]
     with pytest.raises(UserError, match="unknown group 'kmean'"):
         analysis.crossings(table[table["network"] == "lenet5_tanh"], "kmean", "gmm")
+
+
+TIED = pd.DataFrame(
+    [(9.0, 0.8), (8.0, 0.8), (8.0, 0.5), (8.0, 0.7), (7.0, 0.6), (6.0, 0.5), (6.0, 0.5), (5.0, 0.2), (4.0, 0.3), (3.0, 0.2)],
+    columns=["rate", "loss_pp"],
+)
+
+
+def test_the_thesis_front_keeps_ties_and_the_strict_one_does_not():
+    """By descending rate, equal rates as given, what loses at most the least so far: the order of equal rates decides about (8, 0.7)."""
+    kept = [tuple(row) for row in analysis.front(TIED, kind="thesis").to_numpy()]
+    assert kept == [(3, 0.2), (5, 0.2), (6, 0.5), (6, 0.5), (8, 0.8), (8, 0.5), (9, 0.8)]
+    other = analysis.front(TIED.iloc[[0, 3, 1, 2, *range(4, 10)]], kind="thesis")
+    assert [tuple(row) for row in other.to_numpy()] == [(3, 0.2), (5, 0.2), (6, 0.5), (6, 0.5), (8, 0.7), (8, 0.5), (9, 0.8)]
+    assert [tuple(row) for row in analysis.front(TIED).to_numpy()] == [(5, 0.2), (8, 0.5), (9, 0.8)]
+    with pytest.raises(UserError, match="unknown kind of front 'loose'; allowed: strict, thesis"):
+        analysis.front(TIED, kind="loose")
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 5)), min_size=1, max_size=25))
+def test_the_thesis_front_follows_its_rule(pairs):
+    """Against the rule taken word by word; no point of the strict front is wanting."""
+    points = pd.DataFrame(pairs, columns=["rate", "loss_pp"])
+    least, kept = np.inf, []
+    for index in sorted(points.index, key=lambda index: (-points["rate"][index], index)):
+        if points["loss_pp"][index] <= least:
+            least = points["loss_pp"][index]
+            kept.append(index)
+    found = analysis.front(points, kind="thesis")
+    assert sorted(found.index) == sorted(kept) and found["rate"].is_monotonic_increasing
+    pairs_of = [set(zip(table["rate"], table["loss_pp"], strict=True)) for table in (analysis.front(points), found)]
+    assert pairs_of[0] <= pairs_of[1]
+
+
+def test_rows_of_the_thesis_log_are_a_front_with_ties():
+    """The released log holds of each run what its program called the front; these are the ends of one run of ReLU, float32."""
+    log = pd.DataFrame({"rate": [4.6908455, 5.866364, 11.594152, 11.594292, 11.595268, 11.5954075, 12.119264, 12.122055],
+                        "loss_pp": [-0.14, -0.12, 0.68, 0.70, 0.76, 0.76, 0.80, 0.80]})  # fmt: skip
+    assert len(analysis.front(log, kind="thesis")) == 8 and len(analysis.front(log)) == 6
+
+
+def test_sets_of_points_take_the_front_and_the_limit_asked_for():
+    """Of run c the plan of 1 pp counts where the limit is included, and dominates none, but is dominated by none."""
+    tied = records(loss_pp=[0.2, 0.2, 0.4, 0.6, 0.3, 1.0, 0.9])
+    sizes = {
+        (kind, limit): analysis.point_sets(tied, "format", ["layer_mean_rate"], kind, limit).groupby("data").size().to_dict()
+        for kind in ("strict", "thesis") for limit in ("below", "included")
+    }  # fmt: skip
+    assert {key: size["all"] for key, size in sizes.items()} == {
+        ("strict", "below"): 4, ("thesis", "below"): 5, ("strict", "included"): 5, ("thesis", "included"): 6,
+    }  # fmt: skip
+    assert sizes["thesis", "below"]["Pareto"] == 3 and sizes["strict", "below"]["Pareto"] == 2
+    with pytest.raises(UserError, match="unknown limit of the loss 'over'; allowed: below, included"):
+        analysis.point_sets(tied, "format", ["layer_mean_rate"], limit="over")
+
+
+def test_printed_rows_say_which_front_they_were_fitted_to():
+    quantization, clustering = (
+        analysis.published_coefficients(table)
+        for table in ("table_B_2_regression_quantization", "table_B_3_regression_clustering")
+    )
+    assert set(clustering["published_front"]) == {"with ties of each group; loss <= 1 pp"}
+    assert quantization.groupby("data")["published_front"].unique().map(list).to_dict() == {
+        "all": ["with ties of each run; loss < 1 pp"], "Pareto": ["with ties of each group; loss < 1 pp"],
+    }  # fmt: skip
+
+
+def test_given_points_have_the_rate_that_they_are_said_to_have(points, tmp_path):
+    points.to_csv(tmp_path / "points.csv", index=False)
+    table = analysis.read_points(tmp_path / "points.csv", "layer_mean_rate")
+    assert set(analysis.point_sets(table, "group", ["layer_mean_rate"])["rate_name"]) == {"layer_mean_rate"}
+    with pytest.raises(UserError, match="unknown rate of given records 'mean'; allowed: rate, layer_mean_rate, storage_rate"):
+        analysis.read_points(tmp_path / "points.csv", "mean")
 
 
 @pytest.mark.parametrize(

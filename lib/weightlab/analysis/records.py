@@ -11,6 +11,8 @@ from weightlab.errors import UserError, choose
 ACCEPTABLE_LOSS_PP = 1.0  # strictly below (section 5)
 NO_PLAN_RATE = 1.0  # of a run that found no acceptable plan: the network as it was
 POINTS = ("group", "rate", "loss")
+FRONTS = ("strict", "thesis")
+LIMITS = ("below", "included")  # of `ACCEPTABLE_LOSS_PP`
 GIVEN = ("network", "run", "test_loss_pp")  # what given points may have besides
 RATE_NAMES = ("rate", "layer_mean_rate", "storage_rate", "thesis_model_rate")  # which rate given points have; "rate": not said
 
@@ -126,52 +128,67 @@ def best_rates(records: pd.DataFrame, by: list[str], rate: str) -> pd.DataFrame:
     return table.fillna({rate: NO_PLAN_RATE})
 
 
-def front(points: pd.DataFrame, loss: str = "loss_pp", rate: str = "rate") -> pd.DataFrame:
-    """The non-dominated rows (lower loss, higher rate) after dropping duplicates, by ascending rate."""
+def front(points: pd.DataFrame, loss: str = "loss_pp", rate: str = "rate", kind: str = "strict") -> pd.DataFrame:
+    """The rows on the front (lower loss, higher rate), by ascending rate; `kind` is one of `FRONTS`.
+
+    strict: the non-dominated rows after dropping duplicates. thesis: the front with ties behind tables B.2 and B.3: taken by descending
+    rate, in the given order where rates are equal, a row stays if its loss is at most the least so far; so dominated rows of equal loss
+    and rows of equal rate may stay, and the order of equal rates matters.
+    """
+    choose("kind of front", kind, FRONTS)
+    if kind == "thesis":
+        ordered = points.sort_values(rate, ascending=False, kind="stable")
+        return ordered[ordered[loss] <= ordered[loss].cummin()].sort_values(rate, kind="stable")  # equal rates as they came
     ordered = points.drop_duplicates([loss, rate]).sort_values([rate, loss], ascending=[False, True], kind="stable")
     lowest = ordered[loss].cummin()
     keep = (ordered[loss] == lowest) & ~lowest.duplicated()
     return ordered[keep].iloc[::-1]
 
 
-def fronts(points: pd.DataFrame, by: str | list[str], loss: str = "loss", rate: str = "rate") -> pd.DataFrame:
+def fronts(
+    points: pd.DataFrame, by: str | list[str], loss: str = "loss", rate: str = "rate", kind: str = "strict"
+) -> pd.DataFrame:
     """The rows of `points` on the front of their group `by`."""
-    edges = [front(rows, loss, rate) for _, rows in points.groupby(by, sort=False)]
+    edges = [front(rows, loss, rate, kind) for _, rows in points.groupby(by, sort=False)]
     return pd.concat(edges or [points], ignore_index=True)
 
 
-def points_of_runs(records: pd.DataFrame, group: str, rate: str) -> pd.DataFrame:
-    """The points that section 5.4 calls all data: the fronts of single runs, loss below 1 pp, put together.
+def points_of_runs(records: pd.DataFrame, group: str, rate: str, kind: str = "strict", limit: str = "below") -> pd.DataFrame:
+    """The points that section 5.4 calls all data: the fronts (`kind`) of single runs, loss below 1 pp, put together.
 
-    Adds columns `group` and `rate` (copies of the columns named) and `loss` (pp, on the split that chose) to the records' own.
-    Raises `UserError` for a missing column, a missing value, or no acceptable plan.
+    With `limit` "included" a loss of 1 pp counts too. Adds columns `group` and `rate` (copies of the columns named) and `loss` (pp, on
+    the split that chose) to the records' own. Raises `UserError` for a missing column, a missing value, or no acceptable plan.
     """
+    choose("limit of the loss", limit, LIMITS)
     for column in (group, rate, "loss_pp", "run"):
         choose("column", column, list(records.columns))
         _refuse_where(records[column].isna(), records, column, "known")
-    points = acceptable(records)
+    points = acceptable(records) if limit == "below" else records[records["loss_pp"] <= ACCEPTABLE_LOSS_PP]
     points = points.assign(group=points[group], rate=points[rate], loss=points["loss_pp"])
     if points.empty:
         raise UserError(
             f"none of {len(records)} plans loses less than {ACCEPTABLE_LOSS_PP:g} pp, so there is no point to compare"
         )
-    return fronts(points, "run")
+    return fronts(points, "run", kind=kind)
 
 
-def point_sets(records: pd.DataFrame, group: str, rates: list[str]) -> pd.DataFrame:
+def point_sets(records: pd.DataFrame, group: str, rates: list[str], kind: str = "strict", limit: str = "below") -> pd.DataFrame:
     """The points behind tables B.2 and B.3, for each network and rate: columns network, rate_name, data and those of the points.
 
     `data` is "all" (`points_of_runs`; of `read_points` every point), "Pareto" (the front per group of those), and, where test losses
-    are known, "all, loss on test" (the points of "all", which other images chose).
+    are known, "all, loss on test" (the points of "all", which other images chose). `kind` is that of all fronts, `limit` as in
+    `points_of_runs`.
     """
+    choose("limit of the loss", limit, LIMITS)
     sets = []
     for network, rows in records.groupby("network", sort=False):
         for rate in rates:
-            points = rows if set(POINTS) <= set(rows.columns) else points_of_runs(rows, group, rate)
-            kinds = {"all": points, "Pareto": fronts(points, "group")}
+            given = set(POINTS) <= set(rows.columns)
+            points = rows if given else points_of_runs(rows, group, rate, kind, limit)
+            kinds = {"all": points, "Pareto": fronts(points, "group", kind=kind)}
             if "test_loss_pp" in points:
                 kinds["all, loss on test"] = points.assign(loss=points["test_loss_pp"])
-            sets += [kind.assign(network=network, rate_name=rate, data=name) for name, kind in kinds.items()]
+            sets += [points.assign(network=network, rate_name=rate, data=name) for name, points in kinds.items()]
     return pd.concat(sets, ignore_index=True)
 
 

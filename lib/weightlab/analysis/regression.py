@@ -204,13 +204,16 @@ def crossings_within(coefficients: pd.DataFrame, curves: pd.DataFrame, a: str, b
 
 
 def published_coefficients(table: str) -> pd.DataFrame:
-    """Table B.2 or B.3 under the names used here: network, data, group, parameter, published, published_p (text, as printed).
+    """Table B.2 or B.3 under the names used here: network, rate_name, data, group, parameter, published, published_p (text, as printed).
 
-    Table B.3 prints the two networks swapped; here they stand as the refit of the thesis's own points has them.
+    `published_front` says which points they were fitted to. Table B.3 prints the two networks swapped; here they stand as the refit of the thesis's own points has them.
     """
-    printed = published(table).rename(columns={"coefficient_pp": "published", "anova_p": "published_p"})
+    printed = published(table).rename(
+        columns={"coefficient_pp": "published", "anova_p": "published_p", "front": "published_front"}
+    )
     clusterings = {"K-Means": "kmeans", "Mini-Batch K-Means": "minibatch", "GMM": "gmm"}
-    return printed[["network", "data", "group", "parameter", "published", "published_p"]].replace({"group": clusterings})
+    columns = ["network", "data", "group", "parameter", "published", "published_p", "published_front"]
+    return printed[columns].replace({"group": clusterings}).assign(rate_name="layer_mean_rate")
 
 
 def _robust(fit: RegressionResults) -> tuple[RegressionResults, float]:
