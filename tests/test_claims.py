@@ -13,9 +13,12 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import notebooks_before
+from scipy import stats
 
 from weightlab import analysis, notebooks, paths
+from weightlab.analysis import uncertainty
 from weightlab.analysis.claims import STATISTICS
+from weightlab.analysis.findings import Finding
 from weightlab.errors import UserError
 
 CLAIMS = analysis.read_claims()
@@ -79,17 +82,54 @@ def scan(*allowed):
 
 
 def lines(a, b):
-    """Straight curves over rates 0 to 10 and four points a group."""
-    rows = [(group, rate, slope * rate + 0.1) for group, slope in (("a", a), ("b", b)) for rate in (0.0, 5.0, 10.0)]
-    return pd.DataFrame(rows, columns=["group", "rate", "loss"]), pd.DataFrame({"group": ["a"] * 4 + ["b"] * 5})
+    """Points on straight lines over rates 0 to 10, four of group a and five of group b."""
+    rows = [
+        (group, rate, slope * rate + 0.1)
+        for group, slope, rates in (("a", a, (0, 4, 7, 10)), ("b", b, (0, 3, 5, 8, 10)))
+        for rate in rates
+    ]
+    return pd.DataFrame(rows, columns=["group", "rate", "loss"]).astype({"rate": float})
 
 
-def fits(p=0.01, f=8.0):
-    """Coefficients and tests of two networks, and their points."""
-    points = pd.DataFrame({"group": list("aaabbbb") * 2, "network": ["tanh"] * 7 + ["relu"] * 7})
-    coefficients = pd.DataFrame({"group": ["a", "b"], "parameter": "x^2", "p": [p, 0.5]})
-    tests = pd.DataFrame({"test": "T", "network": ["tanh", "relu"], "F": [f, 2.0], "df": 6, "residual_df": 40, "p": [p, 0.3]})
-    return coefficients, tests, points
+def bent(shift, bend, groups="abc", n=20):
+    """Points of three groups around one curve in two networks, the first group `shift` pp higher and more bent, half as much in tanh."""
+    rng, tables = np.random.default_rng(4), []
+    for network, size in (("relu", 1), ("tanh", 0.5)):
+        for group in groups:
+            rate, first = np.linspace(5, 12, n), size * (group == groups[0])
+            loss = 0.05 * rate + first * (shift + bend * (rate - 8) ** 2) + rng.normal(0, 0.1, n)
+            tables.append(pd.DataFrame({"network": network, "group": group, "run": [f"{network}{group}{i % 10}" for i in range(n)], "rate": rate, "loss": loss}))  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
+
+
+def rss(points):
+    design = np.vander(points["rate"], 3)
+    return float(((points["loss"] - design @ np.linalg.lstsq(design, points["loss"], rcond=None)[0]) ** 2).sum())
+
+
+def f_of(points):
+    """F and p of one common curve against one for each group, from two least squares."""
+    groups = [rows for _, rows in points.groupby("group")]
+    df = len(points) - 3 * len(groups)
+    f = ((rss(points) - sum(map(rss, groups))) / (3 * len(groups) - 3)) / (sum(map(rss, groups)) / df)
+    return f, stats.f.sf(f, 3 * len(groups) - 3, df)
+
+
+def bend_p(points, group):
+    """p of the squared coefficient of a group's curve, with the scatter of all groups."""
+    rows, df = points[points["group"] == group], len(points) - 3 * points["group"].nunique()
+    design = np.vander(rows["rate"], 3)
+    coefficient = np.linalg.lstsq(design, rows["loss"], rcond=None)[0][0]
+    variance = sum(rss(each) for _, each in points.groupby("group")) / df * np.linalg.inv(design.T @ design)[0, 0]
+    return 2 * stats.t.sf(abs(coefficient) / np.sqrt(variance), df)
+
+
+def relu(points):
+    return points[points["network"] == "relu"].reset_index(drop=True)
+
+
+def scattered(signs):
+    return pd.DataFrame({"rate": range(9), "residual": [(-1) ** i * i**signs for i in range(1, 10)]})
 
 
 def influence(focus, spread):
@@ -113,6 +153,7 @@ def splits(*wang):
     return pd.DataFrame({"dataset": ["nette", "nette", "wang", "wang"], "before": [1.0, 2, *wang], "after": [0.5, 2.5, 3, 4]})
 
 
+PARTS = {"parts": ["clustering_s", "accuracy_s"]}
 both = {"of": {"group": "a"}, "to": {"group": "b"}}
 far, near = runs(range(20, 31), range(1, 12)), runs(range(20, 31), range(19, 30))
 # statistic, tables in which the claim holds, tables in which it does not, arguments, relation and threshold, value and n of the first
@@ -137,30 +178,33 @@ CASES = [
     ("most_sensitive", [scan(1, 7, 0)], [scan(0, 2, 3)], {"layers": [0, 1]}, ">=", 2, 2, 10),
     ("passing_despite_scan", [scan(2, 0), pd.DataFrame({"k": [1, 2, 3], "validation_accuracy": [0.5, 0.6, 0.99]})],
      [scan(2, 0), pd.DataFrame({"k": [1, 2, 3], "validation_accuracy": [0.5, 0.97, 0.99]})], {"threshold": 0.97}, "<=", 0, 0, 2),
-    ("fitted_gap", lines(0.1, 0.2), lines(0.2, 0.1), {"of": "a", "to": "b"}, "<", 0, -1, 4),
-    ("lowest_fitted_loss", lines(0.1, 0.2), lines(-0.1, 0.2), {"group": "a"}, ">", 0, 0.1, 4),
-    ("coefficient_p", fits()[::2], fits(p=0.2)[::2], {"parameter": "x^2", "groups": ["a"]}, "<", 0.05, 0.01, 6),
-    ("p_of_test", fits()[1:], fits(p=0.2)[1:], {"test": "T"}, "<", 0.05, 0.01, 6),
-    ("f_ratio_of_test", fits()[1:], fits(f=1)[1:], {"test": "T", "of": {"network": "tanh"}, "to": {"network": "relu"}}, ">", 1, 4, 3),
-    ("scatter_growth_p", [pd.DataFrame({"rate": range(9), "residual": [(-1) ** i * i**2 for i in range(9)]})],
-     [pd.DataFrame({"rate": range(9), "residual": [(-1) ** i / (i + 1) for i in range(9)]})], {}, "<", 0.05, 0, 9),
+    ("front_area_ratio", [searches()], [searches(loss_pp=[0.9, 0.8, 0.9, 1, 0, -0.2, 0, 5])], {"rate": "rate", "column": "group", "of": "a", "to": ["b"]},
+     ">", 0.8, (8 * 0.9 + 2 * 0.5 + 1 * 0.1) / (6 * 1.2 + 1 * 0.7 + 2 * 0.7), 2),
+    ("fitted_gap", [lines(0.1, 0.2)], [lines(0.2, 0.1)], {"of": "a", "to": "b"}, "<", 0, -1, 4),
+    ("lowest_fitted_loss", [lines(0.1, 0.2)], [lines(-0.1, 0.2)], {"group": "a"}, ">", 0, 0.1, 4),
+    ("coefficient_p", [relu(bent(0, 0.05))], [relu(bent(0, 0))], {"parameter": "x^2", "of": ["a"], "groups": ["a", "b", "c"]}, "<", 0.05,
+     bend_p(relu(bent(0, 0.05)), "a"), 20),
+    ("curves_differ_p", [relu(bent(0.2, 0))], [relu(bent(0, 0))], {"groups": ["a", "b", "c"]}, "<", 0.05, f_of(relu(bent(0.2, 0)))[1], 20),
+    ("curves_differ_f_ratio", [bent(0.4, 0)], [bent(0.4, 0).replace({"relu": "tanh", "tanh": "relu"})],
+     {"groups": ["a", "b", "c"], "of": {"network": "relu"}, "to": {"network": "tanh"}}, ">", 1,
+     f_of(relu(bent(0.4, 0)))[0] / f_of(bent(0.4, 0)[60:])[0], 20),
+    ("scatter_growth_p", [scattered(2)], [scattered(-1)], {}, "<", 0.05, 0, 9),
     ("explained_gap", [influence(0.5, 0.2)], [influence(0.2, 0.5)], {"of": "focus", "to": "spread"}, ">", 0, 0.3, 3),
     ("relative_gain", [tuned(0.4, 0.8)], [tuned(0.7, 0.8)], {"loss": "loss_pp", "which": "highest"}, ">=", 0.3, 0.5, 2),
     ("gain_difference", [tuned(0.2, 0.4)], [tuned(0.7, 0.8)], {"of": "loss_pp_after", "to": "swarm_loss_pp"}, ">", 0, 0.2, 2),
     ("sign_agreement", [signs(-1, -0.5, 0.2, 0.9)], [signs(-1, -0.5, -0.2, -0.9)], {"predictor": "inertia"}, "<", 1, 0.5, 4),
-    ("time_ratio", [times(3, 1)], [times(1, 3)], {"of": "a", "to": "b", "parts": ["clustering_s", "accuracy_s"]}, ">", 1, 2, 2),
-    ("least_time_share", [times(0.2, 0.25)], [times(3, 0.25)],
-     {"part": "accuracy_s", "parts": ["clustering_s", "accuracy_s"], "methods": ["a", "b"]}, ">", 0.5, 0.8, 2),
-    ("quality_to_time", [searches().rename(columns={"group": "method"}), times(3, 1)],
-     [searches().rename(columns={"group": "method"}), times(1.1, 1)], {"methods": ["a", "b"], "rate": "rate"},
-     "<", 0.5, (11.5 / 9 - 1) / 2, 2),
+    ("time_share_ratio", [times(3, 1)], [times(1, 3)], {"of": "a", "to": "b", "part": "clustering_s", **PARTS}, ">", 1, 0.75 / 0.5, 2),
+    ("least_time_share", [times(0.2, 0.25)], [times(3, 0.25)], {"part": "accuracy_s", **PARTS, "methods": ["a", "b"]}, ">", 0.5, 0.8, 2),
+    ("quality_to_time", [searches().rename(columns={"group": "method"}), times(9, 0.1)],
+     [searches().rename(columns={"group": "method"}), times(1.1, 1)], {"methods": ["a", "b"], "rate": "rate", "part": "clustering_s", **PARTS},
+     "<", 0.5, (9.3 / 8.3 - 1) / (0.9 * 11 - 1), 2),
     ("improved_share", [splits(4, 5)], [splits(3, 1)], {"before": "before", "after": "after"}, ">", 0.5, 0.75, 4),
     ("largest_shift", [splits(4, 8)], [splits(2, 3)], {"loss": "before", "of": "wang", "to": "nette"}, ">=", 5, 6, 2),
     ("unmeasured", [], [], {"reason": "because"}, ">", 0, np.nan, 0),
 ]  # fmt: skip
 
 
-def judge(folder, statistic, tables, arguments, relation, threshold, least_n, where=None):
+def judge(folder, statistic, tables, arguments, relation, threshold, least_n, where=None, uncertainty=None):
     """The row of one claim held against tables saved in `folder`."""
     names = [f"01_made/table{number}" for number in range(len(tables))]
     for name, table in zip(names, tables, strict=True):
@@ -168,7 +212,7 @@ def judge(folder, statistic, tables, arguments, relation, threshold, least_n, wh
     row = {
         "claim": 1, "part": "a", "section": "5.1", "statement": "it is so", "tables": " ".join(names), "where": yaml.safe_dump(where or {}),
         "statistic": statistic, "arguments": yaml.safe_dump(arguments), "relation": relation, "threshold": threshold,
-        "least_n": least_n, "n_of": "runs", "published": 1.0,
+        "uncertainty": yaml.safe_dump(uncertainty or {}), "least_n": least_n, "n_of": "runs", "published": 1.0,
     }  # fmt: skip
     return analysis.replicate(pd.DataFrame([row]), folder, "held_out").iloc[0]
 
@@ -212,11 +256,189 @@ def test_rates_are_those_of_plans_chosen_below_one_point(tmp_path):
     )
 
 
+RATE = {"rate": "rate"}
+SIDES = {"column": "group", "groups": ["a", "b"]}
+
+
+@pytest.mark.parametrize("lost", ["a", "b"])
+@pytest.mark.parametrize(
+    ("statistic", "arguments", "relation", "threshold"),
+    [
+        ("best_rate_ratio", RATE | both, ">", 0.001),
+        ("best_rate_ratio", RATE | both, "<", 1000),
+        ("best_rate_range", RATE | SIDES, "<", 1000),
+        ("beaten_p", {"column": "group", "better": ["a"], "worse": ["b"], "value": "rate"}, "<", 2),
+        ("median_gap", RATE | both, "<", 1000),
+        ("spread_ratio", RATE | both, ">", -1),
+        ("near_best_gap", RATE | both | {"within": 0.05}, ">", -2),
+        ("front_area_ratio", RATE | {"column": "group", "of": "a", "to": ["b"]}, ">", -1),
+    ],
+)
+def test_a_claim_is_undecided_where_one_side_has_no_acceptable_plan(statistic, arguments, relation, threshold, lost, tmp_path):
+    table = searches()
+    holds = judge(tmp_path, statistic, [table], arguments, relation, threshold, 2)
+    assert holds["verdict"] == "replicated"
+    table["loss_pp"] = table["loss_pp"].where(table["group"] != lost, 1.0)
+    found = judge(tmp_path, statistic, [table], arguments, relation, threshold, 2)
+    assert found["verdict"] == "undecided" and np.isnan(found["value"])
+    assert f"no acceptable plan: none of 4 plans of {lost} loses less than 1 pp" in found["reason"]
+
+
+def test_a_rate_without_any_acceptable_plan_is_undecided_too(tmp_path):
+    found = judge(tmp_path, "best_rate", [searches(loss_pp=1.0)], RATE, "<=", 10, 1)
+    assert found["verdict"] == "undecided" and "none of 8 plans loses less than 1 pp" in found["reason"]
+
+
+def two_groups(gap, spread, n=20):
+    rng = np.random.default_rng(11)
+    return runs(10 + gap + rng.normal(0, spread, n), 10 + rng.normal(0, spread, n))
+
+
+def test_a_difference_is_replicated_not_replicated_or_held_by_its_interval(tmp_path):
+    asked = {"over": "run", "within": "group"}
+    arguments = {"rate": "rate", "column": "group", "of": "a", "to": ["b"]}
+    verdicts = {}
+    for gap in (3, -3, 0):
+        found = judge(tmp_path, "front_area_ratio", [two_groups(gap, 0.5)], arguments, ">", 1, 20, uncertainty=asked)
+        again = judge(tmp_path, "front_area_ratio", [two_groups(gap, 0.5)], arguments, ">", 1, 20, uncertainty=asked)
+        assert found.equals(again) and found["lower"] <= found["value"] <= found["upper"]
+        verdicts[gap] = found["verdict"]
+        assert f"{found['lower']:.3g} to {found['upper']:.3g}" in found["reason"] and ("holds 1" in found["reason"]) == (gap == 0)
+    assert verdicts == {3: "replicated", -3: "not replicated", 0: "undecided"}
+
+
+def test_an_interval_has_the_width_that_theory_says():
+    """The mean of 60 independent runs of three rows each: 1.96 standard errors to each side, however many rows a run has."""
+    values = np.random.default_rng(3).normal(5, 2, 60)
+    table = pd.DataFrame({"run": np.repeat(np.arange(60), 3), "x": np.repeat(values, 3)})
+    ends = uncertainty.interval(lambda table, x: Finding(table[x].mean(), 60), [table], {"x": "x"}, {"over": "run"})
+    error = values.std(ddof=1) / np.sqrt(60)
+    assert ends == pytest.approx((values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.4 * error)
+    rows = uncertainty.interval(lambda table, x: Finding(table[x].mean(), 60), [table], {"x": "x"}, {"over": "row"})
+    assert np.ptp(rows) == pytest.approx(np.ptp(ends) / np.sqrt(3), rel=0.25)
+
+
+def test_a_unit_drawn_twice_counts_as_two_and_groups_keep_their_sizes():
+    table = pd.DataFrame({"group": ["a"] * 8 + ["b"] * 12, "run": np.repeat(list("stuvwxyzäö"), 2), "x": range(20)})
+    seen = []
+    ends = uncertainty.interval(
+        lambda drawn, x: Finding(float(seen.append(drawn) or 1), 0), [table], {"x": "x"}, {"over": "run", "within": "group"}
+    )
+    assert ends == (1, 1) and len(seen) == uncertainty.RESAMPLES
+    for drawn in seen:
+        assert drawn.groupby("group")["run"].nunique().to_dict() == {"a": 4, "b": 6} and (drawn.groupby("run").size() == 2).all()
+        assert drawn["x"].sort_values().is_unique is False or sorted(drawn["x"]) == list(range(20))
+    assert any(drawn["x"].duplicated().any() for drawn in seen)
+
+
+def test_too_few_runs_to_resample_decide_nothing(tmp_path):
+    found = judge(
+        tmp_path,
+        "best_rate_ratio",
+        [searches()],
+        {"rate": "rate", **both},
+        ">",
+        1,
+        2,
+        uncertainty={"over": "run", "within": "group"},
+    )
+    assert found["verdict"] == "undecided" and found["reason"].startswith("too few to resample for an interval")
+
+
+@pytest.mark.parametrize(("images", "verdict"), [(20_000_000, "replicated"), (2000, "undecided")])
+def test_accuracies_are_known_as_well_as_the_images_allow(images, verdict, tmp_path):
+    """The k of one network is acceptable by 0.05 pp: sure with many images, not with few."""
+    table = by_k([0.95, 0.2, 0.2], [3, 0.95, 0.2]).assign(validation_accuracy=lambda t: 0.98 - t["loss_pp"] / 100)
+    table = table.assign(test_accuracy=0.9, test_loss_pp=0.3)
+    found = judge(
+        tmp_path, "smallest_k_difference", [table], {"of": "relu", "to": "tanh"}, ">", 0, 3, uncertainty={"images": images}
+    )
+    assert found["verdict"] == verdict and found["value"] == 1
+
+
+NO_DIFFERENCE = [row for row in CLAIMS.itertuples() if row.threshold == 0 or (row.threshold == 1 and "ratio" in row.statistic)]
+
+
+@pytest.mark.parametrize("row", NO_DIFFERENCE, ids=[f"{row.claim}{row.part}" for row in NO_DIFFERENCE])
+def test_whatever_is_held_against_no_difference_has_an_uncertainty(row):
+    assert row.uncertainty or row.statistic == "unmeasured"
+
+
+def thesis_rows(*claims):
+    return CLAIMS[CLAIMS["claim"].isin(claims)]
+
+
+@pytest.mark.parametrize(
+    ("notebook", "groups", "ours", "claims"),
+    [
+        ("11_anova_quantization", ("float8_thesis", "float16", "float32"), "float8_e4m3", (21, 22, 23, 24)),
+        ("12_anova_clustering", ("kmeans", "minibatch", "gmm"), "exact", (32,)),
+    ],
+)
+def test_groups_that_the_thesis_does_not_have_decide_nothing(notebook, groups, ours, claims, tmp_path):
+    """The same verdicts, values and intervals with and without a wild group of ours among the points."""
+    points = bent(0.1, 0.001, groups, 240).replace({"relu": "lenet5_relu", "tanh": "lenet5_tanh"})
+    wild = points[points["group"] == groups[0]].assign(
+        group=ours, run=lambda t: "o" + t["run"], loss=lambda t: 50 - 3 * t["rate"]
+    )
+    found = {}
+    for name, table in {"without": points, "with": pd.concat([points, wild], ignore_index=True)}.items():
+        kinds = [
+            table.assign(rate_name=rate, data=data) for rate in ("layer_mean_rate", "storage_rate") for data in ("all", "Pareto")
+        ]
+        saved = pd.concat(kinds, ignore_index=True)
+        paths.write_table(saved, tmp_path / name / notebook, "points")
+        fits, _ = analysis.fit_sets(saved)
+        paths.write_table(analysis.of_sets(analysis.residuals, fits), tmp_path / name / notebook, "residuals")
+        found[name] = analysis.replicate(thesis_rows(*claims), tmp_path / name, "held_out")
+    pd.testing.assert_frame_equal(found["with"], found["without"])
+    decided = found["with"][found["with"]["rate_name"].isin(["", "layer_mean_rate"])].set_index(["claim", "part"])["verdict"]
+    assert (decided != "undecided").sum() >= 3
+
+
+def test_published_values_are_those_of_the_statistics():
+    """Points on the printed curves up to the highest rates of the thesis's log, and the printed times, give the values of claims.csv."""
+    log = {"float32": (4.69, 12.752979), "float16": (5.1, 14.108368), "float8_thesis": (4.9649873, 12.72919)}
+    table = analysis.published_coefficients("table_B_2_regression_quantization")
+    table = table[(table["network"] == "lenet5_relu") & (table["data"] == "all")]
+    clustering = analysis.published_coefficients("table_B_3_regression_clustering")
+    curves = {name: on_curves(rows, log) for name, rows in (("21", table),)}
+    spans = {"kmeans": (5, 13), "minibatch": (5, 13), "gmm": (5, 13)}
+    spans_tanh = {name: (5, 19) for name in spans}
+    curves["32a"] = on_curves(clustering[clustering["network"] == "lenet5_relu"], spans)
+    curves["32c"] = curves["32d"] = on_curves(clustering[clustering["network"] == "lenet5_tanh"], spans_tanh)
+    curves |= {f"21{part}": curves["21"] for part in "abc"}
+    printed = analysis.published("table_5_10_clustering_times")
+    times = pd.DataFrame({
+        "network": printed["network"], "method": printed["clustering"].map({"K-Means": "kmeans", "Mini-Batch K-Means": "minibatch", "GMM": "gmm"}),
+        "clustering_s": printed["sharing_time_log_without_elites_ms"], "accuracy_s": printed["accuracy_time_log_without_elites_ms"],
+    })  # fmt: skip
+    for part in "abcdef":
+        curves[f"30{part}"] = times[times["network"] == ("lenet5_tanh", "lenet5_relu")["abcdef".index(part) % 2]]
+    checked = 0
+    for row in CLAIMS.itertuples():
+        if (name := f"{row.claim}{row.part}") in curves:
+            value = STATISTICS[row.statistic](curves[name], **yaml.safe_load(row.arguments)).value
+            assert value == pytest.approx(row.published, abs=0.0006 if name in ("32d",) or row.claim != 32 else 0.006), name
+            checked += 1
+    assert checked == 12
+
+
+def on_curves(coefficients, spans):
+    """Points on printed curves over the rates given."""
+    table = coefficients.pivot(index="group", columns="parameter", values="published")
+    rows = []
+    for group, (low, high) in spans.items():
+        rate, (intercept, x, squared) = np.linspace(low, high, 30), table.loc[group, ["intercept", "x", "x^2"]]
+        rows.append(pd.DataFrame({"group": group, "rate": rate, "loss": intercept + x * rate + squared * rate**2}))
+    return pd.concat(rows, ignore_index=True)
+
+
 def test_a_question_about_the_layer_mean_rate_is_put_to_the_storage_rate_too(tmp_path):
     table = searches(layer_mean_rate=lambda t: t["rate"], storage_rate=5.0).drop(columns="rate")
     paths.write_table(table, tmp_path / "01_made", "table0")
     row = {"claim": 1, "part": "a", "tables": "01_made/table0", "where": "", "statistic": "best_rate", "arguments": "{rate: layer_mean_rate}",
-           "relation": ">", "threshold": 10, "least_n": 1, "n_of": "plans", "published": np.nan}  # fmt: skip
+           "relation": ">", "threshold": 10, "uncertainty": "", "least_n": 1, "n_of": "plans", "published": np.nan}  # fmt: skip
     found = analysis.replicate(pd.DataFrame([row]), tmp_path, "held_out").set_index("rate_name")
     assert found["value"].to_dict() == {"layer_mean_rate": 12, "storage_rate": 5}
     assert analysis.verdicts(found.reset_index()).item() == "replicated"
@@ -255,6 +477,12 @@ def test_missing_tables_leave_claims_undecided(tmp_path):
         ({"relation": "="}, "unknown relation of claim 1a '='; allowed: <, <=, >, >="),
         ({"threshold": "much"}, "every claim needs a number in column threshold"),
         ({"least_n": np.nan}, "every claim needs a number in column least_n"),
+        (
+            {"uncertainty": "{draw: run}"},
+            "unknown uncertainty of claim 1a {'draw': 'run'}; allowed: {over: columns, within: columns}",
+        ),
+        ({"uncertainty": "bootstrap"}, "unknown uncertainty of claim 1a 'bootstrap'; allowed: "),
+        ({"uncertainty": "{within: run}"}, "unknown uncertainty of claim 1a {'within': 'run'}; allowed: "),
     ],
 )
 def test_claims_that_cannot_be_checked_are_refused(change, sentence, tmp_path):

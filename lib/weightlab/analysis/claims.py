@@ -11,31 +11,33 @@ import pandas as pd
 import yaml
 
 from weightlab import paths
-from weightlab.analysis import search_statistics, table_statistics
+from weightlab.analysis import curve_statistics, search_statistics, table_statistics
 from weightlab.analysis.findings import Finding, pick
 from weightlab.analysis.records import read_output, read_table
+from weightlab.analysis.uncertainty import check_uncertainty, interval
 from weightlab.errors import UserError, choose
 
 RELATIONS = MappingProxyType({"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge})
 STATISTICS = MappingProxyType({
     function.__name__: function
-    for module in (search_statistics, table_statistics)
+    for module in (search_statistics, curve_statistics, table_statistics)
     for function in vars(module).values()
-    if getattr(function, "__module__", None) == module.__name__ and not function.__name__.startswith("_")
+    if callable(function) and getattr(function, "__module__", None) == module.__name__ and not function.__name__.startswith("_")
 })  # fmt: skip
 STAND_INS = MappingProxyType({"mobilenet_v2": "mobilenet_v2_fashion"})  # shown where the network itself was not measured
 REPLICATED, NOT_REPLICATED, UNDECIDED = "replicated", "not replicated", "undecided"
 RATES = ("layer_mean_rate", "storage_rate")
-COLUMNS = ("claim", "part", "section", "statement", "tables", "where", "statistic", "arguments", "relation", "threshold", "least_n",
-           "n_of", "published")  # fmt: skip
+COLUMNS = ("claim", "part", "section", "statement", "tables", "where", "statistic", "arguments", "relation", "threshold",
+           "uncertainty", "least_n", "n_of", "published")  # fmt: skip
 
 
 def read_claims(file: str | Path | None = None) -> pd.DataFrame:
     """`published/claims.csv`, or another file of its form: a row per part of a claim, with what decides it.
 
     `tables` are names notebook/table, `where` (a YAML mapping) picks their rows, `statistic` with its `arguments` makes one number of
-    them; the part is replicated if number `relation` threshold holds, with at least `least_n` of what `n_of` names.
-    Raises `UserError` for a file of another form, an unknown statistic or an unknown relation.
+    them; the part is replicated if number `relation` threshold holds, with at least `least_n` of what `n_of` names. Where `uncertainty`
+    (a YAML mapping, see `uncertainty.interval`) says what to draw again, it must hold at both ends of the interval.
+    Raises `UserError` for a file of another form, an unknown statistic, relation or uncertainty.
     """
     table = read_table(file or paths.published() / "claims.csv")
     missing = [column for column in COLUMNS if column not in table]
@@ -44,10 +46,11 @@ def read_claims(file: str | Path | None = None) -> pd.DataFrame:
     for row in table.itertuples():
         choose(f"statistic of claim {row.claim}{row.part}", row.statistic, STATISTICS)
         choose(f"relation of claim {row.claim}{row.part}", row.relation, RELATIONS)
+        check_uncertainty(f"claim {row.claim}{row.part}", None if pd.isna(row.uncertainty) else yaml.safe_load(row.uncertainty))
     for column in ("threshold", "least_n"):
         if not np.isfinite(pd.to_numeric(table[column], errors="coerce")).all():
             raise UserError(f"every claim needs a number in column {column}")
-    texts = {column: table[column].fillna("").astype(str) for column in ("part", "tables", "where", "arguments")}
+    texts = {column: table[column].fillna("").astype(str) for column in ("part", "tables", "where", "arguments", "uncertainty")}
     return table.assign(**texts)
 
 
@@ -55,8 +58,8 @@ def replicate(claims: pd.DataFrame, outputs_folder: str | Path, protocol: str) -
     """Each part of each claim, held against the tables that the notebooks of a profile have saved below `outputs_folder`.
 
     Rows of `protocol` alone count where a table tells protocols apart. A part about the layer-mean rate, which is the thesis's, gets a
-    second row with the storage rate in its place. Columns: claim, part, rate_name ("" where no rate is meant), value, relation,
-    threshold, n, least_n, n_of, published, verdict and reason.
+    second row with the storage rate in its place. Columns: claim, part, rate_name ("" where no rate is meant), value, lower and upper
+    (of its interval, where one is asked for), relation, threshold, n, least_n, n_of, published, verdict and reason.
     """
 
     @cache
@@ -71,10 +74,9 @@ def replicate(claims: pd.DataFrame, outputs_folder: str | Path, protocol: str) -
     for row in claims.to_dict("records"):
         for rate in RATES if RATES[0] in row["where"] + row["arguments"] else [""]:
             asked = row | {column: row[column].replace(RATES[0], rate) for column in ("where", "arguments")}
-            finding, verdict, reason = _judge(asked, read)
+            judged = _judge(asked, read)
             kept = {column: row[column] for column in ("relation", "threshold", "least_n", "n_of", "published")}
-            rows.append({"claim": row["claim"], "part": row["part"], "rate_name": rate, "value": finding.value, "n": finding.n} | kept
-                        | {"verdict": verdict, "reason": reason})  # fmt: skip
+            rows.append({"claim": row["claim"], "part": row["part"], "rate_name": rate} | judged | kept)
     return pd.DataFrame(rows)
 
 
@@ -88,8 +90,10 @@ def verdicts(parts: pd.DataFrame, rate: str = RATES[0]) -> pd.Series:
     return rows.groupby("claim")["verdict"].agg(lambda found: min(found, key=order.index))
 
 
-def _judge(row: dict, read: Callable[[str], pd.DataFrame]) -> tuple[Finding, str, str]:
-    where, arguments = (yaml.safe_load(row[column]) or {} for column in ("where", "arguments"))
+def _judge(row: dict, read: Callable[[str], pd.DataFrame]) -> dict:
+    """value, lower, upper, n, verdict and reason of one part."""
+    where, arguments, uncertainty = (yaml.safe_load(row[column]) or {} for column in ("where", "arguments", "uncertainty"))
+    statistic = STATISTICS[row["statistic"]]
     try:
         tables = [read(name) for name in row["tables"].split()]
         network, stand_in = where.get("network"), ""
@@ -98,14 +102,25 @@ def _judge(row: dict, read: Callable[[str], pd.DataFrame]) -> tuple[Finding, str
                 where | {"network": STAND_INS[network]},
                 f"measured on the stand-in {STAND_INS[network]}, not on {network}",
             )
-        finding = STATISTICS[row["statistic"]](*(pick(table, where) for table in tables), **arguments)
+        tables = [pick(table, where) for table in tables]
+        finding = statistic(*tables, **arguments)
     except UserError as error:
-        return Finding(np.nan, 0), UNDECIDED, str(error)
+        return _judged(Finding(np.nan, 0), UNDECIDED, str(error))
     if np.isnan(finding.value):
-        return finding, UNDECIDED, finding.note or "the tables hold no value"
+        return _judged(finding, UNDECIDED, finding.note or "the tables hold no value")
     if stand_in:
-        return finding, UNDECIDED, f"{stand_in}; {finding.note}"
+        return _judged(finding, UNDECIDED, f"{stand_in}; {finding.note}")
     if finding.n < row["least_n"]:
-        return finding, UNDECIDED, f"n = {finding.n} {row['n_of']}, {row['least_n']} asked for; {finding.note}"
-    holds = RELATIONS[row["relation"]](finding.value, row["threshold"])
-    return finding, REPLICATED if holds else NOT_REPLICATED, finding.note
+        return _judged(finding, UNDECIDED, f"n = {finding.n} {row['n_of']}, {row['least_n']} asked for; {finding.note}")
+    ends = interval(statistic, tables, arguments, uncertainty) if uncertainty else (finding.value, finding.value)
+    holds = {RELATIONS[row["relation"]](end, row["threshold"]) for end in ends}
+    said = f"95 % interval {ends[0]:.3g} to {ends[1]:.3g}" if uncertainty else ""
+    if np.isnan(ends).any():
+        return _judged(finding, UNDECIDED, f"too few to resample for an interval; {finding.note}")
+    reason = "; ".join(filter(None, [f"the {said} holds {row['threshold']:g}" if len(holds) > 1 else said, finding.note]))
+    verdict = UNDECIDED if len(holds) > 1 else REPLICATED if holds == {True} else NOT_REPLICATED
+    return _judged(finding, verdict, reason, ends if uncertainty else (np.nan, np.nan))
+
+
+def _judged(finding: Finding, verdict: str, reason: str, ends: tuple[float, float] = (np.nan, np.nan)) -> dict:
+    return {"value": finding.value, "lower": ends[0], "upper": ends[1], "n": finding.n, "verdict": verdict, "reason": reason}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from weightlab.analysis.records import ACCEPTABLE_LOSS_PP, NO_PLAN_RATE
@@ -39,11 +40,14 @@ def need(table: pd.DataFrame, *columns: str) -> None:
 
 
 def best_row(table: pd.DataFrame, rate: str, limit_pp: float = ACCEPTABLE_LOSS_PP) -> tuple[float, str]:
-    """The highest rate below a loss of `limit_pp` where it was chosen (1 if there is none), and what the plan loses on test."""
+    """The highest rate below a loss of `limit_pp` where it was chosen, and what the plan loses on test.
+
+    Raises `UserError` if there is no such plan: nothing can be said about its rate.
+    """
     need(table, rate, "loss_pp")
     rows = table[table["loss_pp"] < limit_pp]
     if rows.empty:
-        return NO_PLAN_RATE, "no plan within the limit"
+        raise UserError(f"no acceptable plan: none of {len(table)} {_of(table)}loses less than {limit_pp:g} pp")
     row = rows.loc[rows[rate].idxmax()]
     return float(
         row[rate]
@@ -51,10 +55,31 @@ def best_row(table: pd.DataFrame, rate: str, limit_pp: float = ACCEPTABLE_LOSS_P
 
 
 def rates_by_run(table: pd.DataFrame, rate: str) -> pd.Series:
-    """The best acceptable rate of each run, by run; 1 for a run without an acceptable plan."""
+    """The best acceptable rate of each run, by run; 1 for a run without an acceptable plan; `UserError` if all are without."""
     need(table, rate, "loss_pp", "run")
     rates = table[rate].where(table["loss_pp"] < ACCEPTABLE_LOSS_PP)
-    return rates.groupby(table["run"]).max().fillna(NO_PLAN_RATE)
+    best = rates.groupby(table["run"]).max()
+    if best.isna().all():
+        raise UserError(f"no acceptable plan: none of {len(table)} {_of(table)}loses less than {ACCEPTABLE_LOSS_PP:g} pp")
+    return best.fillna(NO_PLAN_RATE)
+
+
+def _of(table: pd.DataFrame) -> str:
+    """What the rows of one side of a claim have in common, as part of a sentence."""
+    columns = [column for column in ("network", "arm", "format", "search", "method", "target_type", "group") if column in table]
+    common = [str(table[column].iloc[0]) for column in columns if len(table) and table[column].nunique() == 1]
+    return f"plans of {', '.join(common)} " if common else "plans "
+
+
+def front_area(table: pd.DataFrame, rate: str) -> float:
+    """What the acceptable plans dominate between a rate of 1 and their highest, below 1 pp: pp times rate. `UserError` if none is."""
+    need(table, rate, "loss_pp", "run")
+    points = table.loc[table["loss_pp"] < ACCEPTABLE_LOSS_PP, [rate, "loss_pp"]].to_numpy()
+    if not len(points):
+        raise UserError(f"no acceptable plan: none of {len(table)} {_of(table)}loses less than {ACCEPTABLE_LOSS_PP:g} pp")
+    rates, losses = points[np.argsort(points[:, 0], kind="stable")].T
+    least = np.minimum.accumulate(losses[::-1])[::-1]  # at this rate or a higher one
+    return float((np.diff(rates, prepend=NO_PLAN_RATE) * (ACCEPTABLE_LOSS_PP - least)).sum())
 
 
 def fewest(table: pd.DataFrame, column: str, groups: Sequence) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from weightlab.analysis.comparisons import compare_runs
-from weightlab.analysis.findings import Finding, best_row, need, pick, rates_by_run
+from weightlab.analysis.findings import Finding, best_row, front_area, need, pick, rates_by_run
 from weightlab.analysis.records import ACCEPTABLE_LOSS_PP, acceptable
 from weightlab.errors import UserError
 
@@ -46,12 +46,11 @@ def beaten_p(table: pd.DataFrame, column: str, better: list, worse: list, value:
     The largest p of the pairs (two-sided Mann-Whitney, Holm over all pairs of these groups); 1 if a pair points the other way.
     `value` is `fitness` (the final best of a run) or a rate (the best acceptable of a run).
     """
-    rows = pick(table, {column: better + worse})
-    need(rows, "run")
-    values = rows.groupby("run")["fitness"].max() if value == "fitness" else rates_by_run(rows, value)
-    runs = pd.DataFrame({"group": rows.groupby("run")[column].first(), "value": values})
-    for group in better + worse:
-        pick(runs, {"group": group})
+    need(table, "run", column)
+    sides = {group: pick(table, {column: group}) for group in better + worse}
+    values = {group: rows.groupby("run")["fitness"].max() if value == "fitness" else rates_by_run(rows, value)
+              for group, rows in sides.items()}  # fmt: skip
+    runs = pd.concat(values, names=["group", "run"]).rename("value").reset_index()
     groups, pairs = compare_runs(runs, "group", "value")
     largest = 0.0
     for pair in pairs.itertuples():
@@ -81,6 +80,17 @@ def near_best_gap(table: pd.DataFrame, rate: str, of: dict, to: dict, within: fl
     bar = (1 - within) * max(a.max(), b.max())
     shares = [float((values >= bar).mean()) for values in (a, b)]
     return Finding(shares[0] - shares[1], min(len(a), len(b)), f"shares {shares[0]:.2f} and {shares[1]:.2f}")
+
+
+def front_area_ratio(table: pd.DataFrame, rate: str, column: str, of: str, to: list[str]) -> Finding:
+    """The area that the front of all acceptable plans of `of` dominates over that of each of `to`: the least of these ratios.
+
+    The area lies below a loss of 1 pp and above a rate of 1 (hypervolume, Zitzler and Thiele 1998).
+    """
+    areas = {group: front_area(pick(table, {column: group}), rate) for group in (of, *to)}
+    runs = pick(table, {column: list(areas)}).groupby(column)["run"].nunique()
+    note = "areas " + ", ".join(f"{group} {area:.2f}" for group, area in areas.items())
+    return Finding(min(areas[of] / areas[group] for group in to), int(runs.min()), note)
 
 
 def most_accurate_on_test(table: pd.DataFrame) -> Finding:

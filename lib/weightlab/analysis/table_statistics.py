@@ -1,10 +1,9 @@
-"""Statistics of claims about scans, fitted curves, fine-tuning and times: each takes saved tables and returns a `Finding`."""
+"""Statistics of claims about scans, fine-tuning and times: each takes saved tables and returns a `Finding`."""
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from weightlab.analysis.findings import Finding, fewest, need, pick, rates_by_run
+from weightlab.analysis.findings import Finding, fewest, front_area, need, pick
 from weightlab.errors import UserError
 
 
@@ -41,48 +40,6 @@ def passing_despite_scan(scan: pd.DataFrame, results: pd.DataFrame, threshold: f
     need(rows, "validation_accuracy")
     passing = sorted(rows.loc[rows["validation_accuracy"] >= threshold, "k"])
     return Finding(len(passing), rows["k"].nunique(), f"k {', '.join(map(str, passing)) or 'none'}")
-
-
-def fitted_gap(curves: pd.DataFrame, points: pd.DataFrame, of: str, to: str, at: float | None = None) -> Finding:
-    """Loss (pp) on the curve of one group less that of another, at a rate, or at the highest that both reach; n: points a group."""
-    both = [pick(curves, {"group": group}) for group in (of, to)]
-    at = min(rows["rate"].max() for rows in both) if at is None else at
-    gap = np.subtract(*(np.interp(at, rows["rate"], rows["loss"], left=np.nan, right=np.nan) for rows in both))
-    note = f"the curves do not both reach rate {at:g}" if np.isnan(gap) else f"at rate {at:.2f}"
-    return Finding(float(gap), fewest(points, "group", [of, to]), note)
-
-
-def lowest_fitted_loss(curves: pd.DataFrame, points: pd.DataFrame, group: str) -> Finding:
-    """The lowest loss (pp) on a group's curve over its own rates; n: its points."""
-    return Finding(float(pick(curves, {"group": group})["loss"].min()), fewest(points, "group", [group]))
-
-
-def coefficient_p(coefficients: pd.DataFrame, points: pd.DataFrame, parameter: str, groups: list[str]) -> Finding:
-    """The smallest p with which a coefficient of these groups differs from zero (t test); n: points of the smallest group."""
-    rows = pick(coefficients, {"parameter": parameter, "group": groups})
-    note = ", ".join(f"{row.group} {row.p:.2g}" for row in rows.itertuples())
-    return Finding(float(rows["p"].min()), fewest(points, "group", groups), note)
-
-
-def p_of_test(tests: pd.DataFrame, points: pd.DataFrame, test: str) -> Finding:
-    """p of a named test of the fitted curves; n: points of the smallest group."""
-    row = pick(tests, {"test": test}).iloc[0]
-    note = f"F({row['df']}, {row['residual_df']}) = {row['F']:.1f}"
-    return Finding(float(row["p"]), fewest(points, "group", points["group"].unique()), note)
-
-
-def f_ratio_of_test(tests: pd.DataFrame, points: pd.DataFrame, test: str, of: dict, to: dict) -> Finding:
-    """F of a named test among the rows `of` over that among the rows `to`; n: points of the smallest group."""
-    values = [float(pick(tests, {"test": test} | where)["F"].iloc[0]) for where in (of, to)]
-    n = min(fewest(pick(points, where), "group", points["group"].unique()) for where in (of, to))
-    return Finding(values[0] / values[1], n, f"F = {values[0]:.1f} and {values[1]:.1f}")
-
-
-def scatter_growth_p(residuals: pd.DataFrame) -> Finding:
-    """p of a rank correlation between the size of a residual and the rate, 1 if it is not positive; n: points."""
-    need(residuals, "residual", "rate")
-    rank, p = stats.spearmanr(residuals["residual"].abs(), residuals["rate"])
-    return Finding(float(p) if rank > 0 else 1.0, len(residuals), f"rank correlation {rank:+.2f}")
 
 
 def explained_gap(influence: pd.DataFrame, of: str, to: str) -> Finding:
@@ -124,31 +81,37 @@ def sign_agreement(correlations: pd.DataFrame, predictor: str) -> Finding:
     return Finding(float(shares.min()), int(plans.size().min()))
 
 
-def time_ratio(times: pd.DataFrame, of: str, to: str, parts: list[str]) -> Finding:
-    """Mean time a plan of one clustering method over that of another, `parts` (columns in s) added up; n: plans a method."""
-    need(times, *parts)
-    means = [float(pick(times, {"method": method})[parts].sum(axis=1).mean()) for method in (of, to)]
-    return Finding(means[0] / means[1], fewest(times, "method", [of, to]), f"{1000 * means[0]:.3g} and {1000 * means[1]:.3g} ms")
+def time_share_ratio(times: pd.DataFrame, of: str, to: str, part: str, parts: list[str]) -> Finding:
+    """Share of column `part` in the time of `parts` (s) with one clustering method over that with another; n: plans a method."""
+    shares = _time_shares(times, part, parts, [of, to])
+    note = f"shares {shares[of]:.3f} and {shares[to]:.3f}"
+    return Finding(float(shares[of] / shares[to]), fewest(times, "method", [of, to]), note)
 
 
 def least_time_share(times: pd.DataFrame, part: str, parts: list[str], methods: list[str]) -> Finding:
     """Share of column `part` in the time of `parts`, of the method where it is least; n: plans a method."""
-    need(times, *parts)
-    means = pick(times, {"method": methods}).groupby("method")[parts].mean()
-    shares = means[part] / means.sum(axis=1)
+    shares = _time_shares(times, part, parts, methods)
     return Finding(float(shares.min()), fewest(times, "method", methods), ", ".join(f"{k} {v:.2f}" for k, v in shares.items()))
 
 
-def quality_to_time(records: pd.DataFrame, times: pd.DataFrame, methods: list[str], rate: str) -> Finding:
-    """How much the methods differ in median best rate of a run, (highest / lowest − 1), over the same of their mean clustering times.
+def quality_to_time(
+    records: pd.DataFrame, times: pd.DataFrame, methods: list[str], rate: str, part: str, parts: list[str]
+) -> Finding:
+    """How much the methods differ in the area that their fronts dominate, (highest / lowest − 1), over the same of the shares of time.
 
-    n: runs of the method that has fewest.
+    The share is that of column `part` in `parts` (s). n: runs of the method that has fewest.
     """
-    rates = {method: rates_by_run(pick(records, {"method": method}), rate) for method in methods}
-    medians = [values.median() for values in rates.values()]
-    seconds = pick(times, {"method": methods}).groupby("method")["clustering_s"].mean()
-    value = (max(medians) / min(medians) - 1) / (seconds.max() / seconds.min() - 1)
-    return Finding(float(value), min(map(len, rates.values())))
+    areas = [front_area(pick(records, {"method": method}), rate) for method in methods]
+    shares = _time_shares(times, part, parts, methods)
+    value = (max(areas) / min(areas) - 1) / (shares.max() / shares.min() - 1)
+    runs = pick(records, {"method": methods}).groupby("method")["run"].nunique()
+    return Finding(float(value), int(runs.min()), "areas " + ", ".join(f"{area:.2f}" for area in areas))
+
+
+def _time_shares(times: pd.DataFrame, part: str, parts: list[str], methods: list[str]) -> pd.Series:
+    need(times, part, *parts)
+    means = pick(times, {"method": methods}).groupby("method")[parts].mean()
+    return means[part] / means.sum(axis=1)
 
 
 def improved_share(tuned: pd.DataFrame, before: str, after: str) -> Finding:

@@ -1,0 +1,128 @@
+"""How sure the statistic of a claim is: the interval that it takes over resampled runs, layers, plans or images."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from weightlab.analysis.findings import Finding
+from weightlab.errors import UserError
+from weightlab.rng import derive
+
+RESAMPLES = 400
+LEVEL = 0.95
+LEAST_UNITS = 3  # resampling fewer says nothing
+ROW = "row"  # every row of a table is a unit of its own
+COLUMNS = {
+    "run",
+    "group",
+    "rate",
+    "loss",
+    "loss_pp",
+    "test_loss_pp",
+    "fitness",
+    "layer",
+    "factor",
+    "omega_squared",
+    "network",
+    "format",
+    "method",
+}
+KEYS = {"over", "within", "images"}
+
+
+def check_uncertainty(name: str, asked: Mapping | None) -> None:
+    """Raise `UserError` unless `asked` is empty, {over: columns or row, within: columns}, or {images: how many}."""
+    if not asked:
+        return
+    known = isinstance(asked, Mapping) and set(asked) <= KEYS and ("over" in asked) != ("images" in asked)
+    if not known or ("within" in asked and "over" not in asked):
+        raise UserError(
+            f"unknown uncertainty of {name} {asked!r}; allowed: {{over: columns, within: columns}} or {{images: number}}"
+        )
+
+
+def interval(
+    statistic: Callable[..., Finding], tables: Sequence[pd.DataFrame], arguments: Mapping, asked: Mapping
+) -> tuple[float, float]:
+    """The 95 % percentile interval (Efron 1979) of a statistic of tables.
+
+    `asked` says what is drawn again: with `over` the units that these columns tell apart ("row": every row), as many as there are in
+    each group `within`, a table that lacks the columns staying as it is; with `images` the number of images behind an accuracy, of which
+    a binomial number is right. Both ends are NaN where there are fewer than 3 units or where one resample in twenty has no value.
+    """
+    draws = _of_images(tables, asked["images"]) if "images" in asked else _of_units(tables, arguments, asked)
+    values = []
+    for drawn in draws:
+        try:
+            values.append(statistic(*drawn, **arguments).value)
+        except UserError:  # no acceptable plan, a curve through too few rates: no value
+            values.append(np.nan)
+    known = np.array(values)[np.isfinite(values)]
+    if len(known) < LEVEL * RESAMPLES:
+        return np.nan, np.nan
+    tail = 50 * (1 - LEVEL)
+    return tuple(float(each) for each in np.percentile(known, [tail, 100 - tail]))
+
+
+def _of_units(tables: Sequence[pd.DataFrame], arguments: Mapping, asked: Mapping) -> Iterator[list[pd.DataFrame]]:
+    over, within = (asked.get(key) or [] for key in ("over", "within"))
+    over, within = ([each] if isinstance(each, str) else list(each) for each in (over, within))
+    slim = [_slim(table, str((arguments, over, within))) for table in tables]
+    strata = [_units(table, over, within) for table in slim]
+    if not any(strata) or any(len(units) < LEAST_UNITS for groups in strata for units in groups.values()):
+        return
+    streams = {group: derive(0, "bootstrap", *group) for groups in strata for group in groups}  # a group more moves no other
+    for _ in range(RESAMPLES):
+        yield [_draw(table, groups, over, streams) for table, groups in zip(slim, strata, strict=True)]
+
+
+def _slim(table: pd.DataFrame, named: str) -> pd.DataFrame:
+    """The columns that a statistic may ask for, `named` by its arguments or common to all, texts as categories: quick to copy."""
+    kept = [column for column in table if column in COLUMNS or column in named]
+    texts = [column for column in kept if not pd.api.types.is_numeric_dtype(table[column])]
+    return table[kept].reset_index(drop=True).astype(dict.fromkeys(texts, "category"))
+
+
+def _units(table: pd.DataFrame, over: list[str], within: list[str]) -> dict[tuple, list[np.ndarray]]:
+    """The rows of each unit, by the group `within` that it is in; nothing for a table without units."""
+    if over == [ROW]:
+        units = [np.array([row]) for row in range(len(table))]
+    elif set(over) <= set(table.columns):
+        units = list(table.groupby([*within, *over], sort=True).indices.values())
+    else:
+        return {}
+    groups = {}
+    for rows in units:
+        groups.setdefault(tuple(table[column].iat[rows[0]] for column in within), []).append(rows)
+    return groups
+
+
+def _draw(
+    table: pd.DataFrame, groups: dict[tuple, list], over: list[str], streams: dict[tuple, np.random.Generator]
+) -> pd.DataFrame:
+    """As many units of each group as it has, drawn with replacement; a unit drawn twice counts as two."""
+    if not groups:
+        return table
+    drawn = [units[place] for group, units in groups.items() for place in streams[group].integers(len(units), size=len(units))]
+    rows = table.iloc[np.concatenate(drawn)].reset_index(drop=True)
+    return rows if over == [ROW] else rows.assign(**{over[-1]: np.repeat(np.arange(len(drawn)), [len(unit) for unit in drawn])})
+
+
+def _of_images(tables: Sequence[pd.DataFrame], images: int) -> Iterator[list[pd.DataFrame]]:
+    """Accuracies of as many other images of the same kind, and the losses that follow from them."""
+    rng = derive(0, "images")
+    for _ in range(RESAMPLES):
+        yield [_other_images(table, images, rng) for table in tables]
+
+
+def _other_images(table: pd.DataFrame, images: int, rng: np.random.Generator) -> pd.DataFrame:
+    if "loss_pp" not in table:  # a scan, whose verdicts stand
+        return table
+    change = {
+        split: rng.binomial(images, table[f"{split}_accuracy"]) / images - table[f"{split}_accuracy"]
+        for split in ("validation", "test")
+    }
+    chooser = "test" if (table["loss_pp"] == table["test_loss_pp"]).all() else "validation"
+    other = table.assign(loss_pp=table["loss_pp"] - 100 * change[chooser])
+    return other.assign(**{f"{split}_accuracy": table[f"{split}_accuracy"] + each for split, each in change.items()})
