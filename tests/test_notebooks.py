@@ -6,13 +6,15 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from weightlab import notebooks, paths
+from weightlab import analysis, notebooks, paths
 from weightlab.errors import UserError
 
 NAMES = notebooks.names()
@@ -202,3 +204,98 @@ def test_unwritable_outputs_folder_is_refused_before_work(own_root):
     command = [sys.executable, "-m", "weightlab.notebooks", "00_explore", "--profile", "smoke"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root())
     assert done.returncode == 1 and done.stderr.startswith("error: the outputs folder") and done.stderr.count("\n") == 1
+
+
+def points(file, shift=0.0):
+    """Points of two groups, such as somebody else may have."""
+    rate = np.linspace(5, 15, 40)
+    table = pd.DataFrame({"group": ["a", "b"] * 20, "rate": rate, "loss": 0.01 * rate**2 + shift + 0.1 * np.sin(rate * 7)})
+    table.to_csv(file, index=False)
+
+
+def weightlab(environment, folder, *arguments):
+    """A real process of the command, in a working folder of its own."""
+    command = [sys.executable, "-m", "weightlab", *arguments, "--profile", "smoke"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
+
+
+def test_given_records_land_in_a_folder_of_their_own(own_root):
+    """The profile's own result stays for make, two files do not share a folder, and a relative path means the working directory."""
+    root, environment = own_root
+    name = "11_anova_quantization"
+    own = root / "outputs" / "smoke" / name
+    own.mkdir(parents=True)
+    (own / "notebook.ipynb").write_text("the profile's")
+    places = []
+    for work, shift in (("here", 0.0), ("there", 1.0)):
+        (root / work).mkdir()
+        points(root / work / "mine.csv", shift)
+        done = weightlab(environment, root / work, "run", name, "-p", "records=mine.csv")
+        assert done.returncode == 0, done.stderr[-2000:]
+        places.append(Path(done.stdout.strip().removeprefix(f"{name}: ")))
+    assert {file.name for file in own.iterdir()} == {"notebook.ipynb"} and (own / "notebook.ipynb").read_text() == "the profile's"
+    assert len(set(places)) == 2
+    for place, work in zip(places, ("here", "there"), strict=True):
+        assert place.parent == root / "outputs" / "smoke" / "given" and re.fullmatch(rf"{name}-mine-[0-9a-f]{{8}}", place.name)
+        record = json.loads((place / "run.json").read_text())
+        assert record["parameters"]["records"] == str(root / work / "mine.csv")
+        assert record["parameters"]["output_folder"] == str(place) and (place / "points.parquet").exists()
+    for place in places:  # nor is one read where a profile's own is asked for
+        with pytest.raises(UserError, match=r"points was made from given records \(.*mine.csv\), not from those of its profile"):
+            analysis.read_output(place.parent, place.name, "points")
+
+
+def test_a_folder_for_results_is_honoured_and_its_own_files_are_replaced(own_root):
+    root, environment = own_root
+    name = "11_anova_quantization"
+    points(root / "mine.csv")
+    for _ in range(2):
+        done = weightlab(environment, root, "run", name, "-p", "records=mine.csv", "-p", "output_folder=my results")
+        assert done.returncode == 0 and done.stdout.strip() == f"{name}: {root / 'my results'}", done.stderr[-2000:]
+    assert json.loads((root / "my results" / "run.json").read_text())["parameters"]["output_folder"] == str(root / "my results")
+    assert (root / "my results" / "notebook.ipynb").exists() and not list((root / "outputs" / "smoke").rglob("*.parquet"))
+
+
+def test_a_folder_to_read_from_is_honoured(own_root):
+    """13 on the outputs of elsewhere: it reads them, says so, and leaves the profile's own result alone."""
+    root, environment = own_root
+    rows = pd.DataFrame({"network": "lenet5_tanh", "arm": "whole net", "format": "float32", "k": range(1, 51), "loss_pp": 0.5, "test_loss_pp": 0.5,
+                         "validation_accuracy": 0.98, "test_accuracy": 0.98, "layer_mean_rate": 10.65, "storage_rate": 10.65})  # fmt: skip
+    paths.write_table(rows, root / "elsewhere" / "01_total_vs_layerwise", "results")
+    done = weightlab(environment, root, "run", "13_replication_table", "-p", "outputs_folder=elsewhere")
+    assert done.returncode == 0, done.stderr[-2000:]
+    place = Path(done.stdout.strip().removeprefix("13_replication_table: "))
+    assert place.parent == root / "outputs" / "smoke" / "given"
+    parts = pd.read_parquet(place / "parts.parquet").set_index(["claim", "part", "rate_name"])
+    assert parts.at[(5, "c", "layer_mean_rate"), "verdict"] == "replicated" and parts.at[(9, "a", ""), "verdict"] == "undecided"
+    assert not (root / "outputs" / "smoke" / "13_replication_table").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("outputs/smoke/13_replication_table", "is where profile smoke keeps its own results; name another folder"),
+        ("outputs/full", "is where profile full keeps its own results; name another folder"),
+        ("outputs/quick/searches/mine", "is where profile quick keeps its own results; name another folder"),
+        ("taken", "taken holds other files than those of an earlier run of 11_anova_quantization; name a new or empty folder"),
+        ("mine.csv", "mine.csv is no folder that can be read: Not a directory"),
+        (5, "output_folder must name a folder, got 5"),
+        (" ", "output_folder must name a folder, got ' '"),
+    ],
+)
+def test_a_folder_in_which_something_else_is_kept_is_refused_before_work(value, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "outputs", lambda: tmp_path / "outputs")
+    points("mine.csv")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notebook.ipynb").write_text("somebody's")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=re.escape(sentence)) as refused:
+        notebooks.run("11_anova_quantization", "smoke", {"records": "mine.csv", "output_folder": value})
+    assert "\n" not in str(refused.value) and sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "taken" / "notebook.ipynb").read_text() == "somebody's"
+
+
+def test_records_that_are_no_name_are_refused():
+    with pytest.raises(UserError, match="records must name a file, got \\['a.csv'\\]"):
+        notebooks.run("11_anova_quantization", "smoke", {"records": ["a.csv"]})

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import hashlib
 import json
 import os
 import platform
@@ -18,6 +19,7 @@ import nbformat
 from weightlab import errors, executors, paths, values
 from weightlab.errors import UserError, choose
 
+PLACES = ("records", "outputs_folder", "searches_folder", "output_folder")  # parameters that name a file or a folder
 RECORDED_PACKAGES = ("numba", "numpy", "pandas", "papermill", "scikit-learn", "torch", "torchvision", "weightlab")
 
 
@@ -66,24 +68,25 @@ def _check_number(name: str, key: str, value) -> None:
 def run(name: str, profile: str, overrides: dict | None = None) -> Path:
     """Execute a notebook into `outputs/<profile>/<name>/` and return that folder.
 
-    The notebook works in a folder of its own, which replaces the files of an earlier run only when it has ended well. Raises
+    `output_folder` names another folder for the results, which may not be one where a profile keeps its own or hold another's files.
+    A notebook that is given `records`, an `outputs_folder` or a `searches_folder` to read, and no `output_folder`, gets a folder of
+    its own below `outputs/<profile>/given/`, so that the profile's results stay what they are. Relative paths mean the working
+    directory. The notebook works in a folder of its own, which replaces the files of an earlier run only when it has ended well. Raises
     `UserError` with the notebook's own sentence if it was given something wrong, and if its kernel died.
     """
     import papermill
 
-    parameters = defaults(name) | profile_parameters(name, profile)
+    known, chosen = defaults(name), profile_parameters(name, profile)
     for key, value in (overrides or {}).items():
-        choose(f"parameter of {name}", key, parameters)
+        choose(f"parameter of {name}", key, known)
         _check_number(name, key, value)
-        parameters[key] = value
-    final = paths.outputs() / profile / name
-    working = final.with_name(f".{name}.running")
-    parameters |= {
-        "output_folder": str(working),
-        "searches_folder": str(final.parent / "searches"),
-        "outputs_folder": str(final.parent),
-    }
-    parameters = {key: value for key, value in parameters.items() if key in defaults(name)}
+        chosen[key] = value
+    given = _given(chosen)
+    final = _folder(name, profile, given)
+    working = final.with_name(f".{final.name}.running")
+    own = paths.outputs() / profile
+    places = {"searches_folder": str(own / "searches"), "outputs_folder": str(own)} | given | {"output_folder": str(working)}
+    parameters = known | chosen | {key: value for key, value in places.items() if key in known}
     try:
         final.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(working, ignore_errors=True)
@@ -119,7 +122,7 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
         "device": _processor(), "cores": os.cpu_count(), "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "minutes": round((time.time() - started) / 60, 2), "files": [file.name for file in made],
     }  # fmt: skip
-    for stale in set(_files_of(final / "run.json")) - set(record["files"]):
+    for stale in set(_files_of(final)) - set(record["files"]):
         (final / Path(stale).name).unlink(missing_ok=True)
     for file in made:
         file.replace(final / file.name)
@@ -142,6 +145,41 @@ def _death(name: str, final: Path, parameters: dict) -> str:
     )
 
 
+def _given(chosen: dict) -> dict[str, str]:
+    """The files and folders among chosen parameters, as absolute paths; raises `UserError` for what is no name."""
+    given = {key: chosen[key] for key in PLACES if chosen.get(key) is not None}
+    for key, value in given.items():
+        if not isinstance(value, str) or not value.strip():
+            raise UserError(f"{key} must name a {'file' if key == 'records' else 'folder'}, got {value!r}")
+    return {key: os.path.abspath(value) for key, value in given.items()}
+
+
+def _folder(name: str, profile: str, given: dict[str, str]) -> Path:
+    """Where the results of a run go: raises `UserError` for a folder in which something else is kept."""
+    if "output_folder" not in given:
+        if not given:
+            return paths.outputs() / profile / name
+        what = Path(given.get("records", "")).stem
+        mark = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:8]
+        return paths.outputs() / profile / "given" / "-".join(filter(None, [name, what, mark]))
+    folder = Path(given["output_folder"])
+    for other in profiles():
+        own = (paths.outputs() / other).resolve()
+        if folder.resolve().is_relative_to(own) and folder.resolve().relative_to(own).parts[:1] != ("given",):
+            raise UserError(f"output_folder {folder} is where profile {other} keeps its own results; name another folder")
+    try:
+        held = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return folder
+    except OSError as error:
+        raise UserError(f"output_folder {folder} is no folder that can be read: {error.strerror}") from None
+    if held and _read_record(folder).get("notebook") != name:
+        raise UserError(
+            f"output_folder {folder} holds other files than those of an earlier run of {name}; name a new or empty folder"
+        )
+    return folder
+
+
 def _settle(notebook: Path) -> None:
     """Leave in an executed notebook what reads without its kernel: of a progress bar its last state, of a widget its text."""
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
@@ -153,12 +191,19 @@ def _settle(notebook: Path) -> None:
     paths.write_whole(notebook, nbformat.writes(settled).encode())
 
 
-def _files_of(record: Path) -> list[str]:
-    """The files that an earlier run says it made; what else lies beside them is a person's own."""
+def _read_record(folder: Path) -> dict:
+    """What an earlier run wrote about itself; nothing where there is none."""
     try:
-        return json.loads(record.read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        record = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _files_of(folder: Path) -> list[str]:
+    """The files that an earlier run says it made; what else lies beside them is a person's own."""
+    files = _read_record(folder).get("files")
+    return [file for file in files if isinstance(file, str)] if isinstance(files, list) else []
 
 
 def results(profile: str) -> str:

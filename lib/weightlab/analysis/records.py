@@ -1,5 +1,6 @@
 """Records and published tables: read them, pick the best rows, the fronts, and one figure per run."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +45,26 @@ def read_table(file: str | Path, text: bool = False) -> pd.DataFrame:
 
 
 def read_output(outputs_folder: str | Path, notebook: str, table: str) -> pd.DataFrame:
-    """A table that a notebook has saved; raises `UserError` that names the command to run if it has not."""
+    """A table that a notebook has saved.
+
+    Raises `UserError` that names the command to run if it has not, and for one made from given records: it says nothing about a profile.
+    """
     file = paths.resolve(outputs_folder) / notebook / f"{table}.parquet"
     if not file.exists():
         raise UserError(
             f"{file} is missing; run `make experiment NB={notebook} PROFILE={file.parent.parent.name}` first, which writes it"
         )
+    if (given := _given_records(file.parent)) is not None:
+        raise UserError(f"{notebook}/{table} was made from given records ({given}), not from those of its profile")
     return read_table(file)
+
+
+def _given_records(folder: Path) -> str | None:
+    """The file of points that a notebook was given, by its own account."""
+    try:
+        return json.loads((folder / "run.json").read_text())["parameters"].get("records")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def read_points(file: str | Path, rate_name: str = "rate") -> pd.DataFrame:
