@@ -642,6 +642,21 @@ def test_printed_coefficients_stand_beside_given_records_of_the_same_names_and_r
     assert pd.read_parquet(newest(outputs, name) / "coefficients.parquet")["published"].isna().all()
 
 
+def test_the_example_file_is_analysed_as_its_description_says(without_torch, tmp_path):
+    """Both networks and the runs of docs/points.csv are compared, every row counts, and the description names what is read."""
+    outputs, run = without_torch
+    example, described = pd.read_csv(paths.root() / "docs" / "points.csv"), (paths.root() / "docs" / "points.md").read_text()
+    answer = run("11_anova_quantization", f"records={paths.root() / 'docs' / 'points.csv'}", "records_rate=layer_mean_rate")
+    for network in ("LeNet-5 tanh", "LeNet-5 ReLU"):
+        assert f"**{network}, layer-mean rate** ({len(example) // 2} given points)" in answer
+    assert answer.count("Run by run (4 or more a group)") == 2
+    assert pd.read_parquet(newest(outputs, "11_anova_quantization") / "coefficients.parquet")["published"].notna().any()
+    for column in (*analysis.records.POINTS, *analysis.records.GIVEN):
+        assert f"| `{column}` | {'yes' if column in analysis.records.POINTS else 'no'} |" in described
+    for name in (*analysis.records.RATE_NAMES, *analysis.records.FRONTS):
+        assert f"`{name}`" in described
+
+
 def test_the_replication_table_follows_the_records(without_torch):
     """Claim 9 on runs in which every search beats random search, on runs in which random search wins, and on too few runs."""
     outputs, run = without_torch

@@ -151,6 +151,20 @@ def test_help_says_what_data_of_ones_own_look_like(name):
         assert part in printed
 
 
+def test_help_of_run_says_what_records_are():
+    """Columns, an example, where results go and what a relative path means."""
+    text = " ".join(called("run", "--help").stdout.split())
+    for word in (
+        "-p records=FILE",
+        "group (text), rate and loss",
+        "docs/points.csv",
+        "working directory",
+        "outputs/<profile>/given/",
+    ):
+        assert word in text
+    assert (paths.root() / "docs" / "points.csv").exists() and "docs/points.csv" in (paths.root() / "README.md").read_text()
+
+
 def test_defaults_that_help_shows_are_those_of_the_library():
     shown = {parameter.name: parameter.show_default for parameter in COMMANDS["search"].params}
     for option, name in choices.NAMES.items():

@@ -16,11 +16,24 @@ def run(
     profile: Annotated[str, option("Folder of params/ to take: smoke, quick or full.", default=True)] = "quick",
     set: Annotated[
         list[str] | None, option("A parameter, its value as in YAML 1.2.", "-p", "--set", metavar="NAME=VALUE")
+
+
+        list[str] | None,
+        option(
+            "A parameter, its value as in YAML; relative paths mean the working directory.", "-p", "--set", metavar="NAME=VALUE"
+        ),
     ] = None,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
 ) -> None:
-    """Run a notebook headless with the parameters of a profile."""
+    """Run a notebook headless with the parameters of a profile.
+
+    Results go to outputs/<profile>/<notebook>/, or to a folder that -p output_folder=FOLDER names.
+
+    11_anova_quantization and 12_anova_clustering also take points of your own: -p records=FILE, a CSV or parquet file with columns group
+    (text), rate and loss (percentage points) and, if known, network and run, such as docs/points.csv. Their results get a folder of their
+    own below outputs/<profile>/given/. More: docs/points.md.
+    """
     from weightlab import notebooks
 
     choose("profile", profile, notebooks.profiles())
