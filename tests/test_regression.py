@@ -1,6 +1,7 @@
 """Quadratic curves per group: against numpy's least squares and scipy's F distribution, and what they refuse."""
 
 import re
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -361,11 +362,29 @@ def test_the_thesis_front_follows_its_rule(pairs):
     assert pairs_of[0] <= pairs_of[1]
 
 
-def test_rows_of_the_thesis_log_are_a_front_with_ties():
-    """The released log holds of each run what its program called the front; these are the ends of one run of ReLU, float32."""
-    log = pd.DataFrame({"rate": [4.6908455, 5.866364, 11.594152, 11.594292, 11.595268, 11.5954075, 12.119264, 12.122055],
-                        "loss_pp": [-0.14, -0.12, 0.68, 0.70, 0.76, 0.76, 0.80, 0.80]})  # fmt: skip
-    assert len(analysis.front(log, kind="thesis")) == 8 and len(analysis.front(log)) == 6
+def test_printed_rows_lie_where_the_order_of_ties_allows(published):
+    """Of the thesis's own points the front with ties holds 24; table B.2 prints the curve through them without two of the tied ones.
+
+    The thesis's program sorted by loss with an unstable sort, so of points of equal loss it kept all or dropped some.
+    """
+    log = published("log_relu_float8").rename(columns={"layer_mean_rate": "rate"})
+    kept, strict = analysis.front(log, kind="thesis"), analysis.front(log)
+    assert (len(kept), len(strict)) == (24, 20)
+    printed = analysis.published_coefficients("table_B_2_regression_quantization").set_index(
+        ["network", "data", "group", "parameter"]
+    )
+    printed = (
+        printed.sort_index().loc[("lenet5_relu", "Pareto", "float8_thesis"), "published"][["x^2", "x", "intercept"]].to_numpy()
+    )
+    ties = [list(rows.index) for _, rows in kept.groupby("loss_pp") if len(rows) > 1]
+    assert [len(rows) for rows in ties] == [2] * 4
+    curves = [
+        np.polyfit(*kept.drop(index=[row for row in dropped if row is not None])[["rate", "loss_pp"]].to_numpy().T, 2)
+        for dropped in product(*([None, *rows] for rows in ties))
+    ]
+    assert (np.min(curves, axis=0) < printed).all() and (printed < np.max(curves, axis=0)).all()
+    assert min(np.abs(curve - printed).max() for curve in curves) < 5e-7  # one of them is the printed one, to its last digit
+    assert np.abs(np.polyfit(strict["rate"], strict["loss_pp"], 2) - printed).max() > 0.05
 
 
 def test_sets_of_points_take_the_front_and_the_limit_asked_for():
