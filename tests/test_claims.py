@@ -342,7 +342,7 @@ def test_too_few_runs_to_resample_decide_nothing(tmp_path):
         2,
         uncertainty={"over": "run", "within": "group"},
     )
-    assert found["verdict"] == "undecided" and found["reason"].startswith("too few to resample for an interval")
+    assert found["verdict"] == "undecided" and found["reason"].startswith("no interval: too few to resample")
 
 
 @pytest.mark.parametrize(("images", "verdict"), [(20_000_000, "replicated"), (2000, "undecided")])

@@ -13,21 +13,8 @@ RESAMPLES = 400
 LEVEL = 0.95
 LEAST_UNITS = 3  # resampling fewer says nothing
 ROW = "row"  # every row of a table is a unit of its own
-COLUMNS = {
-    "run",
-    "group",
-    "rate",
-    "loss",
-    "loss_pp",
-    "test_loss_pp",
-    "fitness",
-    "layer",
-    "factor",
-    "omega_squared",
-    "network",
-    "format",
-    "method",
-}
+COLUMNS = {"run", "group", "network", "format", "method", "layer", "factor", "rate", "loss", "loss_pp", "test_loss_pp", "fitness",
+           "omega_squared"}  # fmt: skip
 KEYS = {"over", "within", "images"}
 
 
