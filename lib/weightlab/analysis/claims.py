@@ -116,7 +116,9 @@ def _judge(row: dict, read: Callable[[str], pd.DataFrame]) -> dict:
     holds = {RELATIONS[row["relation"]](end, row["threshold"]) for end in ends}
     said = f"95 % interval {ends[0]:.3g} to {ends[1]:.3g}" if uncertainty else ""
     if np.isnan(ends).any():
-        return _judged(finding, UNDECIDED, f"no interval: too few to resample, or too few resamples that have a value; {finding.note}")
+        return _judged(
+            finding, UNDECIDED, f"no interval: too few to resample, or too few resamples that have a value; {finding.note}"
+        )
     reason = "; ".join(filter(None, [f"the {said} holds {row['threshold']:g}" if len(holds) > 1 else said, finding.note]))
     verdict = UNDECIDED if len(holds) > 1 else REPLICATED if holds == {True} else NOT_REPLICATED
     return _judged(finding, verdict, reason, ends if uncertainty else (np.nan, np.nan))
