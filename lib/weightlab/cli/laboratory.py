@@ -15,12 +15,12 @@ def run(
     notebook: Annotated[str, typer.Argument(help="Its name, such as 02_optimizers.", show_default=False)],
     profile: Annotated[str, option("Folder of params/ to take: smoke, quick or full.", default=True)] = "quick",
     set: Annotated[
-        list[str] | None, option("A parameter, its value as in YAML 1.2.", "-p", "--set", metavar="NAME=VALUE")
-
-
         list[str] | None,
         option(
-            "A parameter, its value as in YAML; relative paths mean the working directory.", "-p", "--set", metavar="NAME=VALUE"
+            "A parameter, its value as in YAML 1.2; relative paths mean the working directory.",
+            "-p",
+            "--set",
+            metavar="NAME=VALUE",
         ),
     ] = None,
     workers: options.Workers = None,
