@@ -21,8 +21,9 @@ import seaborn as sns
 import torch
 from PIL import Image
 
-from weightlab import backend, clustering, data, downloads, figures, fitness, models, paths, rng, search, space
+from weightlab import backend, clustering, data, figures, fitness, models, paths, rng, search, space
 from weightlab.codebooks import Codebooks
+from weightlab.data import downloads
 from weightlab.evaluation import Evaluator
 
 NETWORK, K_MAX = "lenet5_tanh", 50
@@ -37,7 +38,7 @@ class Thesis:
 
     def __init__(self, model: torch.nn.Module, split: data.Split):
         raw = downloads.fetch("mnist")
-        images = data._read_idx(raw / "t10k-images-idx3-ubyte")
+        images = data.splits._read_idx(raw / "t10k-images-idx3-ubyte")
         order = rng.permutation(data.SPLIT_SEED, "mnist", len(images))[: len(split)]
         transforms = backend.torchvision().transforms
         resize = transforms.Compose([transforms.Resize((32, 32)), transforms.ToTensor()])

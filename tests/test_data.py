@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from weightlab import backend, data, downloads, rng
+from weightlab import backend, data, rng
+from weightlab.data import downloads
 from weightlab.errors import UserError
 
 HALVING = "e2f1d41f8ed8e45122c70547939f55e48375cd7b0871c3c5341af6858fcd5950"  # SHA-256 of the permutation as int64, little-endian

@@ -20,7 +20,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from weightlab import analysis, backend, data, downloads, figures, models, paths, rng, runs, sequences, sharing, training
+from weightlab import analysis, backend, data, figures, models, paths, rng, runs, sequences, sharing, training
+from weightlab.data import downloads
 from weightlab.errors import UserError
 from weightlab.fitness import TargetRule
 

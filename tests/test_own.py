@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from weightlab import answers, backend, data, models, own_data, own_networks, packing, paths, runs, sharing, status, training
+from weightlab import answers, backend, data, models, own_networks, packing, paths, runs, sharing, status, training
+from weightlab.data import own as own_data
 from weightlab.errors import UserError
 from weightlab.fitness import TargetRule
 from weightlab.runs import Runner, Setting, Specification

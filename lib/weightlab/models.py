@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from weightlab import backend, downloads, own_networks, paths
+from weightlab import backend, own_networks, paths
+from weightlab.data import downloads
 from weightlab.errors import UserError, choose, in_a_line
 
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

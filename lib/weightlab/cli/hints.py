@@ -12,8 +12,8 @@ FEW = 2  # fewer images than so many make up the loss that is asked for
 
 def few_images(setting: "Setting", limit_pp: float) -> None:
     """Warn where a loss below a limit (percentage points) is asked for on so few images that one or two of them decide."""
-    from weightlab import own_data
     from weightlab.data import DATASETS
+    from weightlab.data import own as own_data
     from weightlab.specifications import PROTOCOLS
 
     chooser, n = PROTOCOLS[setting.protocol], setting.images

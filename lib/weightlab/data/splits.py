@@ -1,6 +1,5 @@
 """Datasets as tensors with fixed splits."""
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from weightlab import backend, downloads, errors, own_data, paths, rng
-from weightlab.downloads import CHECKSUMS, DATASETS, PICTURES
+from weightlab import backend, errors, paths, rng
+from weightlab.data import downloads
+from weightlab.data import own as own_data
+from weightlab.data.downloads import DATASETS, PICTURES
+from weightlab.data.own import SPLITS
 from weightlab.errors import UserError, choose
-from weightlab.own_data import SPLITS
 
 SPLIT_SEED = 42  # the same halving of the 10 000 test images for both MNIST sets
 IMAGE_SIZE = 32
@@ -144,16 +145,3 @@ def _picture(file: str) -> torch.Tensor:
     except OSError as error:
         raise UserError(f"{file} is not a readable picture ({errors.last_line(error)}); restore it") from None
     return transforms.PILToTensor()(transforms.CenterCrop(PICTURE_SIZE)(picture))
-
-
-def main() -> None:
-    """`python -m weightlab.data`: fetch and check what the notebooks need."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("datasets", nargs="*", default=list(CHECKSUMS), metavar="DATASET", help="default: all with a checksum")
-    for dataset in parser.parse_args().datasets:
-        choose("dataset with checksums", dataset, CHECKSUMS)
-        print(f"{dataset}: {downloads.fetch(dataset)} (checksums verified)")
-
-
-if __name__ == "__main__":
-    errors.run(main)
