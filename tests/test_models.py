@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from weightlab import data, models, sequences, training
+from weightlab import data, models, training
 from weightlab.errors import UserError
+from weightlab.networks import sequences
 
 
 class Backwards(nn.Module):

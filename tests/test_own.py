@@ -17,10 +17,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from weightlab import answers, backend, data, models, own_networks, packing, paths, runs, sharing, status, training
+from weightlab import backend, data, models, packing, paths, runs, sharing, status, training
 from weightlab.data import own as own_data
 from weightlab.errors import UserError
 from weightlab.fitness import TargetRule
+from weightlab.networks import answers, checkpoints
+from weightlab.networks import own as own_networks
 from weightlab.runs import Runner, Setting, Specification
 from weightlab.specifications import from_description
 
@@ -663,7 +665,7 @@ def test_the_identity_of_data_changes_with_any_file_and_with_nothing_else(tmp_pa
 
 
 def test_a_grid_reads_weights_and_data_once():
-    caches = own_data._digest, models._own_identity
+    caches = own_data._digest, checkpoints._own_identity
     specs = runs.grid(["own_net:Small"], [RULE], seeds=range(20), dataset="pictures", weights="small.bin", k_max=3)
     assert len({spec.hash for spec in specs}) == 20
     before = [cache.cache_info().misses for cache in caches]

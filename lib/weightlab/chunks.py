@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from weightlab import answers
 from weightlab.data import Split
+from weightlab.networks import answers
 from weightlab.stages import Stage, images_last
 
 KEPT_BYTES = 768 << 20  # activations kept for later calls, by default

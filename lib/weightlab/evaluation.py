@@ -23,12 +23,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from weightlab import answers, backend, chunks, models, proof, stages
+from weightlab import backend, chunks, models, proof, stages
 from weightlab.chunks import Chunk
 from weightlab.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.errors import in_a_line
 from weightlab.kernels import tally
+from weightlab.networks import answers
 from weightlab.stages import Cut, Stage
 
 MARGIN = 1e-5  # of the largest logit of the proof, or more where it shows larger differences

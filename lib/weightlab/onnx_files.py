@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from weightlab import answers, backend, models, paths, training
+from weightlab import backend, models, paths, training
 from weightlab.errors import UserError, choose
+from weightlab.networks import answers
 
 PROBED = 4  # images of the example, and one more at random, on which the file is compared with the network
 OPSET = 21  # the first that knows 4-bit integers

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from weightlab import answers, models, rng, sequences
+from weightlab import models, rng
 from weightlab.data import Split
 from weightlab.errors import UserError
+from weightlab.networks import answers, sequences
 from weightlab.stages import Stage
 
 SEED = 0

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from weightlab import answers, backend, data, executors, loop, models, own_networks, paths, rng, search, space, status
+from weightlab import backend, data, executors, loop, models, paths, rng, search, space, status
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.fitness import Target
+from weightlab.networks import answers
+from weightlab.networks import own as own_networks
 from weightlab.progress import Progress, Steps
 from weightlab.run_folder import RunFolder
 from weightlab.space import IntegerSpace

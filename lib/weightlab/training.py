@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import answers, backend, data, errors, models, own_networks, paths
+from weightlab import backend, data, errors, models, paths
 from weightlab.errors import UserError
+from weightlab.networks import answers
+from weightlab.networks import own as own_networks
 
 LOWEST_LOSS, LAST = "epoch of lowest validation loss", "last epoch"
 

@@ -42,7 +42,8 @@ def setting(said: Mapping, **more) -> "Setting":
 
 def dataset_of(network: str) -> str:
     """What a network here is measured on; raises `UserError` for a user's own."""
-    from weightlab import own_networks, training
+    from weightlab import training
+    from weightlab.networks import own as own_networks
 
     if own_networks.is_own(network):
         raise UserError(f"network {network} is your own, so say with --data what it is measured on")

@@ -64,7 +64,8 @@ def _example(model: "nn.Module", splits: "list[Split]", input: str | None, netwo
     """A batch that finds the order of layers; raises `UserError` where it must be found and there is none."""
     import torch
 
-    from weightlab import answers, own_networks
+    from weightlab.networks import answers
+    from weightlab.networks import own as own_networks
 
     if splits:
         return answers.fitting_images(model, splits)

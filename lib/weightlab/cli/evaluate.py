@@ -29,7 +29,8 @@ def evaluate(
     threads: options.Threads = None,
 ) -> None:
     """Measure the accuracy on validation and test."""
-    from weightlab import answers, backend, training
+    from weightlab import backend, training
+    from weightlab.networks import answers
 
     backend.device(device)
     backend.check_threads(threads)
@@ -56,7 +57,8 @@ def _network(
     what: str, network: str | None, weights: Path | None, limit_bytes: int | None
 ) -> "tuple[nn.Module, str, dict | None]":
     """A network with its weights, its name, and of a packed file the accuracy it says it has, by split and number of images."""
-    from weightlab import models, own_networks, packing
+    from weightlab import models, packing
+    from weightlab.networks import own as own_networks
 
     if what in models.NETWORKS or (own_networks.is_own(what) and not Path(what).is_file()):
         for option, value in (("--network", network), ("--limit-bytes", limit_bytes)):

@@ -23,7 +23,8 @@ def export(
     """Write a packed file as an ONNX file."""
     import torch
 
-    from weightlab import answers, backend, onnx_files, packing
+    from weightlab import backend, onnx_files, packing
+    from weightlab.networks import answers
 
     output.check(output_file, force, (".onnx",))
     backend.check_threads(threads)

@@ -32,7 +32,8 @@ def unpack(
     import torch
     from safetensors.torch import save
 
-    from weightlab import own_networks, packing
+    from weightlab import packing
+    from weightlab.networks import own as own_networks
 
     output.check(output_file, force, own_networks.KINDS)
     state = packing.read(file, limit_bytes).state_dict()

@@ -143,7 +143,8 @@ def _narrowed(folder: Path, wanted: Mapping) -> dict[Path, dict]:
 
 def _wanted(said: Mapping) -> dict:
     """What options say of the kind of search, as descriptions hold it."""
-    from weightlab import data, own_networks
+    from weightlab import data
+    from weightlab.networks import own as own_networks
 
     found = {name: value for name, value in choices.given(said).items() if name in SAID}
     if "weights" in found:
@@ -153,7 +154,7 @@ def _wanted(said: Mapping) -> dict:
 
 def _check_said(file: Path, network: str, said: Mapping) -> None:
     """Raise `UserError` if only a file names a network of a user's own, whose module would be imported."""
-    from weightlab import own_networks
+    from weightlab.networks import own as own_networks
 
     if own_networks.is_own(network) and said["network"] != network:
         raise UserError(

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from weightlab import accounting, analysis, answers, data, models, packing, paths, sharing, training
+from weightlab import accounting, analysis, data, models, packing, paths, sharing, training
 from weightlab.chunks import KEPT_BYTES
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.fitness import TargetRule
+from weightlab.networks import answers
 from weightlab.run_folder import RunFolder
 from weightlab.runs import Runner, Specification
 from weightlab.specifications import RECORDED_SPLITS, Setting
