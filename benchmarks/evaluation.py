@@ -21,10 +21,11 @@ import seaborn as sns
 import torch
 from PIL import Image
 
-from weightlab import backend, clustering, data, figures, fitness, models, paths, rng, search, space
+from weightlab import backend, clustering, data, figures, models, paths, rng, search
 from weightlab.codebooks import Codebooks
 from weightlab.data import downloads
 from weightlab.evaluation import Evaluator
+from weightlab.search import fitness, space
 
 NETWORK, K_MAX = "lenet5_tanh", 50
 COUNTS = {"ga": 397, "pso": 400, "scan": 5 * K_MAX, "enumeration": 8**5}  # plans of a run

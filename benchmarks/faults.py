@@ -27,7 +27,7 @@ from grids import SPECIFICATIONS, Grid, end, start
 from joblib.externals.loky import get_reusable_executor
 
 from weightlab import runs
-from weightlab.fitness import TargetRule
+from weightlab.search.fitness import TargetRule
 
 KILLS_EACH = 30
 ROUNDS = 2  # of the timed grids

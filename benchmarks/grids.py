@@ -18,7 +18,7 @@ from pathlib import Path
 from joblib.externals.loky import get_reusable_executor
 
 from weightlab import errors, paths, runs
-from weightlab.fitness import TargetRule
+from weightlab.search.fitness import TargetRule
 
 SPECIFICATIONS = runs.grid(
     ["lenet5_tanh"], [TargetRule(0.99, 18.0, "batch")], ["genetic", "black_hole"], range(2), k_max=20, threshold=0.9, images=450

@@ -24,10 +24,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from torch import nn
 
-from weightlab import backend, data, fitness, models, paths, rng, search, space
+from weightlab import backend, data, models, paths, rng, search
 from weightlab.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.evaluation import Evaluator
+from weightlab.search import fitness, space
 
 sys.path.insert(0, str(paths.root() / "tests"))
 import random_networks

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from weightlab import data, models, packing, paths, runs, sharing, training, tuning
 from weightlab.cli import app, choices, options, scan
-from weightlab.fitness import TargetRule
+from weightlab.search.fitness import TargetRule
 from weightlab.specifications import Setting, Specification
 
 MODULE = '''

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 
 from weightlab import analysis, data, models, paths, sharing
 from weightlab.errors import UserError
-from weightlab.fitness import TargetRule
+from weightlab.search.fitness import TargetRule
 
 TARGETS, FORMATS, CLUSTERINGS = "03_dynamic_targets", "04_quantization", "06_clustering"
 WEIGHTS = [150, 2400, 48000, 10080, 840]  # of LeNet-5's layers (table 2.1)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weightlab.errors import UserError
-from weightlab.fitness import Target, TargetRule, fitness
+from weightlab.search.fitness import Target, TargetRule, fitness
 
 FORMS = ("fixed", "batch", "pointwise")
 POINTS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 40)), min_size=1, max_size=12)

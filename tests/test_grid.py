@@ -18,8 +18,8 @@ from grids import SPECIFICATIONS, Grid, end, start, wait_for
 
 from weightlab import executors, paths, runs, status
 from weightlab.errors import UserError
-from weightlab.fitness import TargetRule
 from weightlab.runs import Runner
+from weightlab.search.fitness import TargetRule
 
 RULE = TargetRule(0.99, 18.0, "batch")
 SMALL = {"budget": 24, "k_max": 4, "images": 60, "threshold": None}

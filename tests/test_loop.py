@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 from damages import DAMAGES
 
-from weightlab import loop, paths, rng, runs, search, space
+from weightlab import loop, paths, rng, runs, search
 from weightlab.errors import UserError
-from weightlab.fitness import Target, TargetRule, fitness
+from weightlab.search import space
+from weightlab.search.fitness import Target, TargetRule, fitness
 
 WIDE = space.full(5, range(1, 51))
 MOVING = TargetRule(0.01, 1.0, "batch", 0.6, 1.0, 0.001, 0.1)

@@ -23,8 +23,8 @@ from torch import nn
 from weightlab import analysis, backend, data, figures, models, paths, rng, runs, sharing, training
 from weightlab.data import downloads
 from weightlab.errors import UserError
-from weightlab.fitness import TargetRule
 from weightlab.networks import sequences
+from weightlab.search.fitness import TargetRule
 
 STAND_IN = "mobilenet_v2_fashion"
 SIZES = {"train": 24, "val": 20}  # pictures of the generated folder

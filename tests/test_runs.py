@@ -18,12 +18,12 @@ import pytest
 from damages import DAMAGES, flip
 from filelock import FileLock
 
-from weightlab import accounting, data, enumeration, models, paths, runs, sharing, space, specifications, training
+from weightlab import accounting, data, enumeration, models, paths, runs, sharing, specifications, training
 from weightlab.errors import UserError
-from weightlab.fitness import TargetRule, fitness
 from weightlab.run_folder import RunFolder
 from weightlab.runs import Runner, Specification
-from weightlab.search import genetic
+from weightlab.search import genetic, space
+from weightlab.search.fitness import TargetRule, fitness
 
 # --- specifications -------------------------------------------------------------------------------------------------------------
 

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from weightlab import loop, rng, search, space
+from weightlab import loop, rng, search
 from weightlab.errors import UserError
-from weightlab.fitness import Target, TargetRule
-from weightlab.fitness import fitness as distance_fitness
-from weightlab.space import IntegerSpace
+from weightlab.search import space
+from weightlab.search.fitness import Target, TargetRule
+from weightlab.search.fitness import fitness as distance_fitness
+from weightlab.search.space import IntegerSpace
 
 VARIANTS = {name: (name, {}) for name in search.SEARCHES} | {
     "genetic, uniform": ("genetic", {"crossover": "uniform", "mutation": 0.01}),

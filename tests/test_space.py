@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightlab import rng, search, space
+from weightlab import rng, search
 from weightlab.errors import UserError
-from weightlab.space import BoxSpace, IntegerSpace
+from weightlab.search import space
+from weightlab.search.space import BoxSpace, IntegerSpace
 
 HOLES = IntegerSpace(([1, 2, 5, 9], [3], [2, 4, 50]))
 

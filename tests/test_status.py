@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from damages import DAMAGES, cut
 
-from weightlab import loop, paths, rng, runs, search, space, status
+from weightlab import loop, paths, rng, runs, search, status
 from weightlab.errors import UserError
-from weightlab.fitness import Target, TargetRule
 from weightlab.run_folder import RunFolder
+from weightlab.search import space
+from weightlab.search.fitness import Target, TargetRule
 from weightlab.specifications import Specification
 
 MOVING = TargetRule(0.6, 4.0, "batch", 0.5, 1.0)

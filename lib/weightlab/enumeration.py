@@ -11,7 +11,7 @@ from tqdm import tqdm
 from weightlab import paths
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
-from weightlab.space import IntegerSpace
+from weightlab.search.space import IntegerSpace
 
 
 def measure(

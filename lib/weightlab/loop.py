@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from weightlab.errors import UserError
-from weightlab.fitness import Target
 from weightlab.run_folder import RunFolder
 from weightlab.search import Search
+from weightlab.search.fitness import Target
 
 SLICE_S = 10  # a generation that takes longer is measured in slices of about this length
 KEPT_S = 1  # the least time between two checkpoints

@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from weightlab import backend, data, executors, loop, models, paths, rng, search, space, status
+from weightlab import backend, data, executors, loop, models, paths, rng, search, status
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
-from weightlab.fitness import Target
 from weightlab.networks import answers
 from weightlab.networks import own as own_networks
 from weightlab.progress import Progress, Steps
 from weightlab.run_folder import RunFolder
-from weightlab.space import IntegerSpace
+from weightlab.search import space
+from weightlab.search.fitness import Target
+from weightlab.search.space import IntegerSpace
 from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS, Setting, Specification
 from weightlab.specifications import grid as grid  # for callers, beside `Specification`
 

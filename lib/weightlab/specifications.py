@@ -7,9 +7,10 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import product
 
-from weightlab import accounting, clustering, data, floats, models, rng, search, space
+from weightlab import accounting, clustering, data, floats, models, rng, search
 from weightlab.errors import UserError, choose
-from weightlab.fitness import TargetRule
+from weightlab.search import space
+from weightlab.search.fitness import TargetRule
 
 PROTOCOLS = {"held_out": "validation", "published": "test"}  # the split on which everything is chosen
 RECORDED_SPLITS = ("validation", "test")

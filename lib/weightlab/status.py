@@ -12,7 +12,7 @@ import pandas as pd
 
 from weightlab import errors, paths
 from weightlab.errors import UserError, choose
-from weightlab.fitness import fitness
+from weightlab.search.fitness import fitness
 
 try:
     import fcntl

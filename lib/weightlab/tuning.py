@@ -23,9 +23,9 @@ from weightlab.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.errors import UserError, choose
 from weightlab.evaluation import Evaluator
-from weightlab.fitness import Target, TargetRule
 from weightlab.run_folder import RunFolder
-from weightlab.space import BoxSpace
+from weightlab.search.fitness import Target, TargetRule
+from weightlab.search.space import BoxSpace
 
 FOCUSES = tuple(round(0.2 * step, 1) for step in range(50))  # 0, 0.2 … 9.8
 SPREAD = 2.0

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from weightlab.analysis.records import ACCEPTABLE_LOSS_PP, best, best_rates
-from weightlab.fitness import fitness
+from weightlab.search.fitness import fitness
 
 
 def tally(records: pd.DataFrame, by: list[str]) -> pd.DataFrame:

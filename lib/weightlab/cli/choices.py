@@ -91,7 +91,7 @@ def specifications(ctx: typer.Context) -> "list[Specification]":
 
 def threshold(text: str | None) -> float | str | None:
     """A threshold as `Specification` takes it, the command's own where nothing is said; None for `none`."""
-    from weightlab import space
+    from weightlab.search import space
 
     text = options.THRESHOLD if text is None else text
     if text == "none":
@@ -109,7 +109,7 @@ def _with_network(values: dict) -> dict:
 
 
 def _target(said: Mapping):
-    from weightlab.fitness import TargetRule
+    from weightlab.search.fitness import TargetRule
 
     accuracy, rate = options.pair("target", said["target"] or options.TARGET)
     found = {"form": said["target_form"]} if said["target_form"] else {}
@@ -153,8 +153,8 @@ def evaluations(search: str, settings: Mapping, iterations: int) -> int:
     """The evaluations that so many generations of a search take; the first may be larger than the others."""
     import numpy as np
 
-    from weightlab import rng, space
-    from weightlab.search import make
+    from weightlab import rng
+    from weightlab.search import make, space
 
     if iterations < 1:
         raise UserError(f"iterations must be a whole number of at least 1, got {iterations}")

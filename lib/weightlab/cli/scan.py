@@ -24,8 +24,8 @@ def scan(
     """Print which k each layer can bear alone."""
     import pandas as pd
 
-    from weightlab import space
     from weightlab.runs import Runner
+    from weightlab.search import space
     from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS
 
     setting, asked = choices.setting(ctx.params), choices.threshold(threshold)

@@ -12,10 +12,10 @@ from weightlab.chunks import KEPT_BYTES
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
-from weightlab.fitness import TargetRule
 from weightlab.networks import answers
 from weightlab.run_folder import RunFolder
 from weightlab.runs import Runner, Specification
+from weightlab.search.fitness import TargetRule
 from weightlab.specifications import RECORDED_SPLITS, Setting
 
 FIRST_RATE = 10  # where the target of a small search starts

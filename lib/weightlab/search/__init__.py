@@ -11,7 +11,7 @@ from weightlab.search.black_hole import BlackHole
 from weightlab.search.genetic import Genetic
 from weightlab.search.particle_swarm import ParticleSwarm
 from weightlab.search.random_search import RandomSearch
-from weightlab.space import BoxSpace, IntegerSpace
+from weightlab.search.space import BoxSpace, IntegerSpace
 
 SEARCHES: dict[str, type[Search]] = {
     "random": RandomSearch,

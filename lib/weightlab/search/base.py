@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from weightlab.space import BoxSpace, IntegerSpace
+from weightlab.search.space import BoxSpace, IntegerSpace
 
 UNIFORM_PART = 4  # one in so many plans of a first generation may be a uniform one
 Fitness = Callable[[np.ndarray], np.ndarray]  # objectives (n, 2) -> fitness (n,), higher is better
