@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import data, floats, models, onnx_files, packing, paths, sharing, training
+from weightlab import data, formats, models, onnx_files, packing, paths, sharing, training
 
 PLANS = {  # of the LeNets those of the thesis's table B.1, one of k <= 16 and one with more
     "lenet5_tanh": [[3, 3, 8, 2, 2], [3, 35, 3, 2, 2]],
@@ -56,7 +56,7 @@ def sizes(folder: Path) -> pd.DataFrame:
             "gzip_bytes": len(gzip.compress(plain, 9)),
             "onnx_original_bytes": onnx_files.export(model, {}, example, folder / "before.onnx").stat().st_size,
         }
-        for format in floats.FORMATS:
+        for format in formats.FORMATS:
             books = sharing.codebooks(model, plans[0], format)
             for plan in plans:
                 rows.append(common | {"plan": _text(plan), "format": format} | _sizes(network, model, plan, books, folder))
@@ -193,7 +193,7 @@ def originals() -> list[bytes]:
     torch.manual_seed(0)
     tiny = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3)).eval()
     made = []
-    for format in floats.FORMATS:
+    for format in formats.FORMATS:
         made += [packing.pack(tiny, plan, format, rest=rest) for plan, rest in (([5, 1], "as it was"), (3, "float16"))]
         for network in ("lenet5_tanh", "lenet5_relu"):
             model, plan = models.load(network), PLANS[network][0]

@@ -14,7 +14,7 @@ from functools import lru_cache
 from large_mutations import enlarge
 from tensor_mutations import TYPES, Tensors, edit_consistently, edit_tensors
 
-from weightlab import floats, packed_format
+from weightlab import formats, packed_format
 
 HOSTILE = [  # JSON texts that take the place of any value
     "0", "-1", "1", "2", "255", "256", "65536", "65537", str(1 << 31), str((1 << 63) - 1), str(1 << 63), str(1 << 64),
@@ -22,7 +22,7 @@ HOSTILE = [  # JSON texts that take the place of any value
     '""', '"3"', r'"\u0000"', r'"\ud800"', '"../../etc/passwd"', '"' + "x" * 100_000 + '"', '"' + "0" * 64 + '"',
     "[]", "{}", "[[]]", "[1,2,3]", '{"k":1}', "[" * 3000 + "]" * 3000, '{"a":' * 3000 + "1" + "}" * 3000, "[1,", "", "'1'",
 ]  # fmt: skip
-WORDS = [*floats.FORMATS, "none", "packed", "zstd", "as it was", "float16", "whole net"]
+WORDS = [*formats.FORMATS, "none", "packed", "zstd", "as it was", "float16", "whole net"]
 SHA = re.compile(rb'\\"sha256\\":\\"([0-9a-f]{64})\\"')
 LARGE = 0.004  # of those with other metadata or tensors are long, because they take a hundred times as long
 MENDED = 0.85  # of all files get the checksum that belongs to them

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import zstandard
 
-from weightlab import accounting, floats, label_coding, packed_format
+from weightlab import accounting, formats, label_coding, packed_format
 
 Tensors = dict[str, tuple[str, list[int], bytes]]  # by name: type, shape, content
 WIDTHS = packed_format.REST | {"F8_E4M3": 1}
@@ -59,10 +59,10 @@ def _other_coding(values: dict, tensors: Tensors, chance: random.Random) -> None
 
 def _other_format(values: dict, tensors: Tensors, chance: random.Random) -> None:
     """Another number format, mostly with centroids of so many bytes: their bits as they fall, NaN among them."""
-    values["format"] = chance.choice(list(floats.FORMATS))
+    values["format"] = chance.choice(list(formats.FORMATS))
     if chance.random() < 0.7:
         dtype = {"float32": "F32", "float16": "F16", "float8_e4m3": "F8_E4M3", "float8_thesis": "U8"}[values["format"]]
-        width = floats.get(values["format"]).bits // 8
+        width = formats.get(values["format"]).bits // 8
         for name, (_, shape, part) in list(tensors.items()):
             if name.endswith(":centroids"):
                 stretched = (part * 4)[: shape[0] * width]

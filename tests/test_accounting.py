@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightlab import accounting, floats
+from weightlab import accounting, formats
 from weightlab.errors import UserError
 
 LENET5 = np.array([150, 2_400, 48_000, 10_080, 840])
@@ -112,22 +112,22 @@ def written(weights, k, value_bits):
 layer_lists = st.lists(st.tuples(st.integers(1, 400), st.integers(1, 300)), min_size=1, max_size=5)
 
 
-@given(layer_lists, st.sampled_from(list(floats.FORMATS)))
+@given(layer_lists, st.sampled_from(list(formats.FORMATS)))
 def test_stored_bits_are_those_of_a_layer_written_out(layers, format):
     weights, plan = np.array(layers).T
-    lengths = [len(written(p, k, floats.get(format).bits)) for p, k in layers]
+    lengths = [len(written(p, k, formats.get(format).bits)) for p, k in layers]
     np.testing.assert_array_equal(accounting.stored_bits(weights, plan, format), lengths)
     assert accounting.storage_rate(weights, plan, format) == pytest.approx(32 * sum(weights) / sum(lengths), rel=1e-12)
 
 
-@given(layer_lists, st.sampled_from(list(floats.FORMATS)))
+@given(layer_lists, st.sampled_from(list(formats.FORMATS)))
 def test_the_thesiss_rates_add_a_key_column_and_never_go_below_one_bit(layers, format):
     """Equation 3.2: the table stores key and value, and one cluster still costs a bit a weight."""
     weights, plan = np.array(layers).T
     denominators = []
     for p, k in layers:
         key = max(1, len(bin(k - 1)[2:]))
-        denominators.append(p * key + k * (key + floats.get(format).bits))
+        denominators.append(p * key + k * (key + formats.get(format).bits))
     rates = [32 * p / bits for p, bits in zip(weights, denominators, strict=True)]
     assert accounting.layer_mean_rate(weights, plan, format) == pytest.approx(sum(rates) / len(rates), rel=1e-12)
     whole = 32 * sum(weights) / sum(denominators)

@@ -183,7 +183,7 @@ def test_formats_round_centroids_and_leave_groups_alone(format):
     x = samples()["normal"]
     plain, stored = cluster(x, 20), cluster(x, 20, format=format)
     np.testing.assert_array_equal(stored.labels, plain.labels)
-    np.testing.assert_array_equal(stored.centroids, clustering.floats.get(format).round(plain.centroids))
+    np.testing.assert_array_equal(stored.centroids, clustering.formats.get(format).round(plain.centroids))
 
 
 def test_every_k_of_a_large_layer_does_not_hang():

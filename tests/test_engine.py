@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from weightlab import data, floats, kernels, models, sharing
+from weightlab import data, formats, kernels, models, sharing
 from weightlab.data import Split
 from weightlab.evaluation import MARGIN, Evaluator
 from weightlab.training import logits
@@ -34,7 +34,7 @@ def validation():
     return data.load("mnist", "validation").first(IMAGES)
 
 
-@pytest.mark.parametrize("format", floats.FORMATS)
+@pytest.mark.parametrize("format", formats.FORMATS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_counts_equal_the_oracles_in_any_order_and_grouping(network, format, validation):
     """200 random plans, small k among them, where logits come close; asked for at once, shuffled in parts, and one by one."""

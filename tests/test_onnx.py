@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from weightlab import data, floats, models, onnx_files
+from weightlab import data, formats, models, onnx_files
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError
 
@@ -97,7 +97,7 @@ def test_every_test_image_gets_the_networks_class_from_a_small_file_that_holds_l
 
 
 def test_the_settings_above_have_every_format_and_kind_of_label():
-    assert {format for _, _, format in SETTINGS} == set(floats.FORMATS)
+    assert {format for _, _, format in SETTINGS} == set(formats.FORMATS)
     assert {1, 16, 17, 256, 257} < {k for _, plan, _ in SETTINGS for k in np.atleast_1d(plan)}
 
 

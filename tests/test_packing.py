@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import nn
 
-from weightlab import accounting, data, floats, label_coding, models, packed_format, packing, paths, sharing, training
+from weightlab import accounting, data, formats, label_coding, models, packed_format, packing, paths, sharing, training
 from weightlab.clustering import Lift
 from weightlab.errors import UserError
 
-FORMATS = list(floats.FORMATS)
+FORMATS = list(formats.FORMATS)
 PLAN = [3, 5, 8, 2, 4]
 
 
@@ -178,7 +178,7 @@ def test_labels_come_back(given):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_value_of_a_format_is_stored_and_comes_back(name):
-    format = floats.get(name)
+    format = formats.get(name)
     values = format.round(np.concatenate([np.linspace(-500, 500, 4001), np.geomspace(1e-4, 2e4, 999), [0]]).astype(np.float32))
     stored = format.encode(values)
     assert stored.dtype == format.dtype and stored.element_size() * 8 == format.bits
@@ -188,7 +188,7 @@ def test_every_value_of_a_format_is_stored_and_comes_back(name):
 def test_the_thesis_float_is_stored_as_its_bits():
     """Table 2.4: sign, four bits of exponent without bias, three of mantissa."""
     codes = torch.arange(256, dtype=torch.uint8)
-    values = floats.get("float8_thesis").decode(codes)
+    values = formats.get("float8_thesis").decode(codes)
     for code, value in enumerate(values.tolist()):
         sign, e, m = -1 if code >> 7 else 1, code >> 3 & 15, code & 7
         expected = math.nan if e == 15 else sign * (m / 16 if e == 0 else (1 + m / 8) * 2 ** (e - 1))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from weightlab import accounting, clustering, floats, models, sharing
+from weightlab import accounting, clustering, formats, models, sharing
 from weightlab.clustering import Lift
 from weightlab.errors import UserError
 
@@ -59,7 +59,7 @@ EXAMPLE = torch.ones(1, 2, 4)
 
 
 @pytest.mark.parametrize("plan", [LENET5_PLAN, 6, [1, 1, 1, 1, 1]], ids=str)
-@pytest.mark.parametrize("format", floats.FORMATS)
+@pytest.mark.parametrize("format", formats.FORMATS)
 def test_the_model_passed_is_unchanged_and_nothing_but_weights_differs(lenet5, plan, format):
     before = models.build("lenet5_tanh", 1)
     shared, _ = sharing.share(lenet5, plan, format)
@@ -77,11 +77,11 @@ def test_each_layer_holds_at_most_k_values_its_own_centroids(lenet5):
         np.testing.assert_array_equal(after, clustering.cluster(before, k).values())
 
 
-@pytest.mark.parametrize("format", floats.FORMATS)
+@pytest.mark.parametrize("format", formats.FORMATS)
 def test_values_are_numbers_of_the_storage_format(lenet5, format):
     shared, _ = sharing.share(lenet5, [5, 9, 30, 4, 4], format)
     values = np.unique(np.concatenate(list(weights(shared).values())))
-    np.testing.assert_array_equal(floats.get(format).round(values), values)
+    np.testing.assert_array_equal(formats.get(format).round(values), values)
 
 
 def test_a_whole_net_plan_is_one_table_across_layers(lenet5):

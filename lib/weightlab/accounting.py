@@ -7,7 +7,7 @@ rounding makes centroids coincide. Biases and batch norm are not part of these r
 
 import numpy as np
 
-from weightlab import floats
+from weightlab import formats
 
 ORIGINAL_BITS = 32
 RATES = ("storage", "layer_mean")  # what a search may aim at
@@ -21,7 +21,7 @@ def key_bits(k: np.ndarray) -> np.ndarray:
 def stored_bits(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarray:
     """Bits of each layer's indices and codebook, int64 (..., L): p·ceil(log2 k) + k·b_rv."""
     weights, plans = np.asarray(weights), np.asarray(plans)
-    return weights * key_bits(plans) + plans * floats.get(format).bits
+    return weights * key_bits(plans) + plans * formats.get(format).bits
 
 
 def storage_rate(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarray:
@@ -32,7 +32,7 @@ def storage_rate(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndar
 def layer_mean_rate(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarray:
     """The thesis's figure (its code; section 3.1 gives the layer rate only): mean of the layers' rates (3.2), unweighted."""
     weights = np.asarray(weights)
-    return (weights * ORIGINAL_BITS / _thesis_bits(weights, plans, floats.get(format).bits)).mean(-1)
+    return (weights * ORIGINAL_BITS / _thesis_bits(weights, plans, formats.get(format).bits)).mean(-1)
 
 
 def thesis_model_rate(weights: np.ndarray, plans: np.ndarray, format: str, published_byte_slip: bool = False) -> np.ndarray:
@@ -40,7 +40,7 @@ def thesis_model_rate(weights: np.ndarray, plans: np.ndarray, format: str, publi
 
     `published_byte_slip` charges centroids 4, 2 or 1 where 32, 16 or 8 bits are meant, as the whole-net figures of table 5.3 do.
     """
-    bits = floats.get(format).bits
+    bits = formats.get(format).bits
     return np.sum(weights) * ORIGINAL_BITS / _thesis_bits(weights, plans, bits // 8 if published_byte_slip else bits).sum(-1)
 
 

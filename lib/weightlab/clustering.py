@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from weightlab import floats
+from weightlab import formats
 from weightlab.errors import UserError, choose
 
 K_MAX = 65_536  # labels are stored in at most 16 bits
@@ -58,7 +58,7 @@ def cluster(
     Raises `UserError` for k outside 1..65 536, an unknown method or format, no weights, or NaN or infinite weights.
     """
     choose("clustering method", method, METHODS)
-    rounding = floats.get(format).round
+    rounding = formats.get(format).round
     wanted = list(ks) if isinstance(ks, Iterable) and not isinstance(ks, str) else [ks]
     for k in wanted:
         check_k(k)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import nn
 
-from weightlab import accounting, clustering, floats, models, paths
+from weightlab import accounting, clustering, formats, models, paths
 from weightlab.clustering import Codebook, Lift
 from weightlab.errors import UserError, choose
 
@@ -41,7 +41,7 @@ class Codebooks:
         folder: str | Path | None = None,
     ):
         choose("clustering method", method, clustering.METHODS)
-        self.method, self.format, self.whole_net = method, floats.get(format).name, whole_net
+        self.method, self.format, self.whole_net = method, formats.get(format).name, whole_net
         self.layers = models.layers(model, example)
         if sentence := models.left_out(model, self.layers):
             warnings.warn(sentence, stacklevel=3)

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from weightlab import accounting, clustering, floats, label_coding
+from weightlab import accounting, clustering, formats, label_coding
 from weightlab.clustering import Codebook
 from weightlab.errors import UserError
 
@@ -91,7 +91,7 @@ class Details(_Strict):
     written_by: str
     load: str
     network: str
-    format: Literal[tuple(floats.FORMATS)]
+    format: Literal[tuple(formats.FORMATS)]
     method: str
     plan: Counts | Count
     groups: list[Group] = Field(min_length=1, fail_fast=True)
@@ -220,7 +220,7 @@ def _check_entry(name: str, entry: dict, details: Details) -> None:
 
 def _codebook(details: Details, name: str, group: Group, tensors: dict) -> Codebook:
     """Takes a group's two tensors out of `tensors`."""
-    stored, format = tensors.pop(f"{name}:centroids"), floats.get(details.format)
+    stored, format = tensors.pop(f"{name}:centroids"), formats.get(details.format)
     if stored.dtype != format.dtype or stored.dim() != 1 or not 1 <= len(stored) <= min(group.k, group.size):
         raise UserError(f"the codebook of {name!r} must be 1 to {min(group.k, group.size)} values of {format.name}")
     centroids = format.decode(stored)

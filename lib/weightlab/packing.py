@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import accounting, floats, label_coding, models, packed_format, paths, sharing
+from weightlab import accounting, formats, label_coding, models, packed_format, paths, sharing
 from weightlab.clustering import Codebook, Lift
 from weightlab.codebooks import Codebooks
 from weightlab.errors import UserError, choose, plain
@@ -71,7 +71,7 @@ class Packed:
     def report(self) -> pd.DataFrame:
         """A row per group: layer, weights, k, bits, coding, stored_bits (as `storage_rate` charges it), rate, bytes, rms_error."""
         rows = []
-        width, table = floats.get(self.details.format).bits, packed_format.parse(self.content)[1]
+        width, table = formats.get(self.details.format).bits, packed_format.parse(self.content)[1]
         for name, group in zip(self.details.names, self.details.groups, strict=True):
             bits = group.size * group.bits + group.k * width
             stored = [table[f"{name}:{part}"]["data_offsets"] for part in ("labels", "centroids") if f"{name}:{part}" in table]
@@ -151,7 +151,7 @@ def pack(
         bits = int(accounting.key_bits(k))
         coding, labels = _coded(book.labels, bits, entropy_coded)
         name = sharing.WHOLE_NET if books.whole_net else next(iter(weights))
-        tensors[f"{name}:centroids"] = floats.get(books.format).encode(book.centroids)
+        tensors[f"{name}:centroids"] = formats.get(books.format).encode(book.centroids)
         if coding != "none":
             tensors[f"{name}:labels"] = torch.from_numpy(labels.copy())
         error = math.sqrt(book.inertia(books.original(group)) / len(book.labels))

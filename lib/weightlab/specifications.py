@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import product
 
-from weightlab import accounting, clustering, data, floats, models, rng, search
+from weightlab import accounting, clustering, data, formats, models, rng, search
 from weightlab.errors import UserError, choose
 from weightlab.search import space
 from weightlab.search.fitness import TargetRule
@@ -46,7 +46,7 @@ class Setting:
         object.__setattr__(self, "weights", models.check(self.network, self.weights))
         object.__setattr__(self, "dataset", data.check(self.dataset))
         choose("clustering method", self.method, clustering.METHODS)
-        choose("format", self.format, floats.FORMATS)
+        choose("format", self.format, formats.FORMATS)
         choose("protocol", self.protocol, PROTOCOLS)
         choose("objective rate", self.objective_rate, accounting.RATES)
         if self.ks is not None:

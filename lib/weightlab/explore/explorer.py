@@ -8,7 +8,7 @@ from pathlib import Path
 import ipywidgets
 import pandas as pd
 
-from weightlab import clustering, figures, floats, models, paths, training
+from weightlab import clustering, figures, formats, models, paths, training
 from weightlab.errors import UserError
 from weightlab.explore import controls, pages
 from weightlab.explore.latest import Latest
@@ -88,7 +88,7 @@ class Explorer:
     def _make_widgets(self) -> None:
         setting, row = self.study.setting, ipywidgets.HBox
         self.network = controls.dropdown("network", dict.fromkeys([*models.NETWORKS, setting.network]), setting.network)
-        self.format = controls.dropdown("format", floats.FORMATS, setting.format)
+        self.format = controls.dropdown("format", formats.FORMATS, setting.format)
         self.method = controls.dropdown("method", clustering.METHODS, setting.method)
         self.layer = controls.dropdown("layer", self.study.names, self.study.names[0])
         self.write, self.written = controls.button("Write the file", "write"), controls.html("written")

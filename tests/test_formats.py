@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightlab import floats
+from weightlab import formats
 from weightlab.errors import UserError
 
-NAMES = list(floats.FORMATS)
+NAMES = list(formats.FORMATS)
 finite = st.floats(-(2.0**99), 2.0**99, width=32)
 small = st.floats(-20, 20, width=32)
 
 
 def rounded(name, values):
-    return floats.get(name).round(np.asarray(values, dtype=np.float32))
+    return formats.get(name).round(np.asarray(values, dtype=np.float32))
 
 
 def halves():
@@ -152,7 +152,7 @@ def test_thesis_float8_takes_every_tie_to_the_smaller_value():
 
 @pytest.mark.parametrize(("name", "bits"), [("float32", 32), ("float16", 16), ("float8_e4m3", 8), ("float8_thesis", 8)])
 def test_bits_of_a_value(name, bits):
-    assert floats.get(name).bits == bits
+    assert formats.get(name).bits == bits
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -175,4 +175,4 @@ def test_float32_changes_nothing(value):
 @pytest.mark.parametrize("name", ["float8", "FLOAT32", "", "int8"])
 def test_unknown_format_names_the_value_and_what_is_allowed(name):
     with pytest.raises(UserError, match=rf"unknown format '{name}'; allowed: float32, float16, float8_e4m3, float8_thesis"):
-        floats.get(name)
+        formats.get(name)
