@@ -21,8 +21,9 @@ import seaborn as sns
 import torch
 from PIL import Image
 
-from weightlab import backend, clustering, data, figures, models, paths, rng, search
-from weightlab.codebooks import Codebooks
+from weightlab import backend, data, figures, models, paths, rng, search
+from weightlab.compression.sharing import clustering
+from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.data import downloads
 from weightlab.evaluation import Evaluator
 from weightlab.search import fitness, space

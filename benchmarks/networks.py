@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from torch import nn
 
 from weightlab import backend, data, models, paths, rng, search
-from weightlab.codebooks import Codebooks
+from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.evaluation import Evaluator
 from weightlab.search import fitness, space

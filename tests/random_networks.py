@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from weightlab import sharing, training
-from weightlab.codebooks import Codebooks
+from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from weightlab import data, models, onnx_files, runs, sharing, training
 from weightlab.cli import app
-from weightlab.codebooks import Codebooks
+from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator

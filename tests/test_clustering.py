@@ -12,8 +12,8 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
-from weightlab import clustering
-from weightlab.clustering import Lift, cluster
+from weightlab.compression.sharing import clustering
+from weightlab.compression.sharing.clustering import Lift, cluster
 from weightlab.errors import UserError
 
 # Few distinct numbers make ties and repeats likely; the others have any sign and size.

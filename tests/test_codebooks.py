@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from weightlab import clustering, models
-from weightlab.codebooks import Codebooks
+from weightlab import models
+from weightlab.compression.sharing import clustering
+from weightlab.compression.sharing.codebooks import Codebooks
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_a_damaged_file_is_said_and_made_again(model, tmp_path, damage):
 
 def test_processes_that_start_together_agree(model, tmp_path):
     code = (
-        "import sys, hashlib; from weightlab import models; from weightlab.codebooks import Codebooks\n"
+        "import sys, hashlib; from weightlab import models; from weightlab.sharing import Codebooks\n"
         "books = Codebooks(models.load('lenet5_tanh'), folder=sys.argv[1])\n"
         "print(hashlib.sha256(b''.join(books.get(g, k).values().tobytes() for g in range(5) for k in (2, 9, 50))).hexdigest())"
     )

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from weightlab import data, formats, models, onnx_files
-from weightlab.codebooks import Codebooks
+from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError
 
 CLOSE = 1e-4  # of the largest logit

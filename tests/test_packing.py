@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from weightlab import accounting, data, formats, label_coding, models, packed_format, packing, paths, sharing, training
-from weightlab.clustering import Lift
+from weightlab.compression.sharing.clustering import Lift
 from weightlab.errors import UserError
 
 FORMATS = list(formats.FORMATS)

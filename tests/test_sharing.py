@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from weightlab import accounting, clustering, formats, models, sharing
-from weightlab.clustering import Lift
+from weightlab import accounting, formats, models, sharing
+from weightlab.compression.sharing import clustering
+from weightlab.compression.sharing.clustering import Lift
 from weightlab.errors import UserError
 
 LENET5_PLAN = [3, 3, 8, 2, 2]

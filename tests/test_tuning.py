@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from weightlab import analysis, clustering, data, loop, models, paths, sharing, training, tuning
-from weightlab.clustering import K_MAX, Lift
-from weightlab.codebooks import Codebooks
+from weightlab import analysis, data, loop, models, paths, sharing, training, tuning
+from weightlab.compression.sharing import clustering
+from weightlab.compression.sharing.clustering import K_MAX, Lift
+from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 

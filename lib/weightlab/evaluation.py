@@ -25,7 +25,7 @@ from torch import nn
 
 from weightlab import backend, chunks, models, proof, stages
 from weightlab.chunks import Chunk
-from weightlab.codebooks import Codebooks
+from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.errors import in_a_line
 from weightlab.kernels import tally

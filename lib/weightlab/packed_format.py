@@ -16,8 +16,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from weightlab import accounting, clustering, formats, label_coding
-from weightlab.clustering import Codebook
+from weightlab import accounting, formats, label_coding
+from weightlab.compression.sharing import clustering
+from weightlab.compression.sharing.clustering import Codebook
 from weightlab.errors import UserError
 
 KEY = "weightlab"  # of the metadata, a JSON text, in the safetensors header

@@ -22,8 +22,8 @@ from safetensors.torch import save
 from torch import nn
 
 from weightlab import accounting, formats, label_coding, models, packed_format, paths, sharing
-from weightlab.clustering import Codebook, Lift
-from weightlab.codebooks import Codebooks
+from weightlab.compression.sharing.clustering import Codebook, Lift
+from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError, choose, plain
 from weightlab.packed_format import Details, Group, Measured
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from weightlab import backend, data, executors, loop, models, paths, rng, search, status
-from weightlab.codebooks import Codebooks
+from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.networks import answers

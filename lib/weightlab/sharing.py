@@ -1,139 +1,31 @@
-"""Weight sharing: replace each layer's weights by the centroids of a codebook, in a copy of the network (sections 2.5, 3.1)."""
+"""Weight sharing as users know it: share a network, look at its codebooks."""
 
-import time
-from collections.abc import Iterable, Mapping
-from itertools import product
+from weightlab.compression.sharing.clustering import K_MAX, METHODS, PLAIN, Codebook, Lift, cluster
+from weightlab.compression.sharing.codebooks import WHOLE_NET, Codebooks
+from weightlab.compression.sharing.share import (
+    check_plan,
+    choose_books,
+    codebooks,
+    inertia_excess,
+    report,
+    share,
+    time_plans,
+)
 
-import numpy as np
-import pandas as pd
-import torch
-from torch import nn
-
-from weightlab import accounting, backend, clustering, models, training
-from weightlab.clustering import PLAIN, Lift
-from weightlab.codebooks import WHOLE_NET, Codebooks
-from weightlab.data import Split
-from weightlab.errors import choose
-
-__all__ = ["WHOLE_NET", "Codebooks", "check_plan", "choose_books", "codebooks", "inertia_excess", "report", "share", "time_plans"]
-
-
-def share(
-    model: nn.Module,
-    plan: int | Iterable[int],
-    format: str = "float32",
-    method: str = "exact",
-    lifts: Mapping[str, Lift] | None = None,
-    example: torch.Tensor | None = None,
-) -> tuple[nn.Module, pd.DataFrame]:
-    """Share a network's weights as a plan says; returns a compressed copy and a report. `model` is left as it is.
-
-    `plan`: one k per shareable layer in forward order, or one int for the whole net. `lifts` names layers (or "whole net") to be
-    clustered in the lifted space of equation 3.1. The report has a row per group: layer, weights, k, entries (distinct values
-    left after rounding), stored_bits, rate (original / stored bits), inertia, max_error.
-    Raises `UserError` for a wrong plan, an unknown method, format or layer, and NaN weights.
-    """
-    books = codebooks(model, plan, format, method, example)
-    chosen = choose_books(books, plan, lifts)
-    shared = models.copied(model)
-    for group, book in enumerate(chosen):
-        books.apply(shared, group, book)
-    return shared, report(books, plan, chosen)
-
-
-def codebooks(
-    model: nn.Module,
-    plan: int | Iterable[int],
-    format: str = "float32",
-    method: str = "exact",
-    example: torch.Tensor | None = None,
-) -> Codebooks:
-    """The codebooks that a plan is about: of each layer, or of the whole net where the plan is one int."""
-    return Codebooks(model, method, format, ks=(), whole_net=_whole(plan), example=example)
-
-
-def choose_books(
-    books: Codebooks, plan: int | Iterable[int], lifts: Mapping[str, Lift] | None = None
-) -> list[clustering.Codebook]:
-    """The codebook of each group under a plan; raises `UserError` as `share` does."""
-    plan, lifts = check_plan(books, plan), dict(lifts or {})
-    for name in lifts:
-        choose("layer", name, books.names)
-    numbers = [books.lifted(k, lifts.get(name, PLAIN)) for name, k in zip(books.names, plan, strict=True)]
-    return [books.get(group, number) for group, number in enumerate(numbers)]
-
-
-def check_plan(books: Codebooks, plan: int | Iterable[int]) -> list[int]:
-    """A plan as one k per group; raises `UserError` unless it fits."""
-    plan = [plan] if _whole(plan) else list(plan)
-    for k in plan:
-        clustering.check_k(k)
-    return books.check(plan)[0].tolist()
-
-
-def report(books: Codebooks, plan: int | Iterable[int], chosen: Iterable[clustering.Codebook]) -> pd.DataFrame:
-    """What `share` reports of the codebooks chosen for a plan."""
-    rows = []
-    for group, (name, k, book) in enumerate(zip(books.names, check_plan(books, plan), chosen, strict=True)):
-        original = books.original(group)
-        bits = int(accounting.stored_bits(len(original), k, books.format))
-        rows.append({
-            "layer": name,
-            "weights": len(original),
-            "k": k,
-            "entries": len(np.unique(book.centroids)),
-            "stored_bits": bits,
-            "rate": len(original) * accounting.ORIGINAL_BITS / bits,
-            "inertia": book.inertia(original),
-            "max_error": float(np.abs(original - book.values()).max()),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _whole(plan: int | Iterable[int]) -> bool:
-    return not isinstance(plan, Iterable) or isinstance(plan, str)
-
-
-def time_plans(
-    model: nn.Module, plans: np.ndarray, split: Split, methods: Iterable[str], format: str = "float32"
-) -> pd.DataFrame:
-    """What plans (n, layers) cost one by one when nothing is kept between them (section 5.6, table 5.10), on one thread.
-
-    A row per plan and method: clustering_s (every layer clustered anew and written into the network, seconds), accuracy_s (a plain
-    forward pass over the split, seconds), accuracy (fraction). Methods take turns plan by plan, so that a noisy machine favours none;
-    the first plan is done once before, untimed, so that libraries are loaded.
-    """
-    methods = list(methods)
-    for method in methods:
-        choose("clustering method", method, clustering.METHODS)
-    shared, books = models.copied(model), Codebooks(model, ks=())
-    plans = books.check(plans)
-
-    def timed(plan: np.ndarray, method: str) -> dict:
-        started = time.perf_counter()
-        for group, k in enumerate(plan.tolist()):
-            books.apply(shared, group, clustering.cluster(books.original(group), k, method, format))
-        clustered = time.perf_counter()
-        accuracy = training.accuracy(shared, split, "cpu", threads=1)
-        seconds = {"clustering_s": clustered - started, "accuracy_s": time.perf_counter() - clustered}
-        return {"method": method, "plan": plan, "accuracy": accuracy} | seconds
-
-    with backend.threads(1):
-        for method in methods:
-            timed(plans[0], method)
-        return pd.DataFrame([timed(plan, method) for plan in plans for method in methods])
-
-
-def inertia_excess(codebooks: Mapping[str, Codebooks], ks: Iterable[int]) -> pd.DataFrame:
-    """How far each method's inertia lies above the least possible: columns method, layer, k, inertia, excess_pct.
-
-    `codebooks` by method, of the same network and format; raises `UserError` unless "exact", the measure of all, is among them.
-    """
-    choose("clustering method", "exact", codebooks)
-    names, rows = codebooks["exact"].names, []
-    for group, k in product(range(len(names)), ks):
-        inertia = {method: books.get(group, k).inertia(books.original(group)) for method, books in codebooks.items()}
-        for method, value in inertia.items():
-            excess = 100 * (value / inertia["exact"] - 1)
-            rows.append({"method": method, "layer": names[group], "k": k, "inertia": value, "excess_pct": excess})
-    return pd.DataFrame(rows)
+__all__ = [
+    "K_MAX",
+    "METHODS",
+    "PLAIN",
+    "WHOLE_NET",
+    "Codebook",
+    "Codebooks",
+    "Lift",
+    "check_plan",
+    "choose_books",
+    "cluster",
+    "codebooks",
+    "inertia_excess",
+    "report",
+    "share",
+    "time_plans",
+]

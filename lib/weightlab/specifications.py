@@ -7,7 +7,8 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import product
 
-from weightlab import accounting, clustering, data, formats, models, rng, search
+from weightlab import accounting, data, formats, models, rng, search
+from weightlab.compression.sharing import clustering
 from weightlab.errors import UserError, choose
 from weightlab.search import space
 from weightlab.search.fitness import TargetRule

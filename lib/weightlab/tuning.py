@@ -18,8 +18,8 @@ from torch import nn
 from tqdm import tqdm
 
 from weightlab import loop, paths, rng, search
-from weightlab.clustering import Lift
-from weightlab.codebooks import Codebooks
+from weightlab.compression.sharing.clustering import Lift
+from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.errors import UserError, choose
 from weightlab.evaluation import Evaluator

@@ -110,7 +110,7 @@ def spelled(plan: Iterable[int]) -> str:
 
 def ks(text: str) -> dict:
     """The k to try, as `Setting` takes them: every one up to `k_max`, or a tuple `ks`. Raises `UserError` for other texts."""
-    from weightlab import clustering
+    from weightlab.compression.sharing import clustering
 
     found = numbers(text)
     if ends := re.fullmatch(r"(\d+):(\d+)(?::([1-9]\d*))?", text):

@@ -12,7 +12,7 @@ from weightlab.cli import choices, hints, options, output
 from weightlab.errors import UserError
 
 if TYPE_CHECKING:
-    from weightlab.clustering import Lift
+    from weightlab.compression.sharing.clustering import Lift
     from weightlab.specifications import Setting
 
 FILED = ("network", "weights", "dataset", "format", "method", "plan", "spread", "focuses")  # in a plan file
@@ -41,7 +41,7 @@ class Choice:
         return replace(self, plan=self.plan * len(names), each=False) if self.each else self
 
     def lifts(self, names: list[str]) -> "dict[str, Lift]":
-        from weightlab.clustering import Lift
+        from weightlab.compression.sharing.clustering import Lift
 
         return {name: Lift(focus, self.spread) for name, focus in zip(names, self.focuses, strict=True)} if self.focuses else {}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import ipywidgets
 import pandas as pd
 
-from weightlab import clustering, figures, formats, models, paths, training
+from weightlab import figures, formats, models, paths, training
+from weightlab.compression.sharing import clustering
 from weightlab.errors import UserError
 from weightlab.explore import controls, pages
 from weightlab.explore.latest import Latest

@@ -9,7 +9,7 @@ import pandas as pd
 
 from weightlab import accounting, analysis, data, models, packing, paths, sharing, training
 from weightlab.chunks import KEPT_BYTES
-from weightlab.codebooks import Codebooks
+from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.networks import answers

@@ -13,7 +13,7 @@ from weightlab import analysis
 from weightlab.figures.base import label, limit_line, panels, styles
 
 if TYPE_CHECKING:  # figures draw tables, so that notebooks which only read them need no torch
-    from weightlab.codebooks import Codebooks
+    from weightlab.compression.sharing.codebooks import Codebooks
 
 
 def total_sharing(table: pd.DataFrame, format: str, rate: str, published: pd.DataFrame, loss: str = "loss_pp") -> Figure:

@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import nn
 
-from weightlab import accounting, clustering, formats, models, paths
-from weightlab.clustering import Codebook, Lift
+from weightlab import accounting, formats, models, paths
+from weightlab.compression.sharing import clustering
+from weightlab.compression.sharing.clustering import Codebook, Lift
 from weightlab.errors import UserError, choose
 
 WHOLE_NET = "whole net"
