@@ -26,7 +26,7 @@ ifeq ($(filter $(NB),$(NOTEBOOKS)),)
 $(error unknown notebook NB '$(NB)'; allowed: $(NOTEBOOKS))
 endif
 
-LIBRARY := $(wildcard lib/weightlab/*.py lib/weightlab/*/*.py)
+LIBRARY := $(shell find lib/weightlab -name "*.py")
 DATA := $(or $(WEIGHTLAB_DATA),data)
 MNIST := $(DATA)/mnist/.verified
 FASHION := $(DATA)/fashion_mnist/.verified

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from weightlab import data, formats, kernels, models, sharing
+from weightlab import data, formats, models, sharing
 from weightlab.data import Split
-from weightlab.evaluation import MARGIN, Evaluator
+from weightlab.evaluation import Evaluator, kernels
+from weightlab.evaluation.evaluator import MARGIN
 from weightlab.training import logits
 
 NETWORKS = ("lenet5_tanh", "lenet5_relu")

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from weightlab import kernels
+from weightlab.evaluation import kernels
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "": lambda y: y}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from weightlab import accounting, analysis, data, models, packing, paths, sharing, training
-from weightlab.chunks import KEPT_BYTES
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
+from weightlab.evaluation.activation_cache import KEPT_BYTES
 from weightlab.networks import answers
 from weightlab.run_folder import RunFolder
 from weightlab.runs import Runner, Specification

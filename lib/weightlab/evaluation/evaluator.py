@@ -23,14 +23,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from weightlab import backend, chunks, models, proof, stages
-from weightlab.chunks import Chunk
+from weightlab import backend, models
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.errors import in_a_line
-from weightlab.kernels import tally
+from weightlab.evaluation import activation_cache, proof, stages
+from weightlab.evaluation.activation_cache import Chunk
+from weightlab.evaluation.kernels import tally
+from weightlab.evaluation.stages import Cut, Stage
 from weightlab.networks import answers
-from weightlab.stages import Cut, Stage
 
 MARGIN = 1e-5  # of the largest logit of the proof, or more where it shows larger differences
 SAFETY = 8  # times the largest difference that the proof shows
@@ -56,7 +57,7 @@ class Evaluator:
         device: str = "auto",
         threads: int | None = None,
         chunk: int | None = None,
-        memory: int = chunks.KEPT_BYTES,
+        memory: int = activation_cache.KEPT_BYTES,
     ):
         self.codebooks, self.splits = codebooks, list(splits)
         self.device = backend.device(device)
@@ -174,9 +175,11 @@ class Evaluator:
         self._ends = np.cumsum([len(columns) for columns in self._columns]).tolist()
         sizes = [4 * shape.numel() for shape in self._shapes]  # bytes of the activation of an image
         total = int(self.images.sum())
-        self._chunk = chunks.size(total, sizes, cut.inside, self.threads, self.device) if chunk is None else max(1, chunk)
-        self._slots = chunks.share_out(memory, sizes, total)
-        self._chunks = chunks.divide(self.splits, self._chunk, self._stages, self._shapes, self._slots, self.device)
+        self._chunk = (
+            activation_cache.size(total, sizes, cut.inside, self.threads, self.device) if chunk is None else max(1, chunk)
+        )
+        self._slots = activation_cache.share_out(memory, sizes, total)
+        self._chunks = activation_cache.divide(self.splits, self._chunk, self._stages, self._shapes, self._slots, self.device)
         self._siblings = max(1, min(BRANCHES, SIBLINGS_BYTES // (self._chunk * max(sizes)), *filter(None, self._slots)))
         # Each working thread takes one: to call a module with other weights is to put them into it for a while.
         self._replicas: SimpleQueue[tuple[nn.Module, list[Stage]]] = SimpleQueue()
@@ -189,7 +192,7 @@ class Evaluator:
         columns = [self._names[layer] for layer in self._order]
         weights = proof.weights(self._model, columns)
         splits = proof.parts(self.splits[0], self._chunk)
-        parts = chunks.divide(splits, self._chunk, self._stages, self._shapes, self._slots, self.device)
+        parts = activation_cache.divide(splits, self._chunk, self._stages, self._shapes, self._slots, self.device)
         found: dict[tuple[int, tuple[int, ...]], list[torch.Tensor]] = defaultdict(list)  # the stages' logits, by part and plan
         with self._replica() as (copy, stages), answers.probing(), backend.threads(1):
             try:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from weightlab.data import Split
+from weightlab.evaluation.stages import Stage, images_last
 from weightlab.networks import answers
-from weightlab.stages import Stage, images_last
 
 KEPT_BYTES = 768 << 20  # activations kept for later calls, by default
 CHUNK_BYTES = 64 << 20  # the largest activation of a chunk, by default

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from weightlab import backend, kernels, models
+from weightlab import backend, models
 from weightlab.errors import UserError, in_a_line
+from weightlab.evaluation import kernels
 from weightlab.networks import answers, sequences
 
 LARGEST_KERNEL = 49  # weights; a compiled convolution grows with them

@@ -13,8 +13,8 @@ from torch import nn
 from weightlab import models, rng
 from weightlab.data import Split
 from weightlab.errors import UserError
+from weightlab.evaluation.stages import Stage
 from weightlab.networks import answers, sequences
-from weightlab.stages import Stage
 
 SEED = 0
 LEVELS = (2, 16)  # of rounded weights, at least and at most
