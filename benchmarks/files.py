@@ -23,7 +23,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import data, formats, models, onnx_files, packing, paths, sharing, training
+from weightlab import data, formats, models, packing, paths, sharing, training
+from weightlab.packing import onnx_files
 
 PLANS = {  # of the LeNets those of the thesis's table B.1, one of k <= 16 and one with more
     "lenet5_tanh": [[3, 3, 8, 2, 2], [3, 35, 3, 2, 2]],

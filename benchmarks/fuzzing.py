@@ -17,8 +17,9 @@ from pathlib import Path
 import mutations
 import torch
 
-from weightlab import packed_format, packing
+from weightlab import packing
 from weightlab.errors import UserError
+from weightlab.packing import packed_format
 
 GROWTH = 1 << 29  # bytes of address space that reading may take
 PATIENCE_S = 10  # for one file

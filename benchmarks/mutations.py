@@ -14,7 +14,8 @@ from functools import lru_cache
 from large_mutations import enlarge
 from tensor_mutations import TYPES, Tensors, edit_consistently, edit_tensors
 
-from weightlab import formats, packed_format
+from weightlab import formats
+from weightlab.packing import packed_format
 
 HOSTILE = [  # JSON texts that take the place of any value
     "0", "-1", "1", "2", "255", "256", "65536", "65537", str(1 << 31), str((1 << 63) - 1), str(1 << 63), str(1 << 64),

@@ -10,7 +10,8 @@ from functools import lru_cache
 import numpy as np
 import zstandard
 
-from weightlab import accounting, formats, label_coding, packed_format
+from weightlab import accounting, formats
+from weightlab.packing import label_coding, packed_format
 
 Tensors = dict[str, tuple[str, list[int], bytes]]  # by name: type, shape, content
 WIDTHS = packed_format.REST | {"F8_E4M3": 1}

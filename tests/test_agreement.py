@@ -12,12 +12,13 @@ import torch
 from agreement_networks import REFUSED, RIGHT
 from typer.testing import CliRunner
 
-from weightlab import data, models, onnx_files, runs, sharing, training
+from weightlab import data, models, runs, sharing, training
 from weightlab.cli import app
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
+from weightlab.packing import onnx_files
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 IMAGES = 61  # a prime: whatever the chunk, the last one is short

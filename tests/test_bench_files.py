@@ -13,7 +13,7 @@ from torch import nn
 
 from weightlab import models, packing
 from weightlab.errors import UserError
-from weightlab.onnx_files import Comparison
+from weightlab.packing.onnx_files import Comparison
 
 
 @pytest.fixture(scope="module")

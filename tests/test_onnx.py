@@ -12,9 +12,10 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from weightlab import data, formats, models, onnx_files
+from weightlab import data, formats, models
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError
+from weightlab.packing import onnx_files
 
 CLOSE = 1e-4  # of the largest logit
 GRAPH = 64 << 10  # bytes of a file that are neither labels nor other parameters, at most

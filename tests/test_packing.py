@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import nn
 
-from weightlab import accounting, data, formats, label_coding, models, packed_format, packing, paths, sharing, training
+from weightlab import accounting, data, formats, models, packing, paths, sharing, training
 from weightlab.compression.sharing.clustering import Lift
 from weightlab.errors import UserError
+from weightlab.packing import label_coding, packed_format
 
 FORMATS = list(formats.FORMATS)
 PLAN = [3, 5, 8, 2, 4]

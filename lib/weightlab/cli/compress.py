@@ -39,7 +39,8 @@ def compress(
     threads: options.Threads = None,
 ) -> None:
     """Write a network under a plan as a packed file."""
-    from weightlab import backend, models, packed_format, packing, sharing
+    from weightlab import backend, models, packing, sharing
+    from weightlab.packing import packed_format
 
     output.check(output_file, force)
     backend.device(device)

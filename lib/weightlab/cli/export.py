@@ -23,8 +23,9 @@ def export(
     """Write a packed file as an ONNX file."""
     import torch
 
-    from weightlab import backend, onnx_files, packing
+    from weightlab import backend, packing
     from weightlab.networks import answers
+    from weightlab.packing import onnx_files
 
     output.check(output_file, force, (".onnx",))
     backend.check_threads(threads)

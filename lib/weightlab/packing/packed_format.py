@@ -16,10 +16,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from weightlab import accounting, formats, label_coding
+from weightlab import accounting, formats
 from weightlab.compression.sharing import clustering
 from weightlab.compression.sharing.clustering import Codebook
 from weightlab.errors import UserError
+from weightlab.packing import label_coding
 
 KEY = "weightlab"  # of the metadata, a JSON text, in the safetensors header
 VERSION = 1

@@ -21,11 +21,12 @@ from pydantic import ValidationError
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import accounting, formats, label_coding, models, packed_format, paths, sharing
+from weightlab import accounting, formats, models, paths, sharing
 from weightlab.compression.sharing.clustering import Codebook, Lift
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError, choose, plain
-from weightlab.packed_format import Details, Group, Measured
+from weightlab.packing import label_coding, packed_format
+from weightlab.packing.packed_format import Details, Group, Measured
 
 RESTS = ("as it was", "float16")
 LOAD = "weightlab.packing.read(file).load(model), or docs/format.md of weightlab"
