@@ -26,8 +26,8 @@ from typer.testing import CliRunner
 
 from weightlab import data, models, packing, paths, runs, sharing, training, tuning
 from weightlab.cli import app, choices, options, scan
+from weightlab.runs.specifications import Setting, Specification
 from weightlab.search.fitness import TargetRule
-from weightlab.specifications import Setting, Specification
 
 MODULE = '''
 import torch

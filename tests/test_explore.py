@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from nbconvert import HTMLExporter
 
-from weightlab import accounting, analysis, data, explore, loop, models, packing, paths, runs, sharing, training
+from weightlab import accounting, analysis, data, explore, models, packing, paths, runs, sharing, training
 from weightlab.errors import UserError
 from weightlab.explore import study as studies
 from weightlab.explore.latest import Latest
 from weightlab.explore.sliders import PlanSliders
+from weightlab.runs import loop
 
 PLAN, IMAGES, BUDGET = [3, 5, 8, 2, 4], 100, 60
 MARKS = [

@@ -16,9 +16,9 @@ import pytest
 from filelock import FileLock
 from grids import SPECIFICATIONS, Grid, end, start, wait_for
 
-from weightlab import executors, paths, runs, status
+from weightlab import paths, runs
 from weightlab.errors import UserError
-from weightlab.runs import Runner
+from weightlab.runs import Runner, executors, status
 from weightlab.search.fitness import TargetRule
 
 RULE = TargetRule(0.99, 18.0, "batch")
@@ -343,7 +343,7 @@ def test_durations_read_well(seconds, text):
 
 def test_make_status_tells_it_as_a_command(own_root):
     root, environment = own_root
-    command = [sys.executable, "-m", "weightlab.status", "--profile", "smoke"]
+    command = [sys.executable, "-m", "weightlab.runs.status", "--profile", "smoke"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == "no search of profile smoke has been begun\n"
     runner_in(root / "outputs" / "smoke" / "searches").run_all(small())

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from damages import DAMAGES
 
-from weightlab import loop, paths, rng, runs, search
+from weightlab import paths, rng, runs, search
 from weightlab.errors import UserError
+from weightlab.runs import loop
 from weightlab.search import space
 from weightlab.search.fitness import Target, TargetRule, fitness
 

@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from weightlab import backend, data, models, packing, paths, runs, sharing, status, training
+from weightlab import backend, data, models, packing, paths, runs, sharing, training
 from weightlab.data import own as own_data
 from weightlab.errors import UserError
 from weightlab.networks import answers, checkpoints
 from weightlab.networks import own as own_networks
-from weightlab.runs import Runner, Setting, Specification
+from weightlab.runs import Runner, Setting, Specification, status
+from weightlab.runs.specifications import from_description
 from weightlab.search.fitness import TargetRule
-from weightlab.specifications import from_description
 
 MODULE = '''
 import torch

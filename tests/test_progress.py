@@ -15,8 +15,8 @@ import pytest
 from nbclient import NotebookClient
 from test_status import checkpoint, complete, failed, waiting
 
-from weightlab import progress, status
-from weightlab.progress import Progress, Steps
+from weightlab.runs import progress, status
+from weightlab.runs.progress import Progress, Steps
 
 GRID = """
 import sys, time

@@ -18,10 +18,10 @@ import pytest
 from damages import DAMAGES, flip
 from filelock import FileLock
 
-from weightlab import accounting, data, enumeration, models, paths, runs, sharing, specifications, training
+from weightlab import accounting, data, models, paths, runs, sharing, training
 from weightlab.errors import UserError
-from weightlab.run_folder import RunFolder
-from weightlab.runs import Runner, Specification
+from weightlab.runs import Runner, Specification, enumeration, specifications
+from weightlab.runs.folder import RunFolder
 from weightlab.search import genetic, space
 from weightlab.search.fitness import TargetRule, fitness
 

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from weightlab import loop, rng, search
+from weightlab import rng, search
 from weightlab.errors import UserError
+from weightlab.runs import loop
 from weightlab.search import space
 from weightlab.search.fitness import Target, TargetRule
 from weightlab.search.fitness import fitness as distance_fitness

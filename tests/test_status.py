@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 from damages import DAMAGES, cut
 
-from weightlab import loop, paths, rng, runs, search, status
+from weightlab import paths, rng, runs, search
 from weightlab.errors import UserError
-from weightlab.run_folder import RunFolder
+from weightlab.runs import loop, status
+from weightlab.runs.folder import RunFolder
+from weightlab.runs.specifications import Specification
 from weightlab.search import space
 from weightlab.search.fitness import Target, TargetRule
-from weightlab.specifications import Specification
 
 MOVING = TargetRule(0.6, 4.0, "batch", 0.5, 1.0)
 SPEC = Specification("lenet5_tanh", MOVING, budget=100)

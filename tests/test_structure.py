@@ -129,7 +129,7 @@ def test_every_module_can_be_imported_where_there_is_no_fcntl():
     code = f"import sys, importlib\nsys.modules['fcntl'] = None\nfor name in {names}: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "weightlab.status" in names
+    assert "weightlab.runs.status" in names
 
 
 def test_make_alone_lists_every_target():
@@ -184,7 +184,7 @@ def test_make_redoes_a_notebook_only_when_what_it_rests_on_changed(tmp_path):
     assert "weightlab.notebooks 02_optimizers" not in commands() and "weightlab.data" not in commands()
     os.utime(tmp_path / "params" / "smoke" / "02_optimizers.yaml", (later, later))
     assert "weightlab.notebooks 02_optimizers" in commands() and "weightlab.notebooks 00_explore" not in commands()
-    os.utime(tmp_path / "lib" / "weightlab" / "runs.py", (later, later))
+    os.utime(tmp_path / "lib" / "weightlab" / "runs" / "runner.py", (later, later))
     assert "weightlab.notebooks 00_explore" in commands()
 
 

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from weightlab import analysis, data, loop, models, paths, sharing, training, tuning
+from weightlab import analysis, data, models, paths, sharing, training, tuning
 from weightlab.compression.sharing import clustering
 from weightlab.compression.sharing.clustering import K_MAX, Lift
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
+from weightlab.runs import loop
 
 IMAGES = 200
 PLAN = [2, 3, 3, 3, 3]  # on which several layers gain by another focus, and some focus values tie

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import nbformat
 
-from weightlab import errors, executors, paths, values
+from weightlab import errors, paths, values
 from weightlab.errors import UserError, choose
+from weightlab.runs import executors
 
 PLACES = ("records", "outputs_folder", "searches_folder", "output_folder")  # parameters that name a file or a folder
 RECORDED_PACKAGES = ("numba", "numpy", "pandas", "papermill", "scikit-learn", "torch", "torchvision", "weightlab")

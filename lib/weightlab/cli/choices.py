@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from weightlab.data import Split
-    from weightlab.specifications import Setting, Specification
+    from weightlab.runs.specifications import Setting, Specification
 
 NAMES = {  # option: what `Setting` calls it
     "network": "network", "weights": "weights", "data": "dataset", "images": "images", "format": "format", "method": "method",
@@ -32,7 +32,7 @@ def given(said: Mapping) -> dict:
 
 def setting(said: Mapping, **more) -> "Setting":
     """The setting that options, and what else is known of it, make."""
-    from weightlab.specifications import Setting
+    from weightlab.runs.specifications import Setting
 
     values = given(said) | more
     if said.get("no_data"):
@@ -52,7 +52,7 @@ def dataset_of(network: str) -> str:
 
 def splits(dataset: str, images: int | None) -> "list[Split]":
     from weightlab import data
-    from weightlab.specifications import RECORDED_SPLITS
+    from weightlab.runs.specifications import RECORDED_SPLITS
 
     return [data.load(dataset, name).first(images) for name in RECORDED_SPLITS]
 
@@ -74,7 +74,7 @@ def network_of(file: Path, said: str, network: str | None) -> "nn.Module":
 
 def specifications(ctx: typer.Context) -> "list[Specification]":
     """One specification a run, as the options of `search` say."""
-    from weightlab.specifications import Specification
+    from weightlab.runs.specifications import Specification
 
     said = ctx.params
     if said["runs"] < 1:

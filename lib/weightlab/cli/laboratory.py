@@ -49,7 +49,7 @@ def status(
     as_json: options.Json = False,
 ) -> None:
     """Tell the state of the searches in a folder."""
-    from weightlab import status
+    from weightlab.runs import status
 
     if folder is None:
         place, where = status.folder_of(profile), f"of profile {profile}"

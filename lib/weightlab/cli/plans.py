@@ -13,7 +13,7 @@ from weightlab.errors import UserError
 
 if TYPE_CHECKING:
     from weightlab.compression.sharing.clustering import Lift
-    from weightlab.specifications import Setting
+    from weightlab.runs.specifications import Setting
 
 FILED = ("network", "weights", "dataset", "format", "method", "plan", "spread", "focuses")  # in a plan file
 SAID = {  # what chooses among searches: how a command says it
@@ -95,8 +95,8 @@ def _from_searches(folder: Path, said: Mapping) -> Choice:
     """The plan of highest storage rate that loses less than `within` where it was chosen."""
     import pandas as pd
 
-    from weightlab.run_folder import RunFolder
-    from weightlab.specifications import PROTOCOLS, from_description
+    from weightlab.runs.folder import RunFolder
+    from weightlab.runs.specifications import PROTOCOLS, from_description
 
     values = _narrowed(folder, _wanted(said))
     records = {place: RunFolder(place).records() for place in values}

@@ -25,8 +25,8 @@ def scan(
     import pandas as pd
 
     from weightlab.runs import Runner
+    from weightlab.runs.specifications import PROTOCOLS, RECORDED_SPLITS
     from weightlab.search import space
-    from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS
 
     setting, asked = choices.setting(ctx.params), choices.threshold(threshold)
     runner = Runner(options.folder(folder, options.SEARCHES), device, threads)

@@ -12,7 +12,7 @@ from weightlab.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from weightlab.specifications import Specification
+    from weightlab.runs.specifications import Specification
 
 SHOWN = 5  # plans
 
@@ -98,7 +98,7 @@ def best(records: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _tell_begun(folder: Path, specs: "list[Specification]") -> None:
-    from weightlab import status
+    from weightlab.runs import status
 
     rows = status.survey(folder, [spec.hash for spec in specs])
     for row in rows[rows["evaluations"] > 0].itertuples():
@@ -112,7 +112,7 @@ def _print(found: "pd.DataFrame", records: "pd.DataFrame", spec: "Specification"
     import pandas as pd
 
     from weightlab import analysis
-    from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS
+    from weightlab.runs.specifications import PROTOCOLS, RECORDED_SPLITS
 
     chooser, limit = PROTOCOLS[spec.protocol], analysis.ACCEPTABLE_LOSS_PP
     hints.few_images(spec, limit)
@@ -130,7 +130,7 @@ def _print(found: "pd.DataFrame", records: "pd.DataFrame", spec: "Specification"
 
 def _tell_uniform(records: "pd.DataFrame", spec: "Specification") -> None:
     """Print the best plan with one k in all layers, to compare with the best found, or that there is none."""
-    from weightlab.specifications import RECORDED_SPLITS
+    from weightlab.runs.specifications import RECORDED_SPLITS
 
     if spec.whole_net:  # all its plans have one k
         return

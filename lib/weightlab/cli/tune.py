@@ -34,7 +34,7 @@ def tune(
     from dataclasses import replace
 
     from weightlab import runs, tuning
-    from weightlab.specifications import PROTOCOLS
+    from weightlab.runs.specifications import PROTOCOLS
 
     if save is not None:
         output.check(save, force, (".json",))
@@ -58,7 +58,7 @@ def tune(
 def _print(row, names: list[str], plan: list[int], chooser: str) -> None:
     import pandas as pd
 
-    from weightlab.specifications import RECORDED_SPLITS
+    from weightlab.runs.specifications import RECORDED_SPLITS
 
     output.table(pd.DataFrame({"layer": names, "k": plan, "focus": row["focuses"]}))
     losses = {when: [row[f"{split}_loss_pp_{when}"] for split in RECORDED_SPLITS] for when in ("before", "after")}

@@ -63,7 +63,7 @@ def label(dataset: str) -> str:
 
 
 def load(dataset: str, split: str, folder: str | Path | None = None) -> Split:
-    """One split of a dataset, downloading it first where needed, or of a user's own data (see `own_data`).
+    """One split of a dataset, downloading it first where needed, or of a user's own data (see `data.own`).
 
     MNIST and Fashion-MNIST: 60 000 / 5 000 / 5 000; validation and test are the two halves of the 10 000 test images, cut by one
     fixed permutation (thesis 5). Each 28x28 image goes through torchvision's `Resize((32, 32))`.

@@ -16,7 +16,7 @@ from weightlab.explore.latest import Latest
 from weightlab.explore.searching import SearchPanel
 from weightlab.explore.sliders import PlanSliders
 from weightlab.explore.study import Study
-from weightlab.specifications import Setting
+from weightlab.runs.specifications import Setting
 
 START = 16  # k of every layer where no plan is given
 PAUSE_S = 0.1  # figures wait until sliders have rested so long

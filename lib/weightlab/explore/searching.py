@@ -10,7 +10,7 @@ import pandas as pd
 from weightlab.errors import choose
 from weightlab.explore import controls, pages
 from weightlab.explore.study import POINTS, Study, best
-from weightlab.loop import Stopped
+from weightlab.runs.loop import Stopped
 from weightlab.search import SEARCHES
 
 SHOWN_EVERY_S = 1  # of the figure: numbers are shown after each generation

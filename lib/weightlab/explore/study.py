@@ -13,10 +13,10 @@ from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.evaluation.activation_cache import KEPT_BYTES
 from weightlab.networks import answers
-from weightlab.run_folder import RunFolder
 from weightlab.runs import Runner, Specification
+from weightlab.runs.folder import RunFolder
+from weightlab.runs.specifications import RECORDED_SPLITS, Setting
 from weightlab.search.fitness import TargetRule
-from weightlab.specifications import RECORDED_SPLITS, Setting
 
 FIRST_RATE = 10  # where the target of a small search starts
 SAME = ("network", "dataset", "images", "method", "format", "whole_net", "checkpoint", "data", "schema")  # of comparable searches

@@ -17,13 +17,14 @@ import pandas as pd
 from torch import nn
 from tqdm import tqdm
 
-from weightlab import loop, paths, rng, search
+from weightlab import paths, rng, search
 from weightlab.compression.sharing.clustering import Lift
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.errors import UserError, choose
 from weightlab.evaluation import Evaluator
-from weightlab.run_folder import RunFolder
+from weightlab.runs import loop
+from weightlab.runs.folder import RunFolder
 from weightlab.search.fitness import Target, TargetRule
 from weightlab.search.space import BoxSpace
 

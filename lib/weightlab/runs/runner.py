@@ -10,19 +10,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from weightlab import backend, data, executors, loop, models, paths, rng, search, status
+from weightlab import backend, data, models, paths, rng, search
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.networks import answers
 from weightlab.networks import own as own_networks
-from weightlab.progress import Progress, Steps
-from weightlab.run_folder import RunFolder
+from weightlab.runs import executors, loop, status
+from weightlab.runs.folder import RunFolder
+from weightlab.runs.progress import Progress, Steps
+from weightlab.runs.specifications import PROTOCOLS, RECORDED_SPLITS, Setting, Specification
+from weightlab.runs.specifications import grid as grid  # for callers, beside `Specification`
 from weightlab.search import space
 from weightlab.search.fitness import Target
 from weightlab.search.space import IntegerSpace
-from weightlab.specifications import PROTOCOLS, RECORDED_SPLITS, Setting, Specification
-from weightlab.specifications import grid as grid  # for callers, beside `Specification`
 
 SCANNED = 10  # the most plans of a scan that are measured together, so that progress is seen
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from weightlab import status
+from weightlab.runs import status
 
 WINDOW_S = 30  # over which the speed is measured
 LEAST_CHANGES = 4  # over so many it is measured where they come more slowly

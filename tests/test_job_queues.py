@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from weightlab import clusters, executors, paths
-from weightlab.clusters import Cluster
+from weightlab import paths
 from weightlab.errors import UserError
+from weightlab.runs import executors, job_queues
+from weightlab.runs.job_queues import Cluster
 
 pytest.importorskip("dask_jobqueue", reason="clusters are the extra weightlab[cluster]")
 psutil = pytest.importorskip("psutil")
@@ -45,7 +46,7 @@ SUBMITTED = {"pbs": "qsub", "slurm": "sbatch"}
 )
 def test_the_job_script_says_what_the_file_says(kind, lines):
     done = subprocess.run(
-        [sys.executable, "-m", "weightlab.clusters", FOLDER / f"{kind}.yaml"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "weightlab.runs.job_queues", FOLDER / f"{kind}.yaml"], capture_output=True, text=True, check=True
     )
     script = done.stdout.strip().splitlines()
     assert script[0] == "#!/usr/bin/env bash" and set(lines) <= set(script)
@@ -61,7 +62,7 @@ def test_what_the_file_gives_goes_before_what_we_would_choose():
     given = {"processes": 1, "worker_extra_args": ["--lifetime", "10m"], "job_script_prologue": ["module load python"]}
     settings = Cluster("pbs", options=SMALL | given).settings()
     assert settings["processes"] == 1 and settings["worker_extra_args"] == ["--lifetime", "10m"]
-    assert settings["job_script_prologue"] == [*clusters.ENVIRONMENT, "module load python"]
+    assert settings["job_script_prologue"] == [*job_queues.ENVIRONMENT, "module load python"]
     assert Cluster("slurm", options=SMALL).settings()["processes"] == 2
 
 
@@ -87,16 +88,16 @@ def test_a_file_with_something_wrong_is_refused_in_one_sentence(tmp_path, text, 
     file = tmp_path / "cluster.yaml"
     file.write_text(text)
     with pytest.raises(UserError, match=sentence) as caught:
-        clusters.read(file)
+        job_queues.read(file)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="cannot be read"):
-        clusters.read(tmp_path / "missing.yaml")
+        job_queues.read(tmp_path / "missing.yaml")
 
 
 def test_a_walltime_needs_no_quotes(tmp_path):
     """YAML 1.1 read 10:00:00 as 36000."""
     (tmp_path / "cluster.yaml").write_text("kind: pbs\noptions: {cores: 2, memory: 2GB, walltime: 10:00:00}")
-    assert clusters.read(tmp_path / "cluster.yaml").options["walltime"] == "10:00:00"
+    assert job_queues.read(tmp_path / "cluster.yaml").options["walltime"] == "10:00:00"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_a_walltime_needs_no_quotes(tmp_path):
 )
 def test_walltimes_are_read_as_the_queues_read_them(walltime, pbs, slurm):
     """A lone number is seconds in PBS's resource formats, minutes in sbatch's --time."""
-    assert (clusters.seconds(walltime, "pbs"), clusters.seconds(walltime, "slurm")) == (pbs, slurm)
+    assert (job_queues.seconds(walltime, "pbs"), job_queues.seconds(walltime, "slurm")) == (pbs, slurm)
     early = Cluster("pbs", options=SMALL | {"walltime": walltime}).settings()["worker_extra_args"]
     assert pbs * 3 // 4 <= int(early[1].removesuffix("s")) < pbs, "workers leave before the queue ends their job"
 
@@ -217,7 +218,7 @@ def _die_twice(file):
 
 
 def test_a_search_that_kills_its_workers_is_given_up_before_it_has_killed_hundreds(queue):
-    cluster = clusters._made(clusters.read(_written(queue, "pbs")))  # no job is submitted yet
+    cluster = job_queues._made(job_queues.read(_written(queue, "pbs")))  # no job is submitted yet
     try:
         assert cluster.scheduler.allowed_failures == 50
     finally:

@@ -159,8 +159,8 @@ def _jobqueue():
 
 
 def main() -> None:
-    """`python -m weightlab.clusters FILE`: print the job script that would be submitted."""
-    parser = argparse.ArgumentParser(prog="python -m weightlab.clusters", description="Print the job script of a cluster.")
+    """`python -m weightlab.runs.job_queues FILE`: print the job script that would be submitted."""
+    parser = argparse.ArgumentParser(prog="python -m weightlab.runs.job_queues", description="Print the job script of a cluster.")
     parser.add_argument("file", help="a YAML file such as params/cluster/pbs.yaml")
     print(job_script(read(parser.parse_args().file)))
 

@@ -25,7 +25,7 @@ class Setting:
     """What plans are measured on. `images` limits each split to its first images (None: all).
 
     `network` and `dataset` are names, or a user's own: `module:factory` with the file of its `weights` (None: the factory's), and an
-    `.npz` file or a folder of pictures (see `own_data`). Paths are kept absolute. `whole_net`: one k for all layers together.
+    `.npz` file or a folder of pictures (see `data.own`). Paths are kept absolute. `whole_net`: one k for all layers together.
     The k that are tried are those listed in `ks`, or all from 1 to `k_max`; with a list, `k_max` is its largest.
     Raises `UserError` for unknown names and numbers out of range.
     """

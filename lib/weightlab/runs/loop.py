@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from weightlab.errors import UserError
-from weightlab.run_folder import RunFolder
+from weightlab.runs.folder import RunFolder
 from weightlab.search import Search
 from weightlab.search.fitness import Target
 
@@ -67,7 +67,7 @@ def run(
     slow, `progress` is given parts of it, whose fitness is NaN until the whole is measured. Once `stop` is true, what is measured is
     checkpointed and `Stopped` raised.
 
-    Records go to `folder` (see `run_folder`), at most one checkpoint every `KEPT_S` seconds, between generations or inside a slow one.
+    Records go to `folder` (see `runs.folder`), at most one checkpoint every `KEPT_S` seconds, between generations or inside a slow one.
     A call on a folder with a checkpoint goes on from there, and ends with the same file, byte for byte, as a call that was never
     interrupted.
     """

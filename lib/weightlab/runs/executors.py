@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
-from weightlab import clusters
 from weightlab.errors import UserError
+from weightlab.runs import job_queues
 
 DEATHS = 3  # in a row, without an item completed in between, after which it is the items that kill workers
 ANSWER_S = 10  # a scheduler's time to answer
@@ -39,7 +39,7 @@ def execute(
 ) -> Iterator[tuple[Item, Result]]:
     """Pairs of an item and `function(item)`, in the order in which they are done.
 
-    With a `scheduler` (address or YAML file, see `clusters`) dask's workers call it, else `workers` processes of this machine, or
+    With a `scheduler` (address or YAML file, see `job_queues`) dask's workers call it, else `workers` processes of this machine, or
     this process itself where one is enough. Raises `UserError` if the scheduler cannot be reached or dies, or workers keep dying.
     """
     items = list(items)
@@ -103,7 +103,7 @@ def _on_dask(function: Callable[[Item], Result], items: list[Item], scheduler: s
     except ImportError:
         raise UserError("a dask scheduler needs the extra: pip install 'weightlab[cluster]'") from None
 
-    cluster, left = None if "://" in scheduler else clusters.start(clusters.read(scheduler)), {}
+    cluster, left = None if "://" in scheduler else job_queues.start(job_queues.read(scheduler)), {}
     try:
         with _connected(Client, cluster or scheduler) as client, _told_of_silence(client, scheduler):
             _probe(client, scheduler)
