@@ -272,7 +272,8 @@ def tell(folder: Path, where: str, workers: int = 1, as_json: bool = False) -> s
 def main() -> None:
     """`python -m weightlab.runs.status`: what is complete, partial or failed in the searches of a profile."""
     parser = argparse.ArgumentParser(
-        prog="python -m weightlab.runs.status", description="Tell the state of a profile's searches. Failed searches do not fail it."
+        prog="python -m weightlab.runs.status",
+        description="Tell the state of a profile's searches. Failed searches do not fail it.",
     )
     parser.add_argument("--profile", default="quick", help="the folder of outputs/ to look at (default: quick)")
     parser.add_argument("--workers", type=int, default=1, help="how many processes will do the rest (for the time it takes)")
