@@ -21,7 +21,7 @@ import seaborn as sns
 import torch
 from PIL import Image
 
-from weightlab import backend, data, figures, models, paths, rng, search
+from weightlab import backend, data, figures, models, paths, rng, search, storage
 from weightlab.compression.sharing import clustering
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.data import downloads
@@ -267,7 +267,7 @@ def main() -> None:
     population = by_population()
     codebooks, peers = codebook_times()
     for name, table in {"timings": timings, "population": population, "clustering": peers}.items():
-        paths.write_table(table, OUTPUT, name)
+        storage.write_table(table, OUTPUT, name)
     medians = timings.groupby(["workload", "round", "arm"])["seconds"].median().unstack()
     ratios = pd.DataFrame({f"vs_{arm}": medians[arm] / medians["engine"] for arm in ("thesis", "plain")})
     print(ratios.groupby("workload").agg(["median", "min", "max"]).round(1).to_string())

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import data, formats, models, packing, paths, sharing, training
+from weightlab import data, formats, models, packing, paths, sharing, storage, training
 from weightlab.packing import onnx_files
 
 PLANS = {  # of the LeNets those of the thesis's table B.1, one of k <= 16 and one with more
@@ -244,7 +244,7 @@ def main() -> None:
         folder = Path(name)
         table = sizes(folder)
         if arguments.csv:
-            paths.write_whole(arguments.csv, table.drop(columns="broken").to_csv(index=False).encode())
+            storage.write_whole(arguments.csv, table.drop(columns="broken").to_csv(index=False).encode())
         print(table.drop(columns="broken").round(2).to_string(index=False))
         answers = {network: onnx_answers(network, folder) for network in PLANS}
         stand_in, imagenet = models.load("mobilenet_v2_fashion"), models.build("mobilenet_v2")

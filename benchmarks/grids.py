@@ -17,7 +17,7 @@ from pathlib import Path
 
 from joblib.externals.loky import get_reusable_executor
 
-from weightlab import errors, paths, runs
+from weightlab import errors, runs, storage
 from weightlab.search.fitness import TargetRule
 
 SPECIFICATIONS = runs.grid(
@@ -140,7 +140,7 @@ class Grid:
         """Remember the checkpoints that lie there now, for `check_resumed`."""
         for file in self.folder.glob("*/checkpoint.parquet"):
             with suppress(errors.UserError, OSError):  # its search may end meanwhile; a damaged one will be told
-                times = json.loads(paths.read_table(file)[1]["state"])["times"]
+                times = json.loads(storage.read_table(file)[1]["state"])["times"]
                 self._noted[file.parent.name, times[-1]["started"]] = times
 
     def check_resumed(self) -> None:
@@ -151,7 +151,7 @@ class Grid:
         aside = [str(file) for file in self.folder.rglob("damaged-*")]
         assert not aside and "is damaged" not in self.text(), f"damaged: {aside or self.text()[-2000:]}"
         for (run, _), before in self._noted.items():
-            times = paths.read_table(self.folder / run / "times.parquet")[0].to_dict("records")
+            times = storage.read_table(self.folder / run / "times.parquet")[0].to_dict("records")
             assert times[: len(before)] == before, f"{run} was begun anew in spite of its checkpoint"
             self.resumed += any(each["process"] != before[-1]["process"] for each in times[len(before) :])
         self._noted.clear()

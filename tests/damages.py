@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from weightlab import paths
+from weightlab import storage
 
 
 def cut(file):
@@ -20,6 +20,8 @@ DAMAGES = {
     "empty": lambda file: file.write_bytes(b""),
     "a flipped bit in the records": flip,
     "a flipped bit in the state": lambda file: flip(file, file.read_bytes().index(b'{"search"') + 20),
-    "a flipped bit in its checksum": lambda file: flip(file, file.read_bytes().rindex(paths.SEAL_PLACE) + len(paths.SEAL_PLACE)),
+    "a flipped bit in its checksum": lambda file: flip(
+        file, file.read_bytes().rindex(storage.SEAL_PLACE) + len(storage.SEAL_PLACE)
+    ),
     "another table": lambda file: pd.DataFrame({"a": [1]}).to_parquet(file),
 }

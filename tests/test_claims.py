@@ -15,7 +15,7 @@ import yaml
 from conftest import notebooks_before
 from scipy import stats
 
-from weightlab import analysis, notebooks, paths
+from weightlab import analysis, notebooks, paths, storage
 from weightlab.analysis import uncertainty
 from weightlab.analysis.claims import STATISTICS
 from weightlab.analysis.findings import Finding
@@ -208,7 +208,7 @@ def judge(folder, statistic, tables, arguments, relation, threshold, least_n, wh
     """The row of one claim held against tables saved in `folder`."""
     names = [f"01_made/table{number}" for number in range(len(tables))]
     for name, table in zip(names, tables, strict=True):
-        paths.write_table(table, folder / "01_made", name.split("/")[1])
+        storage.write_table(table, folder / "01_made", name.split("/")[1])
     row = {
         "claim": 1, "part": "a", "section": "5.1", "statement": "it is so", "tables": " ".join(names), "where": yaml.safe_dump(where or {}),
         "statistic": statistic, "arguments": yaml.safe_dump(arguments), "relation": relation, "threshold": threshold,
@@ -387,9 +387,9 @@ def test_groups_that_the_thesis_does_not_have_decide_nothing(notebook, groups, o
             table.assign(rate_name=rate, data=data) for rate in ("layer_mean_rate", "storage_rate") for data in ("all", "Pareto")
         ]
         saved = pd.concat(kinds, ignore_index=True)
-        paths.write_table(saved, tmp_path / name / notebook, "points")
+        storage.write_table(saved, tmp_path / name / notebook, "points")
         fits, _ = analysis.fit_sets(saved)
-        paths.write_table(analysis.of_sets(analysis.residuals, fits), tmp_path / name / notebook, "residuals")
+        storage.write_table(analysis.of_sets(analysis.residuals, fits), tmp_path / name / notebook, "residuals")
         found[name] = analysis.replicate(thesis_rows(*claims), tmp_path / name, "held_out")
     pd.testing.assert_frame_equal(found["with"], found["without"])
     decided = found["with"][found["with"]["rate_name"].isin(["", "layer_mean_rate"])].set_index(["claim", "part"])["verdict"]
@@ -436,7 +436,7 @@ def on_curves(coefficients, spans):
 
 def test_a_question_about_the_layer_mean_rate_is_put_to_the_storage_rate_too(tmp_path):
     table = searches(layer_mean_rate=lambda t: t["rate"], storage_rate=5.0).drop(columns="rate")
-    paths.write_table(table, tmp_path / "01_made", "table0")
+    storage.write_table(table, tmp_path / "01_made", "table0")
     row = {"claim": 1, "part": "a", "tables": "01_made/table0", "where": "", "statistic": "best_rate", "arguments": "{rate: layer_mean_rate}",
            "relation": ">", "threshold": 10, "uncertainty": "", "least_n": 1, "n_of": "plans", "published": np.nan}  # fmt: skip
     found = analysis.replicate(pd.DataFrame([row]), tmp_path, "held_out").set_index("rate_name")
@@ -553,9 +553,9 @@ def without_torch(own_root, tmp_path):
 def test_answers_of_the_analyses_follow_the_records(name, source, column, groups, without_torch):
     """The same notebook on records in which a group is shifted, and on records in which none is; neither run can import torch."""
     outputs, run = without_torch
-    paths.write_table(made_records(column, groups, 0.2), outputs / source, "records")
+    storage.write_table(made_records(column, groups, 0.2), outputs / source, "records")
     shifted = run(name)
-    paths.write_table(made_records(column, groups, 0.0), outputs / source, "records")
+    storage.write_table(made_records(column, groups, 0.0), outputs / source, "records")
     alike = run(name)
     assert "One common curve does not describe all groups" in shifted and "One common curve would describe all groups" in alike
     assert "beyond chance (Holm p < 0.05): no difference" in alike and alike != shifted
@@ -666,7 +666,7 @@ def test_the_replication_table_follows_the_records(without_torch):
         rows = [{"network": network, "search": search, "run": f"{network}{search}{seed}", "protocol": "held_out", "evaluation": 0,
                  "fitness": seed + 100.0 * (search in better), "loss_pp": 0.5, "test_loss_pp": 0.5, "layer_mean_rate": 10.0, "storage_rate": 9.0}
                 for network, search, seed in product(("lenet5_tanh", "lenet5_relu"), searches, range(count))]  # fmt: skip
-        paths.write_table(pd.DataFrame(rows).assign(format="float32"), outputs / "02_optimizers", "records")
+        storage.write_table(pd.DataFrame(rows).assign(format="float32"), outputs / "02_optimizers", "records")
         return run("13_replication_table")
 
     assert "- replicated, claim 9:" in write(searches[1:], 11)

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from weightlab import data, models, packing, paths, runs, sharing, training, tuning
+from weightlab import data, models, packing, paths, runs, sharing, storage, training, tuning
 from weightlab.cli import app, choices, options, scan
 from weightlab.runs.specifications import Setting, Specification
 from weightlab.search.fitness import TargetRule
@@ -715,7 +715,7 @@ def test_a_slow_command_that_is_killed_goes_on_from_what_it_has_measured(home, t
     running.kill()
     running.communicate()
     assert running.returncode == -signal.SIGKILL and not list((tmp_path / "killed").glob(f"{made}.parquet"))
-    assert 0 < len(paths.read_table(found[0])[0]) < (24 if words[0] == "scan" else 20)
+    assert 0 < len(storage.read_table(found[0])[0]) < (24 if words[0] == "scan" else 20)
     process(*words, tmp_path / "killed")
     process(*words, tmp_path / "undisturbed")
     files = [next((tmp_path / folder).glob(f"{made}.parquet")) for folder in ("killed", "undisturbed")]

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from sklearn.cluster import KMeans
 
-from weightlab import analysis, data, models, paths, sharing
+from weightlab import analysis, data, models, sharing, storage
 from weightlab.errors import UserError
 from weightlab.search.fitness import TargetRule
 
@@ -182,7 +182,7 @@ def test_the_answer_changes_with_the_records(smoke_outputs, own_root):
         if table["network"].iloc[0] == "lenet5_tanh" and table["format"].iloc[0] == "float16":
             for column in ("loss_pp", "validation_loss_pp"):
                 table[column] += 10
-            paths.write_table(table, file.parent, file.stem)  # with its checksum, or it would be put aside as damaged
+            storage.write_table(table, file.parent, file.stem)  # with its checksum, or it would be put aside as damaged
             doctored += 1
     folder, done = execute(FORMATS, own_root, "seed=1")
     assert doctored == 15 and done.returncode == 0, done.stderr[-2000:]
@@ -373,7 +373,7 @@ def test_inertia_is_measured_against_the_exact_one():
 
 def test_csv_holds_plans_as_lists_and_replaces_as_a_whole(tmp_path):
     table = pd.DataFrame({"plan": [np.array([3, 5]), np.array([2, 2])], "rate": [1 / 3, 2.0]})
-    file = paths.write_csv(table, tmp_path, "front")
+    file = storage.write_csv(table, tmp_path, "front")
     again = pd.read_csv(file)
     assert [json.loads(plan) for plan in again["plan"]] == [[3, 5], [2, 2]] and again["rate"].tolist() == table["rate"].tolist()
     assert [each.name for each in tmp_path.iterdir()] == ["front.csv"]

@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 from grids import SPECIFICATIONS, Grid, end, start, wait_for
 
-from weightlab import paths, runs
+from weightlab import runs, storage
 from weightlab.errors import UserError
 from weightlab.runs import Runner, executors, status
 from weightlab.search.fitness import TargetRule
@@ -100,8 +100,8 @@ def test_the_hash_of_all_records_changes_with_any_of_them(undisturbed, tmp_path)
     assert runs.records_hash(copy) == runs.records_hash(undisturbed)
     run = SPECIFICATIONS[0].hash
     assert runs.records_hash(copy, [run]) != runs.records_hash(copy)
-    table, _ = paths.read_table(copy / run / "evaluations.parquet")
-    paths.write_table(table[:-1], copy / run, "evaluations")
+    table, _ = storage.read_table(copy / run / "evaluations.parquet")
+    storage.write_table(table[:-1], copy / run, "evaluations")
     assert runs.records_hash(copy) != runs.records_hash(undisturbed)
 
 
@@ -116,11 +116,11 @@ def test_a_search_begun_anew_is_not_taken_for_one_that_went_on(undisturbed, tmp_
     """Its records are the same: what the kills above check is when its generations started."""
     grid = Grid(shutil.copytree(undisturbed, tmp_path / "grid"), undisturbed)
     place = grid.folder / SPECIFICATIONS[0].hash
-    records, _ = paths.read_table(place / "evaluations.parquet")
-    times = paths.read_table(place / "times.parquet")[0].to_dict("records")
+    records, _ = storage.read_table(place / "evaluations.parquet")
+    times = storage.read_table(place / "times.parquet")[0].to_dict("records")
 
     def note(generations):
-        paths.write_table(records, place, "checkpoint", {"state": json.dumps({"times": generations})})
+        storage.write_table(records, place, "checkpoint", {"state": json.dumps({"times": generations})})
         grid.note()
         (place / "checkpoint.parquet").unlink()
 
@@ -128,7 +128,7 @@ def test_a_search_begun_anew_is_not_taken_for_one_that_went_on(undisturbed, tmp_
     grid.check_resumed()
     assert grid.resumed == 0, "nobody else went on"
     times = times[:3] + [each | {"process": each["process"] + 1} for each in times[3:]]
-    paths.write_table(pd.DataFrame(times), place, "times")
+    storage.write_table(pd.DataFrame(times), place, "times")
     note(times[:3])
     grid.check_resumed()
     assert grid.resumed == 1
@@ -200,7 +200,7 @@ def test_a_complete_grid_is_read_from_a_folder_that_cannot_be_written(undisturbe
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(paths, "write_whole", refuse)
+    monkeypatch.setattr(storage, "write_whole", refuse)
     assert len(runner_in(undisturbed).run_all(SPECIFICATIONS)) > 0
     with pytest.raises(UserError, match="cannot be written: .*Read-only"):
         runner_in(tmp_path).run_all(SPECIFICATIONS)
@@ -276,12 +276,12 @@ def test_the_state_of_each_search_is_told(undisturbed, tmp_path):
     """One complete, one partial, one waiting, one damaged; evaluations, bests and seconds are those recorded."""
     copy = shutil.copytree(undisturbed, tmp_path / "copy")
     complete, partial, waiting, damaged = (copy / spec.hash for spec in SPECIFICATIONS)
-    table, _ = paths.read_table(partial / "evaluations.parquet")
+    table, _ = storage.read_table(partial / "evaluations.parquet")
     times = pd.read_parquet(partial / "times.parquet")[:5].to_dict("records")
     for folder in (partial, waiting):
         (folder / "evaluations.parquet").unlink()
         (folder / "times.parquet").unlink()
-    paths.write_table(table[:100], partial, "checkpoint", {"state": json.dumps({"times": times})})
+    storage.write_table(table[:100], partial, "checkpoint", {"state": json.dumps({"times": times})})
     file = damaged / "evaluations.parquet"
     file.write_bytes(file.read_bytes()[:-100])
     survey = status.Survey(copy)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from damages import DAMAGES
 
-from weightlab import paths, rng, runs, search
+from weightlab import rng, runs, search, storage
 from weightlab.errors import UserError
 from weightlab.runs import loop
 from weightlab.search import space
@@ -183,7 +183,7 @@ def test_a_search_that_is_stopped_inside_a_generation_ends_with_the_same_records
     rest = {"uniform": uniform, "measure": counted(sizes), "progress": told.append}
     with pytest.raises(loop.Stopped, match=f"stopped after {done} of 100 evaluations"):
         toy_run(tmp_path / "stopped", name, 100, stop=lambda: sum(sizes) >= done, **rest)
-    assert len(paths.read_table(tmp_path / "stopped" / "checkpoint.parquet")[0]) == sum(sizes) == sum(map(len, told)) == done
+    assert len(storage.read_table(tmp_path / "stopped" / "checkpoint.parquet")[0]) == sum(sizes) == sum(map(len, told)) == done
     told.clear()
     records = toy_run(tmp_path / "stopped", name, 100, **rest)
     toy_run(tmp_path / "undisturbed", name, 100, uniform=uniform)
@@ -205,13 +205,13 @@ def test_a_part_of_a_generation_with_other_plans_is_refused(tmp_path, slices):
     with pytest.raises(loop.Stopped):
         toy_run(tmp_path, stop=lambda: True)
     file = tmp_path / "checkpoint.parquet"
-    table, notes = paths.read_table(file)
-    paths.write_table(table.assign(plan=[[1, 2, 3, 4, 5]]), tmp_path, "checkpoint", notes)
+    table, notes = storage.read_table(file)
+    storage.write_table(table.assign(plan=[[1, 2, 3, 4, 5]]), tmp_path, "checkpoint", notes)
     with pytest.raises(UserError, match="is not one of this search .the plans of its last generation are others."):
         toy_run(tmp_path)
     state = json.loads(notes["state"])
     del state["begun"]["started"]
-    paths.write_table(table, tmp_path, "checkpoint", {"state": json.dumps(state)})
+    storage.write_table(table, tmp_path, "checkpoint", {"state": json.dumps(state)})
     with pytest.raises(UserError, match="is not one of this search"):
         toy_run(tmp_path)
 
@@ -250,7 +250,7 @@ def test_a_process_killed_inside_its_first_generation_loses_little_and_ends_with
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    kept = len(paths.read_table(folder / "checkpoint.parquet")[0])
+    kept = len(storage.read_table(folder / "checkpoint.parquet")[0])
     assert 0 < kept < (12 if name == "genetic" else 20)
     sizes = []
     records = toy_run(folder, name, 60, measure=counted(sizes))
@@ -371,10 +371,10 @@ FOREIGN |= {"of another search": _of_another_search, "of nothing": dict.clear}
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_whole_checkpoint_of_something_else_is_refused_in_one_sentence_and_left_as_it_is(checkpoint, kind):
     """Damage is told by the checksum; this is a file that somebody put there."""
-    table, notes = paths.read_table(checkpoint / "checkpoint.parquet")
+    table, notes = storage.read_table(checkpoint / "checkpoint.parquet")
     state = json.loads(notes["state"])
     FOREIGN[kind](state)
-    paths.write_table(table, checkpoint, "checkpoint", {"state": json.dumps(state)})
+    storage.write_table(table, checkpoint, "checkpoint", {"state": json.dumps(state)})
     before = (checkpoint / "checkpoint.parquet").read_bytes()
     with pytest.raises(UserError, match="is not one of this search") as caught:
         toy_run(checkpoint)
@@ -383,7 +383,7 @@ def test_a_whole_checkpoint_of_something_else_is_refused_in_one_sentence_and_lef
 
 
 def test_records_that_the_state_does_not_count_are_refused(checkpoint):
-    table, notes = paths.read_table(checkpoint / "checkpoint.parquet")
-    paths.write_table(table[:5], checkpoint, "checkpoint", notes)
+    table, notes = storage.read_table(checkpoint / "checkpoint.parquet")
+    storage.write_table(table[:5], checkpoint, "checkpoint", notes)
     with pytest.raises(UserError, match="5 records for 12 evaluations"):
         toy_run(checkpoint)

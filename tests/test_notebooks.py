@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from weightlab import analysis, notebooks, paths
+from weightlab import analysis, notebooks, paths, storage
 from weightlab.errors import UserError
 
 NAMES = notebooks.names()
@@ -261,7 +261,7 @@ def test_a_folder_to_read_from_is_honoured(own_root):
     root, environment = own_root
     rows = pd.DataFrame({"network": "lenet5_tanh", "arm": "whole net", "format": "float32", "k": range(1, 51), "loss_pp": 0.5, "test_loss_pp": 0.5,
                          "validation_accuracy": 0.98, "test_accuracy": 0.98, "layer_mean_rate": 10.65, "storage_rate": 10.65})  # fmt: skip
-    paths.write_table(rows, root / "elsewhere" / "01_total_vs_layerwise", "results")
+    storage.write_table(rows, root / "elsewhere" / "01_total_vs_layerwise", "results")
     done = weightlab(environment, root, "run", "13_replication_table", "-p", "outputs_folder=elsewhere")
     assert done.returncode == 0, done.stderr[-2000:]
     place = Path(done.stdout.strip().removeprefix("13_replication_table: "))

@@ -18,7 +18,7 @@ import pytest
 from damages import DAMAGES, flip
 from filelock import FileLock
 
-from weightlab import accounting, data, models, paths, runs, sharing, training
+from weightlab import accounting, data, models, paths, runs, sharing, storage, training
 from weightlab.errors import UserError
 from weightlab.runs import Runner, Specification, enumeration, specifications
 from weightlab.runs.folder import RunFolder
@@ -287,7 +287,7 @@ def test_the_objective_rate_is_the_one_chosen(outcome):
 def test_a_complete_search_is_read_and_not_run_again(outcome, tmp_path):
     runner, records = outcome
     shutil.copytree(runner.folder / SPEC.hash, tmp_path / SPEC.hash)
-    paths.write_table(records[:7], tmp_path / SPEC.hash, "evaluations")  # what a new search would not give
+    storage.write_table(records[:7], tmp_path / SPEC.hash, "evaluations")  # what a new search would not give
     assert len(runner_in(tmp_path).run(SPEC)) == 7
 
 
@@ -300,7 +300,7 @@ def test_a_search_that_another_process_completes_meanwhile_is_not_run_again(outc
             waiting = pool.submit(runner_in(tmp_path).run, SPEC)
             while not (folder / "specification.json").exists():
                 time.sleep(0.01)
-            paths.write_table(records[:7], folder, "evaluations")  # ... and done
+            storage.write_table(records[:7], folder, "evaluations")  # ... and done
         assert len(waiting.result()) == 7
 
 
@@ -416,16 +416,16 @@ def test_a_box_is_enumerated_whole_resumed_and_kept_apart(tmp_path):
 
 def test_two_processes_may_begin_one_search_together(tmp_path, monkeypatch):
     """The one that has the lock takes what the other is writing for the leftover of a kill."""
-    folder, write = RunFolder(tmp_path / "run"), paths.write_whole
+    folder, write = RunFolder(tmp_path / "run"), storage.write_whole
 
     def write_while_another_tidies(file, content):
-        monkeypatch.setattr(paths, "write_whole", write)
+        monkeypatch.setattr(storage, "write_whole", write)
         write(file.with_name(f".{file.name}.0123abcd"), content)
         with folder.lock():
             folder.tidy()
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr(paths, "write_whole", write_while_another_tidies)
+    monkeypatch.setattr(storage, "write_whole", write_while_another_tidies)
     folder.begin({"seed": 1})
     assert json.loads((tmp_path / "run" / "specification.json").read_text()) == {"seed": 1}
     assert not list((tmp_path / "run").glob(".specification*"))
@@ -467,7 +467,7 @@ def test_a_lock_that_cannot_be_had_is_said(outcome, tmp_path, monkeypatch):
 
 def test_a_checkpoint_that_a_kill_left_beside_complete_records_goes(outcome, tmp_path):
     folder = shutil.copytree(outcome[0].folder / SPEC.hash, tmp_path / SPEC.hash)
-    paths.write_table(outcome[1][:7], folder, "checkpoint", {"state": "{}"})
+    storage.write_table(outcome[1][:7], folder, "checkpoint", {"state": "{}"})
     runner_in(tmp_path).run(SPEC)
     assert not (folder / "checkpoint.parquet").exists()
 

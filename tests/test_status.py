@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from damages import DAMAGES, cut
 
-from weightlab import paths, rng, runs, search
+from weightlab import rng, runs, search, storage
 from weightlab.errors import UserError
 from weightlab.runs import loop, status
 from weightlab.runs.folder import RunFolder
@@ -50,7 +50,7 @@ def complete(folder, **changed):
 
 def checkpoint(place, evaluations, seconds=2.5):
     """Leave of a complete search what it had when so many evaluations were done, in a generation each ten."""
-    records, _ = paths.read_table(place / "evaluations.parquet")
+    records, _ = storage.read_table(place / "evaluations.parquet")
     times = [{"generation": i, "seconds": seconds} for i in range(evaluations // 10)]
     RunFolder(place).checkpoint(records[:evaluations], {"search": {}, "target": [0.9, 4.0], "times": times})
     for name in ("evaluations", "times"):
@@ -88,7 +88,7 @@ def truth(survey, place):
 
 def test_time_spent_inside_a_generation_counts(tmp_path):
     place = partial(tmp_path, 43)
-    records, notes = paths.read_table(place / "checkpoint.parquet")
+    records, notes = storage.read_table(place / "checkpoint.parquet")
     begun = {"started": 1.0, "seconds": 0.5, "evaluating_seconds": 0.4}
     RunFolder(place).checkpoint(records, json.loads(notes["state"]) | {"begun": begun})
     assert truth(status.Survey(tmp_path), place)[["evaluations", "seconds"]].tolist() == [43, 4 * 2.5 + 0.5]
@@ -117,7 +117,7 @@ def test_a_search_is_followed_from_its_announcement_to_its_end(tmp_path, monkeyp
     assert truth(survey, place)[TRUTH].tolist() == ["failed", 40, "out of order"]
     with held(place):
         assert truth(survey, place)[TRUTH].tolist() == ["running", 40, ""]
-    records, times = (paths.read_table(done / f"{name}.parquet")[0] for name in ("evaluations", "times"))
+    records, times = (storage.read_table(done / f"{name}.parquet")[0] for name in ("evaluations", "times"))
     RunFolder(place).complete(records, times)
     assert truth(survey, place)[TRUTH].tolist() == ["complete", len(records), ""]
     assert truth(survey, place)["seconds"] == pytest.approx(times["seconds"].sum())
@@ -186,7 +186,7 @@ def test_a_damaged_checkpoint_is_told_and_the_others_as_ever(tmp_path, damage):
     assert row[["state", "evaluations"]].tolist() == ["damaged", 0] and np.isnan(row["best_rate"])
     assert row["error"].startswith(f"{place / 'checkpoint.parquet'} is damaged") and "\n" not in row["error"]
     assert truth(survey, other)[TRUTH].tolist() == ["partial", 40, ""]
-    paths.write_whole(place / "checkpoint.parquet", whole)
+    storage.write_whole(place / "checkpoint.parquet", whole)
     assert truth(survey, place)[TRUTH].tolist() == ["partial", 40, ""]
 
 
@@ -223,16 +223,16 @@ def test_a_damaged_specification_is_told_by_name_and_hides_nothing(tmp_path, con
 @pytest.mark.parametrize("state", ["{", "[]", "{}", '{"times": [5]}', '{"times": [{}]}'])
 def test_a_checkpoint_with_another_state_is_damaged(tmp_path, state):
     place = partial(tmp_path)
-    table, _ = paths.read_table(place / "checkpoint.parquet")
-    paths.write_table(table, place, "checkpoint", {"state": state})
+    table, _ = storage.read_table(place / "checkpoint.parquet")
+    storage.write_table(table, place, "checkpoint", {"state": state})
     row = truth(status.Survey(tmp_path), place)
     assert row["state"] == "damaged" and str(place / "checkpoint.parquet") in row["error"]
 
 
 def test_records_without_a_row_are_damaged(tmp_path):
     place = partial(tmp_path)
-    table, notes = paths.read_table(place / "checkpoint.parquet")
-    paths.write_table(table[:0], place, "checkpoint", notes)
+    table, notes = storage.read_table(place / "checkpoint.parquet")
+    storage.write_table(table[:0], place, "checkpoint", notes)
     assert truth(status.Survey(tmp_path), place)["state"] == "damaged"
 
 
@@ -243,14 +243,14 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path):
 
 
 def test_a_failure_to_read_that_passes_is_forgotten(tmp_path, monkeypatch):
-    place, survey, real = partial(tmp_path), status.Survey(tmp_path), paths.read_table
+    place, survey, real = partial(tmp_path), status.Survey(tmp_path), storage.read_table
 
     def refuse(file):
         raise UserError(f"{file} is damaged (too many open files)") from OSError(24, "Too many open files")
 
-    monkeypatch.setattr(paths, "read_table", refuse)
+    monkeypatch.setattr(storage, "read_table", refuse)
     assert truth(survey, place)["state"] == "damaged"
-    monkeypatch.setattr(paths, "read_table", real)
+    monkeypatch.setattr(storage, "read_table", real)
     assert truth(survey, place)["state"] == "partial"
 
 
@@ -260,7 +260,7 @@ def test_a_failure_to_read_that_passes_is_forgotten(tmp_path, monkeypatch):
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_search_that_is_completed_while_it_is_looked_at_is_complete(tmp_path, monkeypatch, moment):
     """Its checkpoint is gone when it is to be read, or right after: it is neither damaged nor back at its beginning."""
-    place, real = complete(tmp_path), paths.read_table
+    place, real = complete(tmp_path), storage.read_table
     records, times = (real(place / f"{name}.parquet")[0] for name in ("evaluations", "times"))
     checkpoint(place, 40)
 
@@ -271,14 +271,14 @@ def test_a_search_that_is_completed_while_it_is_looked_at_is_complete(tmp_path, 
             return found if moment == "after" else real(file)
         return real(file)
 
-    monkeypatch.setattr(paths, "read_table", read)
+    monkeypatch.setattr(storage, "read_table", read)
     assert truth(status.Survey(tmp_path), place)[TRUTH].tolist() == ["complete", len(records), ""]
 
 
 def test_only_what_has_changed_is_read_again(tmp_path, monkeypatch):
-    place, read, real = partial(tmp_path), [], paths.read_table
+    place, read, real = partial(tmp_path), [], storage.read_table
     complete(tmp_path, seed=1)
-    monkeypatch.setattr(paths, "read_table", lambda file: (read.append(file.name), real(file))[1])
+    monkeypatch.setattr(storage, "read_table", lambda file: (read.append(file.name), real(file))[1])
     survey = status.Survey(tmp_path)
     first = survey.now()
     assert sorted(read) == ["checkpoint.parquet", "evaluations.parquet", "times.parquet"]
@@ -288,7 +288,7 @@ def test_only_what_has_changed_is_read_again(tmp_path, monkeypatch):
     stamp = file.stat().st_mtime_ns
     table, notes = real(file)
     table["accuracy"] = table["accuracy"].to_numpy()[::-1]
-    paths.write_table(table, place, "checkpoint", notes)
+    storage.write_table(table, place, "checkpoint", notes)
     os.utime(file, ns=(stamp, stamp))  # another file of the same moment
     assert survey.now()["best_accuracy"].tolist() != first["best_accuracy"].tolist()
     assert read[3:] == ["checkpoint.parquet"]
@@ -325,7 +325,7 @@ def test_the_best_is_the_fittest_against_the_newest_target(tmp_path, points, tar
 
 
 def test_the_best_of_a_real_search_has_no_fitter_record(tmp_path):
-    records, _ = paths.read_table(complete(tmp_path) / "evaluations.parquet")
+    records, _ = storage.read_table(complete(tmp_path) / "evaluations.parquet")
     accuracy, rate = records.iloc[-1][["target_accuracy", "target_rate"]]
     assert rate > MOVING.rate, "the target has moved"
     distances = [(1 - a / accuracy) ** 2 + (1 - r / rate) ** 2 for a, r in zip(records["accuracy"], records["rate"], strict=True)]

@@ -18,6 +18,7 @@ from weightlab import paths
 ROOMS = {
     "errors": [],
     "paths": [],
+    "storage": [],
     "rng": [],
     "backend": [],
     "values": [],

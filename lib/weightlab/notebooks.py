@@ -16,7 +16,7 @@ from pathlib import Path
 
 import nbformat
 
-from weightlab import errors, paths, values
+from weightlab import errors, paths, storage, values
 from weightlab.errors import UserError, choose
 from weightlab.runs import executors
 
@@ -127,7 +127,7 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
         (final / Path(stale).name).unlink(missing_ok=True)
     for file in made:
         file.replace(final / file.name)
-    paths.write_whole(final / "run.json", json.dumps(record, indent=1).encode())
+    storage.write_whole(final / "run.json", json.dumps(record, indent=1).encode())
     working.rmdir()
     return final
 
@@ -189,7 +189,7 @@ def _settle(notebook: Path) -> None:
     settled.metadata.pop("widgets", None)
     for output in (output for cell in settled.cells for output in cell.get("outputs", [])):
         output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    paths.write_whole(notebook, nbformat.writes(settled).encode())
+    storage.write_whole(notebook, nbformat.writes(settled).encode())
 
 
 def _read_record(folder: Path) -> dict:

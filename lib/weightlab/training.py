@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import backend, data, errors, models, paths
+from weightlab import backend, data, errors, models, paths, storage
 from weightlab.errors import UserError
 from weightlab.networks import answers
 from weightlab.networks import own as own_networks
@@ -186,7 +186,7 @@ def train_checkpoint(network: str, folder: Path, device: str = "auto") -> dict:
     } | ({"note": NOTES[network]} if network in NOTES else {})
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in ((f"{network}.safetensors", raw), (f"{network}.json", json.dumps(details, indent=1).encode())):
-        paths.write_whole(folder / name, content)
+        storage.write_whole(folder / name, content)
     return details
 
 

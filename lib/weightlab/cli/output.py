@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from weightlab import storage
 from weightlab.errors import UserError, choose, plain
 
 if TYPE_CHECKING:
@@ -73,11 +74,10 @@ def check(file: Path, force: bool, kinds: Iterable[str] = ()) -> None:
 
 def write(file: Path, content: bytes) -> None:
     """Write a file, whole or not at all; raises `UserError` if it cannot be written."""
-    from weightlab import paths
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        paths.write_whole(file, content)
+        storage.write_whole(file, content)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error}") from error
 

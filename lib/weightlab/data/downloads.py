@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from weightlab import backend, paths
+from weightlab import backend, paths, storage
 from weightlab.errors import UserError, choose, last_line
 
 TIMEOUT_S = 5
@@ -190,7 +190,7 @@ def imagenet_weights() -> Path:
             with urllib.request.urlopen(imagenet_address(), timeout=TIMEOUT_S) as answer:
                 raw = answer.read()
             file.parent.mkdir(parents=True, exist_ok=True)
-            paths.write_whole(file, raw)
+            storage.write_whole(file, raw)
         except (OSError, http.client.HTTPException) as error:
             raise UserError(
                 f"the ImageNet weights of MobileNet_v2 are not in {file} and {imagenet_address()} cannot be fetched ({error}); "

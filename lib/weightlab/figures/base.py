@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from weightlab import analysis, paths
+from weightlab import analysis, paths, storage
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LABELS = {
@@ -34,7 +34,7 @@ def save(figure: Figure, folder: str | Path, name: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
-    paths.write_whole(file, buffer.getvalue())
+    storage.write_whole(file, buffer.getvalue())
     return file
 
 

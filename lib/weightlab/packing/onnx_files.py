@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from weightlab import backend, models, paths, training
+from weightlab import backend, models, paths, storage, training
 from weightlab.errors import UserError, choose
 from weightlab.networks import answers
 
@@ -67,7 +67,7 @@ def export(
     _refuse_other_answers(_session(content, file, 1), model, example)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        paths.write_whole(file, content)
+        storage.write_whole(file, content)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error}") from error
     return file

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import accounting, formats, models, paths, sharing
+from weightlab import accounting, formats, models, sharing, storage
 from weightlab.compression.sharing.clustering import Codebook, Lift
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError, choose, plain
@@ -185,7 +185,7 @@ def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *argume
     packed = Packed(*packed_format.check(content, limit_bytes=sys.maxsize), content)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        paths.write_whole(file, content)
+        storage.write_whole(file, content)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error}") from error
     return packed

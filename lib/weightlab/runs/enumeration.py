@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from weightlab import paths
+from weightlab import paths, storage
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.search.space import IntegerSpace
@@ -24,20 +24,20 @@ def measure(
     """
     folder = paths.resolve(folder)
     belongs = json.dumps(evaluator.describe() | {"lists": [each.tolist() for each in box.lists], "batch": batch}).encode()
-    paths.make_writable(folder)
+    storage.make_writable(folder)
     if (folder / "box.json").exists() and (folder / "box.json").read_bytes() != belongs:
         raise UserError(f"{folder} holds the plans of another box or network; give another folder or delete it")
-    paths.write_whole(folder / "box.json", belongs)
+    storage.write_whole(folder / "box.json", belongs)
     total = int(np.prod(box.lengths, dtype=object))
     with tqdm(total=total, unit="plan", desc="box", disable=not progress) as bar:
         for start in range(0, total, batch):
             file = folder / f"part-{start // batch:08d}.parquet"
-            table = paths.kept_table(file)
+            table = storage.kept_table(file)
             if table is None:
                 indices = np.stack(np.unravel_index(np.arange(start, min(start + batch, total)), box.lengths), axis=1)
                 plans = box.decode(indices)
                 table = evaluator.measure(plans)
                 table.insert(0, "plan", list(plans))
-                paths.write_table(table, folder, file.stem)
+                storage.write_table(table, folder, file.stem)
             bar.update(len(table))
             yield table

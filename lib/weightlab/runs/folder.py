@@ -21,10 +21,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from weightlab import paths
+from weightlab import storage
 from weightlab.errors import UserError
 
-LEFTOVER = re.compile(r"\..+\.(parquet|json)\.[0-9a-f]+")  # what `paths.write_whole` leaves when it is killed
+LEFTOVER = re.compile(r"\..+\.(parquet|json)\.[0-9a-f]+")  # what `storage.write_whole` leaves when it is killed
 
 
 class RunFolder:
@@ -43,7 +43,7 @@ class RunFolder:
             for last in (False, False, True):
                 try:
                     if not file.exists() or file.read_bytes() != content:
-                        paths.write_whole(file, content)
+                        storage.write_whole(file, content)
                     return
                 except FileNotFoundError:  # the holder of the lock took what is being written for a leftover
                     if last:
@@ -52,13 +52,13 @@ class RunFolder:
             raise UserError(f"the outputs folder {self.path} cannot be written: {error}") from error
 
     def lock(self, wait: bool = True) -> AbstractContextManager[bool]:
-        """Whether the folder is ours alone; without `wait` it is not where another process has it (see `paths.lock`)."""
-        return paths.lock(self.path / ".lock", wait)
+        """Whether the folder is ours alone; without `wait` it is not where another process has it (see `storage.lock`)."""
+        return storage.lock(self.path / ".lock", wait)
 
     def records(self) -> pd.DataFrame | None:
         """The records of the complete search; None if it is not complete or they are damaged."""
         try:
-            records = paths.read_table(self._records)[0] if self._records.exists() else None
+            records = storage.read_table(self._records)[0] if self._records.exists() else None
         except UserError:
             return None
         if records is not None and self._checkpoint.exists():  # killed between the two
@@ -74,8 +74,8 @@ class RunFolder:
         if not self._records.exists():
             return None
         try:
-            records = paths.read_table(self._records)[0]
-        except paths.Damaged as error:
+            records = storage.read_table(self._records)[0]
+        except storage.Damaged as error:
             self._put_aside(self._records, error)
             return None
         self._checkpoint.unlink(missing_ok=True)
@@ -86,20 +86,20 @@ class RunFolder:
         if not self._checkpoint.exists():
             return None
         try:
-            table, notes = paths.read_table(self._checkpoint)
-        except paths.Damaged as error:
+            table, notes = storage.read_table(self._checkpoint)
+        except storage.Damaged as error:
             self._put_aside(self._checkpoint, error)
             return None
         return table, json.loads(notes["state"])
 
     def checkpoint(self, records: pd.DataFrame, state: dict) -> None:
         """Keep records and state in one file, so that they cannot part."""
-        paths.write_table(records, self.path, "checkpoint", {"state": json.dumps(state)})
+        storage.write_table(records, self.path, "checkpoint", {"state": json.dumps(state)})
 
     def complete(self, records: pd.DataFrame, times: pd.DataFrame) -> None:
         """Write the final records; the checkpoint goes last."""
-        paths.write_table(times, self.path, "times")
-        paths.write_table(records, self.path, "evaluations")
+        storage.write_table(times, self.path, "times")
+        storage.write_table(records, self.path, "evaluations")
         self._checkpoint.unlink(missing_ok=True)
 
     def fail(self, error: BaseException) -> None:
@@ -110,7 +110,7 @@ class RunFolder:
             "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }  # fmt: skip
         with suppress(OSError):
-            paths.write_whole(self.path / "failed.json", json.dumps(failure, indent=1).encode())
+            storage.write_whole(self.path / "failed.json", json.dumps(failure, indent=1).encode())
 
     def _put_aside(self, file: Path, error: Exception) -> None:
         places = (self.path / f"damaged-{number}-{file.name}" for number in itertools.count())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from weightlab import backend, data, models, paths, rng, search
+from weightlab import backend, data, models, paths, rng, search, storage
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
@@ -93,11 +93,11 @@ class Runner:
         threshold that lies above the unshared accuracy.
         """
         file = self.folder / f"scan-{spec.measured().hash}.parquet"
-        if (table := paths.kept_table(file)) is not None:
+        if (table := storage.kept_table(file)) is not None:
             return table
-        paths.make_writable(self.folder)
-        with paths.lock(self.folder / f".{file.name}.lock"):
-            if (table := paths.kept_table(file)) is not None:  # another process has made it meanwhile
+        storage.make_writable(self.folder)
+        with storage.lock(self.folder / f".{file.name}.lock"):
+            if (table := storage.kept_table(file)) is not None:  # another process has made it meanwhile
                 return table
             if isinstance(spec, Specification) and spec.threshold is not None:
                 self.least_accuracy(spec, spec.threshold)
@@ -105,15 +105,15 @@ class Runner:
             accuracy = partial(self._in_steps, lambda plans: evaluator.accuracy(plans, partial=True), begun, spec)
             table = space.scan(accuracy, evaluator.codebooks.names, spec.candidates)
             columns = {f"accuracy_{i}": f"{name}_accuracy" for i, name in enumerate(RECORDED_SPLITS)}
-            written = paths.write_table(table.rename(columns=columns), self.folder, file.stem)
+            written = storage.write_table(table.rename(columns=columns), self.folder, file.stem)
             begun.unlink(missing_ok=True)
-            return paths.read_table(written)[0]
+            return storage.read_table(written)[0]
 
     def _in_steps(
         self, accuracy: Callable[[np.ndarray], np.ndarray], begun: Path, spec: Setting, plans: np.ndarray
     ) -> np.ndarray:
         """`accuracy` of plans (n, layers), a few at a time; progress is shown, and kept in the file `begun` for a call that goes on."""
-        kept = paths.kept_table(begun)
+        kept = storage.kept_table(begun)
         parts = [] if kept is None else [kept.to_numpy()[: len(plans)]]
         done, pace, saved = sum(map(len, parts)), loop.Pace(most=SCANNED), time.monotonic()
         with Steps(f"scan {spec.network} {spec.format}", len(plans), done, self.progress) as steps:
@@ -124,7 +124,7 @@ class Runner:
                 steps.add(until - done)
                 done = until
                 if time.monotonic() - saved >= loop.KEPT_S:
-                    paths.write_table(pd.DataFrame(np.concatenate(parts)).add_prefix("accuracy_"), self.folder, begun.stem)
+                    storage.write_table(pd.DataFrame(np.concatenate(parts)).add_prefix("accuracy_"), self.folder, begun.stem)
                     saved = time.monotonic()
         return np.concatenate(parts)
 
@@ -235,7 +235,7 @@ class Runner:
 def read(folder: str | Path) -> pd.DataFrame:
     """The records of all complete searches below a folder, with a column `run` that tells them apart."""
     files = _complete(folder)
-    return pd.concat([paths.read_table(file)[0].assign(run=file.parent.name) for file in files], ignore_index=True)
+    return pd.concat([storage.read_table(file)[0].assign(run=file.parent.name) for file in files], ignore_index=True)
 
 
 def records_hash(folder: str | Path, runs: Iterable[str] | None = None) -> str:

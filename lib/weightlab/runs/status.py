@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from weightlab import errors, paths
+from weightlab import errors, paths, storage
 from weightlab.errors import UserError, choose
 from weightlab.search.fitness import fitness
 
@@ -102,7 +102,7 @@ def _specification(file: Path) -> dict:
 
 
 def _progress(file: Path) -> dict:
-    table, notes = paths.read_table(file)
+    table, notes = storage.read_table(file)
     target = table[["target_accuracy", "target_rate"]].to_numpy()[-1]
     measured = table[["accuracy", "rate"]].dropna().to_numpy()  # (n, 2)
     best = measured[fitness(measured, target).argmax()] if len(measured) else (math.nan, math.nan)
@@ -113,7 +113,7 @@ def _progress(file: Path) -> dict:
 
 
 def _time(file: Path) -> dict:
-    return {"seconds": paths.read_table(file)[0]["seconds"].sum()}
+    return {"seconds": storage.read_table(file)[0]["seconds"].sum()}
 
 
 def _failure(file: Path) -> dict:
@@ -130,7 +130,7 @@ def _is_locked(file: Path) -> bool:
         if fcntl is None:
             if not file.exists():
                 return False
-            with paths.lock(file, wait=False) as free:
+            with storage.lock(file, wait=False) as free:
                 return not free
         with open(file) as held:
             fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)

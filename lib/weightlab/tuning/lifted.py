@@ -17,7 +17,7 @@ import pandas as pd
 from torch import nn
 from tqdm import tqdm
 
-from weightlab import paths, rng, search
+from weightlab import paths, rng, search, storage
 from weightlab.compression.sharing.clustering import Lift
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.data import Split
@@ -54,7 +54,7 @@ def focus_grid(
     choose("split", chooser, [split.name for split in evaluator.splits])
     identity = {"plan": plan, "spread": _spread(spread), "focuses": focuses, "chooser": chooser}
     with _kept(folder, "focus", evaluator, identity) as file:
-        kept = paths.kept_table(file)
+        kept = storage.kept_table(file)
         tables = [] if kept is None else [rows for _, rows in kept.groupby("layer")]
         left, done = range(len(tables), len(plan)), len(tables)
         for layer in tqdm(
@@ -68,7 +68,7 @@ def focus_grid(
             columns = {"layer": layer, "name": books.names[layer], "k": plan[layer], "focus": focuses}
             columns["chosen"] = np.arange(len(focuses)) == table[f"{chooser}_accuracy"].argmax()  # the first of the highest
             tables.append(pd.concat([pd.DataFrame(columns), pd.DataFrame(guesses), table], axis=1))
-            paths.write_table(pd.concat(tables, ignore_index=True), file.parent, file.stem)
+            storage.write_table(pd.concat(tables, ignore_index=True), file.parent, file.stem)
         table = pd.concat(tables, ignore_index=True)
     table.insert(0, "spread", float(spread))
     return table
@@ -181,7 +181,7 @@ def one_by_one(
     """
     plan, focuses, spreads = _plan(evaluator, plan), _focuses(focuses), [_spread(spread) for spread in spreads]
     with _kept(folder, "one-by-one", evaluator, {"plan": plan, "spreads": spreads, "focuses": focuses}) as file:
-        if (table := paths.kept_table(file)) is None:
+        if (table := storage.kept_table(file)) is None:
             tables = []
             for layer, name in enumerate(evaluator.codebooks.names):
                 trials = np.outer(focuses, np.arange(len(plan)) == layer)  # (focuses, L)
@@ -189,7 +189,7 @@ def one_by_one(
                     columns = {"layer": layer, "name": name, "k": plan[layer], "spread": spread, "focus": focuses}
                     tables.append(pd.concat([pd.DataFrame(columns), measure(evaluator, plan, trials, spread)], axis=1))
             table = pd.concat(tables, ignore_index=True)
-            paths.write_table(table, file.parent, file.stem)
+            storage.write_table(table, file.parent, file.stem)
         return table
 
 
@@ -251,7 +251,7 @@ def _kept(folder: str | Path, kind: str, evaluator: Evaluator, identity: dict) -
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the folder {file.parent} cannot be written: {error}") from error
-    with paths.lock(file.parent / f".{file.name}.lock"):
+    with storage.lock(file.parent / f".{file.name}.lock"):
         yield file
     evaluator.release()  # the activations of one plan are of no use to the next
 

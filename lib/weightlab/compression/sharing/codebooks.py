@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import nn
 
-from weightlab import accounting, formats, models, paths
+from weightlab import accounting, formats, models, paths, storage
 from weightlab.compression.sharing import clustering
 from weightlab.compression.sharing.clustering import Codebook, Lift
 from weightlab.errors import UserError, choose
@@ -156,14 +156,14 @@ class Codebooks:
             return self._make(group, ks)
         file = self._folder / f"{self._key(group, ks)}.safetensors"
         self._folder.mkdir(parents=True, exist_ok=True)
-        with paths.lock(self._folder / f".{file.stem}.lock"):
+        with storage.lock(self._folder / f".{file.stem}.lock"):
             if file.exists():
                 try:
                     return _read(file, ks)
                 except (SafetensorError, KeyError, ValueError, TypeError) as error:
                     warnings.warn(f"{file} is damaged ({error}) and is made again", stacklevel=2)
             made = self._make(group, ks)
-            paths.write_whole(file, _bytes(made))
+            storage.write_whole(file, _bytes(made))
             return made
 
     def _make(self, group: int, ks: list[int]) -> "dict[int, Stored]":
