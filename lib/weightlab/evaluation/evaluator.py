@@ -1,7 +1,6 @@
 """Accuracy of many plans, with the work that plans have in common done once.
 
-The network is cut into stages. Sorted plans form a tree by what their first stages have in common; it is walked depth first, chunk of
-images by chunk, so that an activation is computed once for all plans below it; the most recent ones are kept for later calls.
+The network is cut into stages, and plans with the same first stages share their activations (see `prefix_tree`).
 
 The count of a plan depends on the plan alone: an image whose class is within a margin of the highest other logit is decided by the
 reference path, the plain forward pass of the whole network on fixed chunks of images, whatever kernel did the rest. Before anything
@@ -27,7 +26,7 @@ from weightlab import backend, models
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.data import Split
 from weightlab.errors import in_a_line
-from weightlab.evaluation import activation_cache, proof, stages
+from weightlab.evaluation import activation_cache, prefix_tree, proof, stages
 from weightlab.evaluation.activation_cache import Chunk
 from weightlab.evaluation.kernels import tally
 from weightlab.evaluation.stages import Cut, Stage
@@ -37,7 +36,6 @@ MARGIN = 1e-5  # of the largest logit of the proof, or more where it shows large
 SAFETY = 8  # times the largest difference that the proof shows
 REMEMBERED = 1_000_000  # plans whose counts are kept
 SIBLINGS_BYTES = 32 << 20  # the activations of variants of a stage that are computed together
-BRANCHES = 64  # at most so many variants
 WEIGHTS_BYTES = 256 << 20  # of shared weights that are made at a time
 
 
@@ -180,7 +178,9 @@ class Evaluator:
         )
         self._slots = activation_cache.share_out(memory, sizes, total)
         self._chunks = activation_cache.divide(self.splits, self._chunk, self._stages, self._shapes, self._slots, self.device)
-        self._siblings = max(1, min(BRANCHES, SIBLINGS_BYTES // (self._chunk * max(sizes)), *filter(None, self._slots)))
+        self._siblings = max(
+            1, min(prefix_tree.BRANCHES, SIBLINGS_BYTES // (self._chunk * max(sizes)), *filter(None, self._slots))
+        )
         # Each working thread takes one: to call a module with other weights is to put them into it for a while.
         self._replicas: SimpleQueue[tuple[nn.Module, list[Stage]]] = SimpleQueue()
         for _ in range(self.threads):
@@ -292,37 +292,7 @@ class Evaluator:
     def _walk(
         self, chunk: Chunk, rows: np.ndarray, weights: dict, stages: list[Stage], take: Callable[[list[int], np.ndarray], None]
     ) -> None:
-        """One chunk through all plans, sorted rows; `take` is given some rows' numbers and their logits (rows, classes, n)."""
-        work = np.zeros_like(self._work)
-        last = len(stages) - 1
-
-        def descend(stage: int, low: int, high: int, x: Callable[[], torch.Tensor]) -> None:
-            """Rows low to high, which agree on all stages before this one, where their activation is x()."""
-            begin, end = self._ends[stage] - len(self._columns[stage]), self._ends[stage]
-            here = rows[low:high, begin:end]
-            starts = (low + np.flatnonzero(np.r_[True, (here[1:] != here[:-1]).any(axis=1)])).tolist()
-            untils = [*starts[1:], high]
-            step = BRANCHES if stage == last else self._siblings
-            for at in range(0, len(starts), step):
-                group = starts[at : at + step]
-                variants = [tuple(weights[begin + i, k] for i, k in enumerate(rows[row, begin:end].tolist())) for row in group]
-                if stage == last:
-                    work[stage, 0] += len(group)
-                    take(group, stages[stage].logits(x(), variants))
-                    continue
-                shelf, prefixes = chunk.shelves[stage], [tuple(rows[row, :end].tolist()) for row in group]
-                outputs = [shelf.get(prefix) for prefix in prefixes]
-                missing = [i for i, output in enumerate(outputs) if output is None]
-                work[stage] += len(missing), len(group) - len(missing)
-                if missing:
-                    made = [shelf.take() for _ in missing]
-                    stages[stage](x(), [variants[i] for i in missing], made)
-                    for i, output in zip(missing, made, strict=True):
-                        outputs[i] = shelf.keep(prefixes[i], output)
-                for row, until, output in zip(group, untils[at : at + step], outputs, strict=True):
-                    descend(stage + 1, row, until, lambda output=output: output)
-
-        descend(0, 0, len(rows), lambda: chunk.images.float() / 255)
+        work = prefix_tree.walk(chunk, rows, weights, stages, self._ends, self._siblings, take)
         with self._lock:
             self._work += work * len(chunk.labels)
 
