@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import weightlab
 from weightlab import paths
 
 # A room imports only rooms named before it, and inside a package a file imports only files named before it. There is no exception.
@@ -218,3 +220,18 @@ def test_the_five_lines_of_the_readme_run(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "feature_extractor.6" in done.stdout and 0.9 < float(done.stdout.split()[-1]) < 1
+
+
+def test_where_what_is_stands_in_files_that_hold_it():
+    rows = re.findall(r"^\| .+\? \| `(.+)` \| `(.+)` \|$", (paths.root() / "docs" / "where.md").read_text(), re.M)
+    assert len(rows) >= 20
+    for file, held in rows:
+        place = next((folder / file for folder in (LIBRARY, paths.root()) if (folder / file).is_file()), None)
+        assert place is not None, f"{file} does not exist"
+        assert re.search(rf"\b{held}\b", place.read_text()), f"{file} does not hold {held}"
+
+
+def test_the_version_stands_in_one_place():
+    project = tomllib.loads((paths.root() / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"] and "version" not in project["project"]
+    assert yaml.safe_load((paths.root() / "CITATION.cff").read_text())["version"] == weightlab.__version__
