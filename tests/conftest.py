@@ -78,3 +78,9 @@ def report_root(smoke_outputs, tmp_path_factory):
 def own_root(tmp_path):
     """A stand-in repository of a test's own: its folder, and the environment for processes."""
     return tmp_path, stand_in_root(tmp_path)
+
+
+def tracebacks(text: str) -> list[str]:
+    """Tracebacks in what a notebook's run printed, but those of zmq: a busy kernel may log one of its own when it is shut down."""
+    found = text.split("Traceback (most recent call last):")[1:]
+    return [each for each in found if "zmqstream.py" not in each.strip().split("\n")[0]]

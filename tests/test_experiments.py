@@ -9,6 +9,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import tracebacks
 from scipy import stats
 from sklearn.cluster import KMeans
 
@@ -220,7 +221,7 @@ def test_a_format_that_leaves_a_layer_no_k_is_said_and_left_out(own_root):
 def test_wrong_values_end_the_notebook_with_one_sentence(own_root, name, setting, sentence):
     _, done = execute(name, own_root, setting)
     last = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 1 and last.startswith("error: ") and sentence in last and "Traceback" not in done.stderr
+    assert done.returncode == 1 and last.startswith("error: ") and sentence in last and not tracebacks(done.stderr)
 
 
 # --- the functions behind -------------------------------------------------------------------------------------------------------
