@@ -21,6 +21,7 @@ from filelock import FileLock
 from weightlab import accounting, data, models, paths, runs, sharing, storage, training
 from weightlab.errors import UserError
 from weightlab.runs import Runner, Specification, enumeration, specifications
+from weightlab.runs import records as columns
 from weightlab.runs.folder import RunFolder
 from weightlab.search import genetic, space
 from weightlab.search.fitness import TargetRule, fitness
@@ -191,6 +192,25 @@ def outcome(trained, tmp_path_factory):
     """A runner and the records of SPEC."""
     runner = runner_in(tmp_path_factory.mktemp("outputs"))
     return runner, runner.run(SPEC)
+
+
+def test_every_column_is_stated_once_with_its_type(outcome, tmp_path):
+    def stated(columns):
+        return {column.name: column.dtype.replace("list of int64", "object") for column in columns}
+
+    def found(table):
+        return {name: str(dtype) for name, dtype in table.dtypes.items()}
+
+    runner, records = outcome
+    expected = stated(columns.EVALUATIONS)
+    assert found(runner_in(tmp_path).run(replace(SPEC, uniform_start=True))) == expected
+    assert list(found(records).items()) == [each for each in expected.items() if each[0] != "uniform"]
+    assert found(storage.read_table(runner.folder / SPEC.hash / "times.parquet")[0]) == stated(columns.TIMES)
+    assert found(runner.scan(SPEC)) == stated(columns.SCANS)
+
+
+def test_the_page_on_records_is_made_from_the_columns():
+    assert (paths.root() / "docs" / "records.md").read_text() == columns.page()
 
 
 def test_records_hold_both_rates_of_their_plans(outcome):

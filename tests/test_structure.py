@@ -36,7 +36,7 @@ ROOMS = {
     "evaluation": ["kernels", "stages", "activation_cache", "prefix_tree", "proof", "evaluator"],
     "packing": ["label_coding", "packed_format", "packed_file", "onnx_files"],
     "runs": [
-        "specifications", "folder", "loop", "status", "progress", "job_queues", "executors", "runner", "enumeration",
+        "records", "specifications", "folder", "loop", "status", "progress", "job_queues", "executors", "runner", "enumeration",
     ],
     "tuning": ["lifted"],
     "analysis": [

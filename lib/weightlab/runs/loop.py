@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 
 from weightlab.errors import UserError
+from weightlab.runs import records
 from weightlab.runs.folder import RunFolder
 from weightlab.search import Search
 from weightlab.search.fitness import Target
 
 SLICE_S = 10  # a generation that takes longer is measured in slices of about this length
 KEPT_S = 1  # the least time between two checkpoints
-HEAD = ["evaluation", "generation", "plan", "repeated", "uniform"]  # columns that are known before a generation is measured
-FITNESS = ["fitness", "target_accuracy", "target_rate"]  # columns that a generation gets once all of it is measured
 SPENT = ("seconds", "evaluating_seconds")  # what is kept of the time that a generation took
 
 
@@ -178,7 +177,9 @@ class _Course:
                 raise ValueError(f"{len(table)} records for {self._search.evaluations} evaluations")
             if len(rest):
                 self._begun_plans, self._told = np.stack(rest["plan"]), len(rest)
-                self._measured = [rest.drop(columns=[*HEAD, *FITNESS], errors="ignore")]
+                self._measured = [
+                    rest.drop(columns=[*records.names(records.PLAN), *records.names(records.SCORE)], errors="ignore")
+                ]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._foreign(str(error)) from error
         self.records = [whole] if len(whole) else []
