@@ -104,6 +104,7 @@ class Runner:
             evaluator, begun = self.evaluator(spec), self.folder / f"begun-{file.name}"
             accuracy = partial(self._in_steps, lambda plans: evaluator.accuracy(plans, partial=True), begun, spec)
             table = space.scan(accuracy, evaluator.codebooks.names, spec.candidates)
+            evaluator.release()  # a search asks for other plans, and a notebook scans many settings before its first search
             columns = {f"accuracy_{i}": f"{name}_accuracy" for i, name in enumerate(RECORDED_SPLITS)}
             written = storage.write_table(table.rename(columns=columns), self.folder, file.stem)
             begun.unlink(missing_ok=True)
