@@ -215,7 +215,7 @@ def test_the_page_on_records_is_made_from_the_columns():
 
 def test_records_hold_both_rates_of_their_plans(outcome):
     runner, records = outcome
-    plans, weights = np.stack(records["plan"]), runner.evaluator(SPEC).codebooks.weights
+    plans, weights = np.stack(records["plan"]), runner.evaluator(SPEC).variants.weights
     assert weights.tolist() == [150, 2400, 48_000, 10_080, 840]
     for rate in ("storage_rate", "layer_mean_rate", "thesis_model_rate"):
         np.testing.assert_array_equal(records[rate], getattr(accounting, rate)(weights, plans, "float32"))

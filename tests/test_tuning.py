@@ -172,7 +172,7 @@ def test_an_interrupted_grid_goes_on_where_it_was_and_a_repeated_one_costs_nothi
 
 
 def test_other_plans_spreads_splits_and_images_are_kept_apart(lenet5, splits, evaluator, tmp_path):
-    fewer = Evaluator(lenet5, evaluator.codebooks, [split.first(50) for split in splits], device="cpu", threads=1)
+    fewer = Evaluator(lenet5, evaluator.variants, [split.first(50) for split in splits], device="cpu", threads=1)
     for each, plan, spread, chooser in (
         (evaluator, PLAN, 2.0, "validation"),
         (evaluator, [3, 4, 3, 2, 3], 2.0, "validation"),

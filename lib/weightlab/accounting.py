@@ -24,15 +24,24 @@ def stored_bits(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarr
     return weights * key_bits(plans) + plans * formats.get(format).bits
 
 
+def rates(weights: np.ndarray, bits: np.ndarray, thesis_bits: np.ndarray) -> dict[str, np.ndarray]:
+    """Every rate by name, each (...,), from the bits of each layer, (..., L): those stored, and those of equation 3.2's denominator."""
+    weights = np.asarray(weights)
+    return {
+        "storage_rate": weights.sum() * ORIGINAL_BITS / bits.sum(-1),
+        "layer_mean_rate": (weights * ORIGINAL_BITS / thesis_bits).mean(-1),
+        "thesis_model_rate": weights.sum() * ORIGINAL_BITS / thesis_bits.sum(-1),
+    }
+
+
 def storage_rate(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarray:
     """The headline: Σ p·32 / Σ stored bits over all shareable layers."""
-    return np.sum(weights) * ORIGINAL_BITS / stored_bits(weights, plans, format).sum(-1)
+    return _rates_of_sharing(weights, plans, format)["storage_rate"]
 
 
 def layer_mean_rate(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarray:
     """The thesis's figure (its code; section 3.1 gives the layer rate only): mean of the layers' rates (3.2), unweighted."""
-    weights = np.asarray(weights)
-    return (weights * ORIGINAL_BITS / _thesis_bits(weights, plans, formats.get(format).bits)).mean(-1)
+    return _rates_of_sharing(weights, plans, format)["layer_mean_rate"]
 
 
 def thesis_model_rate(weights: np.ndarray, plans: np.ndarray, format: str, published_byte_slip: bool = False) -> np.ndarray:
@@ -40,11 +49,16 @@ def thesis_model_rate(weights: np.ndarray, plans: np.ndarray, format: str, publi
 
     `published_byte_slip` charges centroids 4, 2 or 1 where 32, 16 or 8 bits are meant, as the whole-net figures of table 5.3 do.
     """
-    bits = formats.get(format).bits
-    return np.sum(weights) * ORIGINAL_BITS / _thesis_bits(weights, plans, bits // 8 if published_byte_slip else bits).sum(-1)
+    if not published_byte_slip:
+        return _rates_of_sharing(weights, plans, format)["thesis_model_rate"]
+    return np.sum(weights) * ORIGINAL_BITS / thesis_bits(weights, plans, format, published_byte_slip).sum(-1)
 
 
-def _thesis_bits(weights: np.ndarray, plans: np.ndarray, value_bits: int) -> np.ndarray:
-    """Denominator of equation 3.2, per layer: p·b_k + k·(b_rv + b_k) with b_k at least 1."""
-    keys = np.maximum(1, key_bits(plans))
-    return np.asarray(weights) * keys + np.asarray(plans) * (value_bits + keys)
+def thesis_bits(weights: np.ndarray, plans: np.ndarray, format: str, published_byte_slip: bool = False) -> np.ndarray:
+    """Denominator of equation 3.2, per layer, int64 (..., L): p·b_k + k·(b_rv + b_k) with b_k at least 1."""
+    keys, bits = np.maximum(1, key_bits(plans)), formats.get(format).bits
+    return np.asarray(weights) * keys + np.asarray(plans) * ((bits // 8 if published_byte_slip else bits) + keys)
+
+
+def _rates_of_sharing(weights: np.ndarray, plans: np.ndarray, format: str) -> dict[str, np.ndarray]:
+    return rates(weights, stored_bits(weights, plans, format), thesis_bits(weights, plans, format))

@@ -36,8 +36,8 @@ def scan(
     allowed = {}
     for layer, rows in table.groupby("layer"):
         allowed[layer] = rows["k"] if least is None else rows.loc[rows[f"{chooser}_accuracy"] >= least, "k"]
-    names = evaluator.codebooks.names
-    shown = {"layer": names, "weights": evaluator.codebooks.weights, "allowed": [len(ks) for ks in allowed.values()]}
+    names = evaluator.variants.names
+    shown = {"layer": names, "weights": evaluator.variants.weights, "allowed": [len(ks) for ks in allowed.values()]}
     output.table(pd.DataFrame(shown | {"k": [ranges(ks) for ks in allowed.values()]}))
     unshared = zip(RECORDED_SPLITS, evaluator.baseline(), evaluator.images, strict=True)
     print("unshared: " + ", ".join(f"{output.percent(value)} of {n} images of {split}" for split, value, n in unshared))

@@ -44,11 +44,11 @@ def tune(
     if choice.focuses:
         raise UserError(f"{plan} is tuned already; give its plan {choice.plan} as numbers to tune it otherwise")
     evaluator = runs.evaluator(choice.setting, device=device, threads=threads)
-    choice = choice.of(evaluator.codebooks.names)
+    choice = choice.of(evaluator.variants.names)
     listed = [choice.plan] if isinstance(choice.plan, int) else choice.plan
     place, chooser = options.folder(folder, options.TUNING), PROTOCOLS[choice.setting.protocol]
     row = tuning.tune(evaluator, listed, place, chooser=chooser, **grid).iloc[0]
-    _print(row, evaluator.codebooks.names, listed, chooser)
+    _print(row, evaluator.variants.names, listed, chooser)
     if save is not None:
         tuned = replace(choice, spread=float(row["spread"]), focuses=tuple(row["focuses"].tolist()))
         output.write(save, plans.filed(tuned))

@@ -23,7 +23,8 @@ import torch
 from torch import nn
 
 from weightlab import backend, models
-from weightlab.compression.sharing.codebooks import Codebooks
+from weightlab.compression import contract
+from weightlab.compression.contract import Method
 from weightlab.data import Split
 from weightlab.errors import in_a_line
 from weightlab.evaluation import activation_cache, prefix_tree, proof, stages
@@ -43,25 +44,25 @@ class Evaluator:
     """Numbers of correctly classified images of one network under many plans, on one or more splits.
 
     `threads` (all cores by default) work on different images, `chunk` images at a time, and at most `memory` bytes of activations
-    are kept for later calls; none of the three changes a count. `model` is left as it is. Raises `UserError` if network, codebooks
+    are kept for later calls; none of the three changes a count. `model` is left as it is. Raises `UserError` if network, variants
     and images do not fit, and for a network whose answer to an image depends on more than the image (see `answers.check`).
     """
 
     def __init__(
         self,
         model: nn.Module,
-        codebooks: Codebooks,
+        variants: Method,
         splits: Sequence[Split],
         device: str = "auto",
         threads: int | None = None,
         chunk: int | None = None,
         memory: int = activation_cache.KEPT_BYTES,
     ):
-        self.codebooks, self.splits = codebooks, list(splits)
+        self.variants, self.splits = variants, list(splits)
         self.device = backend.device(device)
         self.threads = backend.check_threads(threads) or (1 if self.device.type == "cuda" else backend.cores())
         self._model = models.copied(model).to(self.device).eval().requires_grad_(False)
-        self._names = [layer.name for layer in codebooks.layers]
+        self._names = [layer.name for layer in variants.layers]
         self._margin, self._lock = 0.0, threading.Lock()
         self._known: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._asked = self._repeated = self._referred = 0
@@ -77,7 +78,7 @@ class Evaluator:
 
         With `partial` a 0 in a plan leaves that group unshared, as the range scan needs. Raises `UserError` for a wrong plan.
         """
-        plans = self.codebooks.check(plans, least=0 if partial else 1)
+        plans = contract.check(self.variants, plans, least=0 if partial else 1)
         keys = [tuple(plan) for plan in plans.tolist()]
         new = sorted({key for key in keys if key not in self._known})
         self._asked += len(keys)
@@ -95,12 +96,12 @@ class Evaluator:
 
     def baseline(self) -> np.ndarray:
         """Accuracy of the original network, float64 (splits,)."""
-        return self.accuracy([[0] * len(self.codebooks.names)], partial=True)[0]
+        return self.accuracy([[0] * len(self.variants.names)], partial=True)[0]
 
     def measure(self, plans: np.ndarray) -> pd.DataFrame:
         """A row per plan: every rate, and for each split `<split>_accuracy` (fraction) and `<split>_loss_pp` (percentage points)."""
-        correct, original = self.correct(plans), self.correct([[0] * len(self.codebooks.names)], partial=True)
-        table = pd.DataFrame(self.codebooks.rates(self.codebooks.check(plans)))
+        correct, original = self.correct(plans), self.correct([[0] * len(self.variants.names)], partial=True)
+        table = pd.DataFrame(contract.rates(self.variants, contract.check(self.variants, plans)))
         for column, split in enumerate(self.splits):
             table[f"{split.name}_accuracy"] = correct[:, column] / len(split)
             # From counts, so that a loss of exactly 1 pp is exactly 1.
@@ -110,7 +111,7 @@ class Evaluator:
     def describe(self) -> dict:
         """What its counts depend on besides the plan, JSON-ready."""
         splits = [[split.dataset, split.name, len(split)] for split in self.splits]
-        return self.codebooks.describe() | {"splits": splits}
+        return self.variants.describe() | {"splits": splits}
 
     @property
     def kept_bytes(self) -> int:
@@ -138,7 +139,7 @@ class Evaluator:
             f"{images} images in {len(self._chunks)} chunks on {self.threads} thread(s) of {self.device}, {len(self._stages)} stages:",
         ]
         for columns, (computed, kept) in zip(self._columns, self._work, strict=True):
-            names = ", ".join(self.codebooks.layers[column].name for column in columns)
+            names = ", ".join(self.variants.layers[column].name for column in columns)
             lines.append(
                 f"  {names}: computed {computed / images:.1f} times, taken from what earlier calls left {kept / images:.1f} times"
             )
@@ -222,8 +223,7 @@ class Evaluator:
 
     def _evaluate(self, plans: np.ndarray) -> np.ndarray:
         """Correct images, int64 (n, splits), of distinct, sorted plans (n, groups)."""
-        rows = np.repeat(plans, len(self._names), axis=1) if self.codebooks.whole_net else plans
-        rows = rows[:, self._order]  # a column per layer, in the order of the stages
+        rows = plans[:, self.variants.groups[self._order]]  # a column per layer, in the order of the stages
         order = np.lexsort(rows.T[::-1])
         correct = np.zeros((len(plans), len(self.splits)), dtype=np.int64)
         for part in self._portions(rows[order]):
@@ -232,7 +232,7 @@ class Evaluator:
 
     def _portions(self, rows: np.ndarray) -> Iterator[slice]:
         """Sorted rows in as few portions as keep the weights that are made at a time below `WEIGHTS_BYTES`."""
-        sizes = [self.codebooks.layers[layer].weights * 4 for layer in self._order]
+        sizes = [self.variants.layers[layer].weights * 4 for layer in self._order]
         start, made = 0, set()
         for row, plan in enumerate(rows.tolist()):
             added = set(enumerate(plan))
@@ -300,10 +300,9 @@ class Evaluator:
         """The weights of every layer and k that occur in rows, by (column of rows, k)."""
         weights = {}
         for column, layer in enumerate(self._order):
-            original = models.weight(self._model, self.codebooks.layers[layer].name)
+            original = models.weight(self._model, self.variants.layers[layer].name)
             for k in np.unique(rows[:, column]).tolist():
-                shared = original if k == 0 else torch.from_numpy(self.codebooks.values(layer, k))
-                weights[column, k] = shared.reshape(original.shape).to(original)
+                weights[column, k] = original if k == 0 else self.variants.weight(layer, k).to(original)
         return weights
 
     def _decide(self, row: np.ndarray, split: int, images: list[int], weights: dict, model: nn.Module) -> int:

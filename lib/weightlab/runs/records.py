@@ -50,7 +50,13 @@ EVALUATIONS = (
     Column("accuracy", "float64", "fraction", "that on the split that chooses", MEASURED),
     Column("loss_pp", "float64", "pp", "that on the split that chooses", MEASURED),
     Column("rate", "float64", "", "the rate that is searched for", MEASURED),
-    Column("fitness", "float64", "", "1 / distance to the target as it was after this generation (equation 3.4); higher is better", SCORE),
+    Column(
+        "fitness",
+        "float64",
+        "",
+        "1 / distance to the target as it was after this generation (equation 3.4); higher is better",
+        SCORE,
+    ),
     Column("target_accuracy", "float64", "fraction", "accuracy of the target after this generation", SCORE),
     Column("target_rate", "float64", "", "rate of the target after this generation", SCORE),
 )

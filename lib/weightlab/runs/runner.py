@@ -49,7 +49,7 @@ def evaluator(
 
 def uniform_plans(evaluator: Evaluator, ks: Iterable[int]) -> pd.DataFrame:
     """`Evaluator.measure` of the same k in every layer, a row for each of `ks`, with columns `k` and `plan` before it."""
-    plans = np.repeat(np.array(list(ks))[:, None], len(evaluator.codebooks.names), axis=1)
+    plans = np.repeat(np.array(list(ks))[:, None], len(evaluator.variants.names), axis=1)
     return pd.concat([pd.DataFrame({"k": plans[:, 0], "plan": list(plans)}), evaluator.measure(plans)], axis=1)
 
 
@@ -103,7 +103,7 @@ class Runner:
                 self.least_accuracy(spec, spec.threshold)
             evaluator, begun = self.evaluator(spec), self.folder / f"begun-{file.name}"
             accuracy = partial(self._in_steps, lambda plans: evaluator.accuracy(plans, partial=True), begun, spec)
-            table = space.scan(accuracy, evaluator.codebooks.names, spec.candidates)
+            table = space.scan(accuracy, evaluator.variants.names, spec.candidates)
             evaluator.release()  # a search asks for other plans, and a notebook scans many settings before its first search
             columns = {f"accuracy_{i}": f"{name}_accuracy" for i, name in enumerate(RECORDED_SPLITS)}
             written = storage.write_table(table.rename(columns=columns), self.folder, file.stem)
@@ -142,7 +142,7 @@ class Runner:
     def space(self, spec: Specification) -> IntegerSpace:
         """The allowed k of each layer; raises `UserError` for a threshold that is too high, or leaves a layer none."""
         if spec.threshold is None:
-            return space.full(len(self.evaluator(spec).codebooks.names), spec.candidates)
+            return space.full(len(self.evaluator(spec).variants.names), spec.candidates)
         least = self.least_accuracy(spec, spec.threshold)
         return space.reduce(self.scan(spec), f"{PROTOCOLS[spec.protocol]}_accuracy", least)
 

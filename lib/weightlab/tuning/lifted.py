@@ -50,7 +50,7 @@ def focus_grid(
     a call that was interrupted goes on where it was, a repeated one costs nothing. `chosen` reads the result.
     Raises `UserError` for a wrong plan, spread, split or folder, and for focuses that are not finite or lack 0.
     """
-    books, plan, focuses = evaluator.codebooks, _plan(evaluator, plan), _focuses(focuses)
+    books, plan, focuses = evaluator.variants, _plan(evaluator, plan), _focuses(focuses)
     choose("split", chooser, [split.name for split in evaluator.splits])
     identity = {"plan": plan, "spread": _spread(spread), "focuses": focuses, "chooser": chooser}
     with _kept(folder, "focus", evaluator, identity) as file:
@@ -84,7 +84,7 @@ def measure(evaluator: Evaluator, plan: Sequence[int], focuses: np.ndarray, spre
     plan, focuses = _plan(evaluator, plan), np.atleast_2d(focuses)
     if focuses.shape[1] != len(plan):
         raise UserError(f"a plan of {len(plan)} numbers needs as many focus values, got {focuses.shape[1]}")
-    lifted, spread = evaluator.codebooks.lifted, _spread(spread)
+    lifted, spread = evaluator.variants.lifted, _spread(spread)
     numbers = [[lifted(k, Lift(focus, spread)) for k, focus in zip(plan, row, strict=True)] for row in focuses.tolist()]
     return evaluator.measure(np.array(numbers))
 
@@ -116,7 +116,7 @@ def tune(
     focuses = chosen(focus_grid(evaluator, plan, folder, **grid))
     row = {"spread": float(spread), "focuses": focuses} | compare(evaluator, plan, focuses, spread)
     if also:
-        elsewhere = Evaluator(model, evaluator.codebooks, also, str(evaluator.device), evaluator.threads, memory=0)
+        elsewhere = Evaluator(model, evaluator.variants, also, str(evaluator.device), evaluator.threads, memory=0)
         row |= compare(elsewhere, plan, focuses, spread)
     return pd.DataFrame([row | {f"loss_pp_{when}": row[f"{chooser}_loss_pp_{when}"] for when in ("before", "after")}])
 
@@ -183,7 +183,7 @@ def one_by_one(
     with _kept(folder, "one-by-one", evaluator, {"plan": plan, "spreads": spreads, "focuses": focuses}) as file:
         if (table := storage.kept_table(file)) is None:
             tables = []
-            for layer, name in enumerate(evaluator.codebooks.names):
+            for layer, name in enumerate(evaluator.variants.names):
                 trials = np.outer(focuses, np.arange(len(plan)) == layer)  # (focuses, L)
                 for spread in spreads:
                     columns = {"layer": layer, "name": name, "k": plan[layer], "spread": spread, "focus": focuses}
@@ -214,7 +214,7 @@ def swarm(
     choose("split", chooser, [split.name for split in evaluator.splits])
     box, budget = BoxSpace((focuses[-1],) * len(plan)), len(focuses) * len(plan)
     made = search.make("particle_swarm", box, rng.derive(seed, "focus swarm"), **SWARM | settings)
-    rate = float(evaluator.codebooks.rates(plan)["storage_rate"])
+    rate = float(evaluator.variants.rates(plan)["storage_rate"])
 
     def measured(focuses: np.ndarray) -> pd.DataFrame:
         table = measure(evaluator, plan, focuses, spread)
@@ -257,7 +257,7 @@ def _kept(folder: str | Path, kind: str, evaluator: Evaluator, identity: dict) -
 
 
 def _plan(evaluator: Evaluator, plan: Sequence[int]) -> list[int]:
-    return evaluator.codebooks.check(plan)[0].tolist()
+    return evaluator.variants.check(plan)[0].tolist()
 
 
 def _spread(spread: float) -> float:

@@ -14,9 +14,10 @@ from safetensors.numpy import load, save
 from torch import nn
 
 from weightlab import accounting, formats, models, paths, storage
+from weightlab.compression import contract
 from weightlab.compression.sharing import clustering
 from weightlab.compression.sharing.clustering import Codebook, Lift
-from weightlab.errors import UserError, choose
+from weightlab.errors import choose
 
 WHOLE_NET = "whole net"
 KEPT_BYTES = 128 << 20  # labels of codebooks
@@ -102,12 +103,28 @@ class Codebooks:
             self._books.popitem(last=False)
         return book
 
-    def values(self, layer: int, k: int) -> np.ndarray:
-        """The shared weights of one layer, float32 (weights,), flat; of a whole-net codebook the part that is the layer's."""
-        if not self.whole_net:
-            return self.get(layer, k).values()
-        start = sum(each.weights for each in self.layers[:layer])
-        return self.get(0, k).values()[start : start + self.layers[layer].weights]
+    @property
+    def groups(self) -> np.ndarray:
+        """The group of each layer, int64 (layers,)."""
+        return np.zeros(len(self.layers), np.int64) if self.whole_net else np.arange(len(self.layers))
+
+    def count(self, group: int) -> int:
+        """Numbers that a plan may hold: every k, and those that `lifted` has given out."""
+        return clustering.K_MAX + len(self._lifts)
+
+    def weight(self, layer: int, variant: int) -> torch.Tensor:
+        """The shared weights of one layer, float32 of its shape; of a whole-net codebook the part that is the layer's."""
+        start = sum(each.weights for each in self.layers[:layer]) if self.whole_net else 0
+        values = self.get(0 if self.whole_net else layer, variant).values()[start : start + self.layers[layer].weights]
+        return torch.from_numpy(values).reshape(self.layers[layer].shape)
+
+    def bits(self, plans: np.ndarray) -> np.ndarray:
+        """Stored bits of each group, int64 (..., groups)."""
+        return accounting.stored_bits(self.weights, self._ks_of(plans), self.format)
+
+    def thesis_bits(self, plans: np.ndarray) -> np.ndarray:
+        """Bits of each group by the denominator of equation 3.2, int64 (..., groups)."""
+        return accounting.thesis_bits(self.weights, self._ks_of(plans), self.format)
 
     def apply(self, model: nn.Module, group: int, book: Codebook) -> None:
         """Write a group's shared weights into `model`, which must have the same layers."""
@@ -119,28 +136,17 @@ class Codebooks:
 
     def check(self, plans: np.ndarray, least: int = 1) -> np.ndarray:
         """Plans as int64 (n, groups); raises `UserError` for a wrong length or a k outside `least`..65 536."""
-        plans = np.atleast_2d(np.asarray(plans))
-        if plans.shape[-1] != len(self._groups):
-            raise UserError(f"a plan needs {len(self._groups)} numbers ({', '.join(self.names)}), got {plans.shape[-1]}")
-        if not np.issubdtype(plans.dtype, np.integer):
-            wrong = next((k for k in plans.flat if k != k // 1), plans.flat[0]) if plans.dtype.kind == "f" else plans.flat[0]
-            raise UserError(f"a plan holds whole numbers of clusters, got {wrong!r} ({plans.dtype})")
-        outside = (plans < least) | (plans > clustering.K_MAX + len(self._lifts))
-        if outside.any():
-            wrong = plans[outside][0]
-            raise UserError(f"number of clusters k must be a whole number from {least} to {clustering.K_MAX}, got {wrong}")
-        return plans.astype(np.int64)
+        return contract.check(self, plans, least)
 
     def rates(self, plans: np.ndarray) -> dict[str, np.ndarray]:
         """Every rate of plans (..., groups), by name, each (...,)."""
+        return contract.rates(self, plans)
+
+    def _ks_of(self, plans: np.ndarray) -> np.ndarray:
+        """The k of what plans hold, which may be numbers that `lifted` has given out."""
         lifted = np.array([0, *(k for k, _ in self._numbers)])
         beyond = np.maximum(np.asarray(plans) - clustering.K_MAX, 0)
-        arguments = self.weights, np.where(beyond, lifted[beyond], plans), self.format
-        return {
-            "storage_rate": accounting.storage_rate(*arguments),
-            "layer_mean_rate": accounting.layer_mean_rate(*arguments),
-            "thesis_model_rate": accounting.thesis_model_rate(*arguments),
-        }
+        return np.where(beyond, lifted[beyond], plans)
 
     def _get_lifted(self, group: int, number: int) -> Codebook:
         """Kept packed, because there may be thousands of them."""
