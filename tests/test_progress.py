@@ -23,7 +23,7 @@ import sys, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_status import complete, waiting
-from weightlab.progress import Progress
+from weightlab.runs.progress import Progress
 folder = Path({folder!r})
 runs = [waiting(folder, seed=seed).name for seed in range(3)]
 with Progress(folder, runs, every_s=0.05) as shown:
@@ -192,7 +192,7 @@ def test_steps_that_are_done_are_told_once_and_hidden_ones_never(clock, capsys):
 
 
 def test_steps_are_a_bar_on_a_terminal_which_begins_where_an_earlier_call_ended():
-    code = "from weightlab.progress import Steps\nwith Steps('scan net', 20, done=5) as steps: steps.add(15)"
+    code = "from weightlab.runs.progress import Steps\nwith Steps('scan net', 20, done=5) as steps: steps.add(15)"
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 80))
     subprocess.run([sys.executable, "-c", code], stderr=slave, check=True)

@@ -150,7 +150,7 @@ def test_nothing_is_opened_for_writing_and_nothing_made(tmp_path):
     places = complete(tmp_path), partial(tmp_path, seed=1), failed(tmp_path, seed=2), waiting(tmp_path, seed=3)
     code = (
         "import os, sys\n"
-        "from weightlab import status\n"
+        "from weightlab.runs import status\n"
         "def watch(event, arguments):\n"
         "    writes = event == 'open' and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)\n"
         "    if writes or event in ('os.mkdir', 'os.remove', 'os.rename', 'os.chmod', 'os.link', 'os.symlink'):\n"
@@ -398,7 +398,7 @@ def test_speeds_of_other_numbers_of_images_are_a_last_resort(tmp_path):
 
 
 def test_looking_needs_no_torch():
-    code = "import sys, weightlab.status, weightlab.progress; print('torch' in sys.modules, 'IPython' in sys.modules)"
+    code = "import sys, weightlab.runs.status, weightlab.runs.progress; print('torch' in sys.modules, 'IPython' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"
 
