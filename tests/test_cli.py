@@ -698,7 +698,7 @@ class Slow(Small):
         time.sleep(float(os.environ.get("PAUSE_S", 0)))
         return super().forward(images)
 """
-SLICED = "from weightlab import cli, loop; loop.SLICE_S = 0.5; cli.main()"  # as if its evaluations took many seconds
+SLICED = "from weightlab import cli; from weightlab.runs import loop; loop.SLICE_S = 0.5; cli.main()"  # as if its evaluations took many seconds
 
 
 @pytest.mark.parametrize("words", [["scan"], ["search", "--search", "random", "--budget", "40"]])

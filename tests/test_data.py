@@ -17,7 +17,7 @@ from weightlab.errors import UserError
 HALVING = "e2f1d41f8ed8e45122c70547939f55e48375cd7b0871c3c5341af6858fcd5950"  # SHA-256 of the permutation as int64, little-endian
 RAW = tuple(downloads.CHECKSUMS["mnist"])
 NO_SOURCE = "no source answered"
-FETCH = "from weightlab import downloads, errors\ntry: downloads.fetch('{}')\nexcept errors.UserError as error: raise SystemExit(f'error: {{error}}')"
+FETCH = "from weightlab import errors; from weightlab.data import downloads\ntry: downloads.fetch('{}')\nexcept errors.UserError as error: raise SystemExit(f'error: {{error}}')"
 
 
 @pytest.fixture(scope="session", params=downloads.CHECKSUMS)

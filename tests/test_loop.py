@@ -269,7 +269,7 @@ def test_a_process_killed_at_random_moments_ends_with_the_same_records(tmp_path,
     """Kills fall right after a checkpoint was written, or up to 0.8 s later."""
     folder, chance = tmp_path / "killed", random.Random(name)
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["weightlab.loop"])  # so that children start at once
+    processes.set_forkserver_preload(["weightlab.runs.loop"])  # so that children start at once
 
     def start():
         process = processes.Process(target=live, args=(folder, name))

@@ -215,7 +215,7 @@ def test_a_module_that_imports_torchvision_gets_the_help_that_the_library_gives_
     for name, text in VISION[place].items():
         (tmp_path / f"{name}.py").write_text(text)
     code = (
-        "import torch; from weightlab import models, own_networks\n"
+        "import torch; from weightlab import models; from weightlab.networks import own as own_networks\n"
         "digests = [own_networks.digest(models.build('vision_net:net')) for _ in range(2)]\n"
         "print(digests[0] == digests[1], models.load('vision_net:net')(torch.zeros(1, 3, 64, 64)).shape)"
     )
