@@ -68,6 +68,11 @@ def test_the_landing_notebook_links_all_others_in_reading_order_by_their_questio
     assert links == [(cells(name)[0].source.splitlines()[0].removeprefix("# "), name) for name in NAMES]
 
 
+def test_the_documentation_lists_all_notebooks_in_reading_order_with_their_questions():
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", (paths.root() / "docs" / "notebooks.md").read_text(), re.MULTILINE)
+    assert rows == [(name, cells(name)[0].source.splitlines()[0].removeprefix("# ")) for name in NAMES]
+
+
 def test_profiles_hold_files_for_notebooks_only():
     for profile in PROFILES:
         assert {file.stem for file in (paths.params() / profile).iterdir()} == set(NAMES)

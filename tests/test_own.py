@@ -223,9 +223,9 @@ def test_a_module_that_imports_torchvision_gets_the_help_that_the_library_gives_
     assert done.stdout == "True torch.Size([1, 3])\n", done.stderr[-2000:]
 
 
-def test_the_torchvision_network_of_the_readme_becomes_a_file(tmp_path):
-    """Its lines as they stand there, on pictures of three colours, and what torchvision itself makes of these."""
-    text = (paths.root() / "README.md").read_text().split("## A network and images of your own")[1]
+def test_the_torchvision_network_of_the_documentation_becomes_a_file(tmp_path):
+    """Its lines as they stand there, with the README's command, on pictures of three colours, and torchvision's own answers to these."""
+    text = (paths.root() / "docs" / "own.md").read_text()
     module, command = (text.split(f"```{language}\n")[1].split("```")[0] for language in ("python", "sh"))
     assert len([line for line in module.splitlines() if line]) <= 10
     torchvision = backend.torchvision()
@@ -237,6 +237,7 @@ def test_the_torchvision_network_of_the_readme_becomes_a_file(tmp_path):
     with torch.inference_mode():
         labels = network.eval()(normalise(torch.from_numpy(images).float() / 255)).argmax(1)
     np.savez(tmp_path / "my.npz", images=images, labels=labels.numpy())
+    assert f"```sh\n{command}```" in (paths.root() / "README.md").read_text()
     words = shlex.split(command)
     assert words[0] == "weightlab"
     done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, cwd=tmp_path)

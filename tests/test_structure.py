@@ -222,6 +222,19 @@ def test_the_five_lines_of_the_readme_run(tmp_path):
     assert "feature_extractor.6" in done.stdout and 0.9 < float(done.stdout.split()[-1]) < 1
 
 
+def test_the_readme_leads_to_every_page_of_the_documentation():
+    links = set(re.findall(r"\]\((docs/\w+\.md)\)", (paths.root() / "README.md").read_text()))
+    assert links == {f"docs/{file.name}" for file in (paths.root() / "docs").glob("*.md")}
+
+
+def test_every_file_that_the_documentation_links_is_there():
+    pages = [paths.root() / "README.md", *(paths.root() / "docs").rglob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^):#]+)\)", page.read_text())]
+    assert len(links) > 20
+    for page, link in links:
+        assert (page.parent / link).exists(), f"{link} in {page.name}"
+
+
 def test_where_what_is_stands_in_files_that_hold_it():
     rows = re.findall(r"^\| .+\? \| `(.+)` \| `(.+)` \|$", (paths.root() / "docs" / "where.md").read_text(), re.M)
     assert len(rows) >= 20
