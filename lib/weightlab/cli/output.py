@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weightlab import storage
 from weightlab.errors import UserError, choose, plain
 
 if TYPE_CHECKING:
@@ -74,6 +73,7 @@ def check(file: Path, force: bool, kinds: Iterable[str] = ()) -> None:
 
 def write(file: Path, content: bytes) -> None:
     """Write a file, whole or not at all; raises `UserError` if it cannot be written."""
+    from weightlab import storage
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
