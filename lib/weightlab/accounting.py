@@ -14,12 +14,20 @@ RATES = ("storage", "layer_mean")  # what a search may aim at
 
 
 def key_bits(k: np.ndarray) -> np.ndarray:
-    """Bits of an index into k centroids: ceil(log2 k), 0 for k = 1."""
+    """Bits of an index into k centroids: ceil(log2 k), 0 for k = 1.
+
+    >>> key_bits([1, 2, 3, 4, 5])
+    array([0, 1, 2, 2, 3])
+    """
     return np.ceil(np.log2(np.asarray(k))).astype(np.int64)
 
 
 def stored_bits(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarray:
-    """Bits of each layer's indices and codebook, int64 (..., L): p·ceil(log2 k) + k·b_rv."""
+    """Bits of each layer's indices and codebook, int64 (..., L): p·ceil(log2 k) + k·b_rv.
+
+    >>> stored_bits([150, 48_000], [4, 32], "float16")  # a layer of 150 weights and one of 48 000
+    array([   364, 240512])
+    """
     weights, plans = np.asarray(weights), np.asarray(plans)
     return weights * key_bits(plans) + plans * formats.get(format).bits
 
@@ -35,12 +43,20 @@ def rates(weights: np.ndarray, bits: np.ndarray, thesis_bits: np.ndarray) -> dic
 
 
 def storage_rate(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarray:
-    """The headline: Σ p·32 / Σ stored bits over all shareable layers."""
+    """The headline: Σ p·32 / Σ stored bits over all shareable layers.
+
+    >>> print(storage_rate([150, 48_000], [4, 32], "float16").round(2))
+    6.4
+    """
     return _rates_of_sharing(weights, plans, format)["storage_rate"]
 
 
 def layer_mean_rate(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarray:
-    """The thesis's figure (its code; section 3.1 gives the layer rate only): mean of the layers' rates (3.2), unweighted."""
+    """The thesis's figure (its code; section 3.1 gives the layer rate only): mean of the layers' rates (3.2), unweighted.
+
+    >>> print(layer_mean_rate([150, 48_000], [4, 32], "float16").round(2))  # the small layer counts as much as the large one
+    9.64
+    """
     return _rates_of_sharing(weights, plans, format)["layer_mean_rate"]
 
 

@@ -9,7 +9,13 @@ class UserError(ValueError):
 
 
 def choose(kind: str, value, allowed: Iterable) -> None:
-    """Raise `UserError` unless `value` is one of `allowed`; `kind` names what is being chosen."""
+    """Raise `UserError` unless `value` is one of `allowed`; `kind` names what is being chosen.
+
+    >>> choose("rate", "model", ["storage", "layer_mean"])
+    Traceback (most recent call last):
+        ...
+    weightlab.errors.UserError: unknown rate 'model'; allowed: storage, layer_mean
+    """
     allowed = list(allowed)
     if value not in allowed:
         raise UserError(f"unknown {kind} {value!r}; allowed: {', '.join(map(str, allowed))}")

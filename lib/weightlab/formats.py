@@ -28,7 +28,13 @@ class Format:
 
 
 def get(name: str) -> Format:
-    """The format called `name`; raises `UserError` for an unknown one."""
+    """The format called `name`; raises `UserError` for an unknown one.
+
+    >>> get("float16").round(np.float32([0.1, 1e6])).tolist()
+    [0.0999755859375, 65504.0]
+    >>> get("float8_e4m3").round(np.float32([0.1, 1e6])).tolist()
+    [0.1015625, 448.0]
+    """
     choose("format", name, FORMATS)
     return FORMATS[name]
 

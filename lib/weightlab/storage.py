@@ -49,7 +49,15 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_table(table: pd.DataFrame, folder: str | Path, name: str, notes: Mapping[str, str] = MappingProxyType({})) -> Path:
-    """Write a table as `folder/name.parquet`, whole or not at all, with its own checksum and notes in it; returns the file."""
+    """Write a table as `folder/name.parquet`, whole or not at all, with its own checksum and notes in it; returns the file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = write_table(pd.DataFrame({"k": [2, 4]}), folder, "scan", {"unit": "clusters"})
+    ...     table, notes = read_table(file)
+    >>> table["k"].tolist(), notes
+    ([2, 4], {'unit': 'clusters'})
+    """
     file = paths.resolve(folder) / f"{name}.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
     content = pyarrow.Table.from_pandas(table, preserve_index=False)

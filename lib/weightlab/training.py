@@ -85,7 +85,13 @@ def logits(model: nn.Module, images: torch.Tensor, device: str = "auto") -> torc
 
 
 def accuracy(model: nn.Module, split: data.Split, device: str = "auto", threads: int | None = None, top: int = 1) -> float:
-    """Fraction of images whose class has one of the `top` largest logits; raises `UserError` for a `top` there cannot be."""
+    """Fraction of images whose class has one of the `top` largest logits; raises `UserError` for a `top` there cannot be.
+
+    >>> images = torch.tensor([[0, 255], [255, 0]], dtype=torch.uint8).reshape(2, 1, 1, 2)
+    >>> split = data.Split("mine", "test", images, torch.tensor([1, 1]))
+    >>> accuracy(nn.Sequential(nn.Flatten(), nn.PReLU()), split)  # its logits are the two pixels
+    0.5
+    """
     return accuracies(model, [split], (top,), device, threads)["accuracy"].item()
 
 

@@ -40,7 +40,11 @@ def read_file(file: Path, as_text: bool = False) -> dict:
 
 
 def assigned(pairs: Iterable[str]) -> dict:
-    """Values by name from NAME=VALUE; raises `UserError` for any other text, and for a name that is there twice."""
+    """Values by name from NAME=VALUE; raises `UserError` for any other text, and for a name that is there twice.
+
+    >>> assigned(["images=500", "threshold=1e-3", "networks=[lenet5_tanh]", "search=off"])
+    {'images': 500, 'threshold': 0.001, 'networks': ['lenet5_tanh'], 'search': 'off'}
+    """
     found = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -122,7 +122,13 @@ def _refuse_where(wrong: pd.Series, table: pd.DataFrame, column: str, kind: str)
 
 
 def acceptable(records: pd.DataFrame, loss: str = "loss_pp") -> pd.DataFrame:
-    """The rows whose loss is strictly below 1 pp, judged on the split that chose them (or on column `loss`)."""
+    """The rows whose loss is strictly below 1 pp, judged on the split that chose them (or on column `loss`).
+
+    >>> acceptable(pd.DataFrame({"rate": [9.0, 10.0, 11.0], "loss_pp": [0.2, 0.9, 1.0]}))
+       rate  loss_pp
+    0   9.0      0.2
+    1  10.0      0.9
+    """
     return records[records[loss] < ACCEPTABLE_LOSS_PP]
 
 
@@ -148,6 +154,12 @@ def front(points: pd.DataFrame, loss: str = "loss_pp", rate: str = "rate", kind:
     strict: the non-dominated rows after dropping duplicates. thesis: the front with ties behind tables B.2 and B.3: taken by descending
     rate, in the given order where rates are equal, a row stays if its loss is at most the least so far; so dominated rows of equal loss
     and rows of equal rate may stay, and the order of equal rates matters.
+
+    >>> points = pd.DataFrame({"rate": [8.0, 9.0, 10.0, 11.0], "loss_pp": [0.3, 0.2, 0.9, 0.8]})
+    >>> front(points)
+       rate  loss_pp
+    1   9.0      0.2
+    3  11.0      0.8
     """
     choose("kind of front", kind, FRONTS)
     if kind == "thesis":
@@ -207,6 +219,11 @@ def point_sets(records: pd.DataFrame, group: str, rates: list[str], kind: str = 
 
 
 def best_so_far(records: pd.DataFrame, column: str = "fitness") -> pd.DataFrame:
-    """Records ordered by run and evaluation, with a column `best` = highest `column` of the run up to there."""
+    """Records ordered by run and evaluation, with a column `best` = highest `column` of the run up to there.
+
+    >>> records = pd.DataFrame({"run": ["a"] * 4, "evaluation": [0, 1, 2, 3], "fitness": [2.0, 5.0, 3.0, 7.0]})
+    >>> best_so_far(records)["best"].tolist()
+    [2.0, 5.0, 5.0, 7.0]
+    """
     ordered = records.sort_values(["run", "evaluation"], kind="stable")
     return ordered.assign(best=ordered.groupby("run")[column].cummax())

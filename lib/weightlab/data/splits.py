@@ -27,7 +27,12 @@ IMAGENET_INDEX = {  # of the folders of Imagenette, then of the dog breeds that 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their classes; `images` uint8 (n, channels, height, width), used as value/255; `labels` int64 (n,)."""
+    """Images and their classes; `images` uint8 (n, channels, height, width), used as value/255; `labels` int64 (n,).
+
+    >>> split = Split("mine", "test", torch.zeros(100, 1, 32, 32, dtype=torch.uint8), torch.zeros(100, dtype=torch.int64))
+    >>> len(split), len(split.first(10))
+    (100, 10)
+    """
 
     dataset: str
     name: str

@@ -23,6 +23,10 @@ def build(network: str, seed: int = 0) -> nn.Module:
     """One of `NETWORKS` with torch's default initial weights drawn from `seed`, or what a `module:factory` returns.
 
     The global generator is left as it was. Raises `UserError` for an unknown name and a factory that cannot be had.
+
+    >>> model = build("lenet5_tanh", seed=1)
+    >>> sum(parameter.numel() for parameter in model.parameters())
+    61706
     """
     if not own_networks.is_own(network):
         _check_ours(network)
@@ -37,6 +41,15 @@ def load(network: str, folder: Path | None = None, weights: str | Path | None = 
     A user's own, `module:factory`, is imported, from the working directory too, and has the `weights` of a plain state dict
     (`.safetensors`, or `.pt`, `.pth`, `.bin` of torch; nothing else in them is executed), or with None those the factory gives it.
     Raises `UserError` if the name is unknown, or weights are missing, differ from their card or do not fit the network.
+
+    >>> model = load("lenet5_tanh")
+    >>> for layer in layers(model):
+    ...     print(layer.name, layer.shape, layer.weights)
+    feature_extractor.0 (6, 1, 5, 5) 150
+    feature_extractor.3 (16, 6, 5, 5) 2400
+    feature_extractor.6 (120, 16, 5, 5) 48000
+    classifier.0 (84, 120) 10080
+    classifier.2 (10, 84) 840
     """
     model = build(network)
     if own_networks.is_own(network):

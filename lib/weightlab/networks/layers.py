@@ -30,6 +30,9 @@ def layers(model: nn.Module, example: torch.Tensor | None = None) -> list[Layer]
     left out; without it, the order of definition, which is the same for sequential networks. A weight that several modules share
     is listed once, under its first name. Raises `UserError` if there is none, if a weight is empty, not float32, or holds NaN or
     infinity, or if anything of the network has no values yet (lazy modules, the meta device).
+
+    >>> layers(nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.Flatten(), nn.Linear(96, 10)))
+    [Layer(name='0', shape=(6, 1, 5, 5)), Layer(name='3', shape=(10, 96))]
     """
     refuse_missing(model)
     modules = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)}

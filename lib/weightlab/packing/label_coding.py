@@ -10,6 +10,11 @@ def pack(labels: np.ndarray, bits: int) -> np.ndarray:
     """Labels, unsigned (n,), at `bits` bits each, uint8 (ceil(n·bits / 8),): bit j of label i is bit i·bits + j of the stream.
 
     The stream's first bit is the lowest of the first byte; what is left of the last byte is 0.
+
+    >>> pack(np.uint8([0, 1, 2, 3, 3]), bits=2)  # 5 labels in 10 bits
+    array([228,   3], dtype=uint8)
+    >>> unpack(np.uint8([0b11_10_01_00, 0b11]), n=5, bits=2)
+    array([0, 1, 2, 3, 3], dtype=uint8)
     """
     return np.packbits((labels[:, None] >> np.arange(bits, dtype=labels.dtype)) & 1, bitorder="little")
 

@@ -132,6 +132,11 @@ def pack(
     holds what was measured, mappings with split, images, original and packed. `codebooks`, of the same network, method and format,
     spare clustering. Raises `UserError` as `sharing.share` does, for shared weights that are not float32, for other tensors that the
     file cannot hold, and for codebooks of something else.
+
+    >>> model = models.load("lenet5_tanh")
+    >>> content = pack(model, plan=[3, 5, 8, 2, 4], format="float16")
+    >>> sum(value.nbytes for value in model.state_dict().values()) // len(content)
+    10
     """
     choose("storage of the rest", rest, RESTS)
     plan = plan if isinstance(plan, int | np.integer) else list(plan)
@@ -192,7 +197,16 @@ def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *argume
 
 
 def read(file: str | Path, limit_bytes: int | None = None) -> Packed:
-    """A packed file, checked throughout (see `packed_format.check`); raises `UserError`, and nothing else, for any other file."""
+    """A packed file, checked throughout (see `packed_format.check`); raises `UserError`, and nothing else, for any other file.
+
+    >>> import tempfile
+    >>> model = models.load("lenet5_tanh")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = write(Path(folder, "small.safetensors"), model, plan=8, format="float16")
+    ...     packed = read(Path(folder, "small.safetensors"))
+    >>> packed.details.plan, packed.books[0].centroids.size, type(packed.load(model)).__name__
+    (8, 8, 'LeNet5')
+    """
     try:
         content = _content(Path(file))
         return Packed(*packed_format.check(content, limit_bytes), content)

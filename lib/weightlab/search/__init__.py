@@ -27,6 +27,14 @@ def make(
     """The search called `name`; `settings` override its published ones, `uniform_start` is that of `Search`.
 
     Raises `UserError` for unknown names and values, and for a start with uniform plans in a box, which has none.
+
+    >>> space = IntegerSpace((range(1, 51),) * 5)
+    >>> search = make("genetic", space, np.random.default_rng(0), population=6)
+    >>> for _ in range(20):
+    ...     plans = search.ask()  # (6, 5), or (5, 5) once there is an elite
+    ...     search.tell(np.stack([plans.mean(1), plans.min(1)], axis=1), lambda objectives: objectives.sum(1))
+    >>> search.evaluations, search.best_plan
+    (101, array([44, 42, 45, 31, 50]))
     """
     choose("search", name, SEARCHES)
     if uniform_start and not isinstance(space, IntegerSpace):

@@ -13,6 +13,9 @@ def fitness(objectives: np.ndarray, target: np.ndarray) -> np.ndarray:
     """1 / distance to the target, to be maximised: float64 (n,) for objectives (n, 2) = accuracy (fraction), rate.
 
     Equation 3.4: distance = sqrt((1 − ACC/ACC_t)² + (1 − CR/CR_t)²). NaN objectives give NaN.
+
+    >>> print(fitness([[0.98, 10.0], [0.99, 9.0]], target=[0.99, 12.0]).round(2))
+    [5.99 4.  ]
     """
     return 1 / np.maximum(np.sqrt(((1 - np.asarray(objectives) / target) ** 2).sum(-1)), LEAST_DISTANCE)
 

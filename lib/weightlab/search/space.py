@@ -103,7 +103,12 @@ def _nearest(allowed: np.ndarray, ks: np.ndarray) -> np.ndarray:
 
 
 def full(dimensions: int, ks: Sequence[int]) -> IntegerSpace:
-    """Every layer may take every k."""
+    """Every layer may take every k.
+
+    >>> space = full(3, ks=[2, 4, 8, 16])  # three layers
+    >>> space.decode([[0, 1, 3]])
+    array([[ 2,  4, 16]])
+    """
     return IntegerSpace((np.asarray(ks),) * dimensions)
 
 
@@ -125,6 +130,9 @@ def threshold(value: float | str | None) -> float | str | None:
     """A threshold in the one form that is kept and hashed: a fraction, a margin such as "-1pp", or None.
 
     Raises `UserError` for anything else.
+
+    >>> threshold("- 1.0 pp"), threshold(0.97), threshold(None)
+    ('-1pp', 0.97, None)
     """
     if value is None:
         return None
@@ -159,6 +167,10 @@ def reduce(table: pd.DataFrame, accuracy: str, threshold: float) -> IntegerSpace
     """Keep every k at which column `accuracy` of a scan reaches `threshold` (a fraction).
 
     Each k is judged by itself, so lists may have holes. Raises `UserError` naming the layers for which nothing is left.
+
+    >>> table = pd.DataFrame({"layer": [0, 0, 1, 1], "name": ["a", "a", "b", "b"], "k": [2, 4, 2, 4]})
+    >>> reduce(table.assign(accuracy=[0.90, 0.98, 0.97, 0.99]), "accuracy", 0.97).lists
+    (array([4]), array([2, 4]))
     """
     kept = {layer: rows.loc[rows[accuracy] >= threshold, "k"].to_numpy() for layer, rows in table.groupby("layer")}
     if emptied := [layer for layer, ks in kept.items() if not len(ks)]:

@@ -35,7 +35,11 @@ PLAIN = Lift()
 
 @dataclass(frozen=True)
 class Codebook:
-    """`centroids` float32 (k,), ascending, as stored; `labels` (n,), unsigned: weight i is replaced by centroids[labels[i]]."""
+    """`centroids` float32 (k,), ascending, as stored; `labels` (n,), unsigned: weight i is replaced by centroids[labels[i]].
+
+    >>> Codebook(np.float32([0.25, 0.75]), np.uint8([0, 1, 1, 0])).values().tolist()
+    [0.25, 0.75, 0.75, 0.25]
+    """
 
     centroids: np.ndarray
     labels: np.ndarray
@@ -56,6 +60,10 @@ def cluster(
 
     A codebook never has more entries than there are distinct weights. With `exact` all k cost about as much as the largest alone.
     Raises `UserError` for k outside 1..65 536, an unknown method or format, no weights, or NaN or infinite weights.
+
+    >>> book = cluster(np.float32([0.1, 0.9, 0.12, 0.95, 0.5]), 3)
+    >>> print(book.centroids.round(3), book.labels)
+    [0.11  0.5   0.925] [0 2 0 2 1]
     """
     choose("clustering method", method, METHODS)
     rounding = formats.get(format).round

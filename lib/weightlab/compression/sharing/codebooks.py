@@ -30,6 +30,12 @@ class Codebooks:
     A group is what shares one codebook: a layer, or with `whole_net` all layers together. With the exact method the first request
     for a group makes all of `ks` in one pass. `example` (one input batch) finds the forward order, see `models.layers`. In
     `folder`, if given, codebooks are kept under a hash of weights, method, format and k; several processes may share it.
+
+    >>> books = Codebooks(models.build("lenet5_tanh"), format="float16")
+    >>> books.names[:2], books.get(group=0, k=4).centroids.shape
+    (['feature_extractor.0', 'feature_extractor.3'], (4,))
+    >>> print(books.rates([4, 8, 16, 8, 4])["storage_rate"].round(2))
+    8.48
     """
 
     def __init__(

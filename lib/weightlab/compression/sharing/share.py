@@ -33,6 +33,18 @@ def share(
     clustered in the lifted space of equation 3.1. The report has a row per group: layer, weights, k, entries (distinct values
     left after rounding), stored_bits, rate (original / stored bits), inertia, max_error.
     Raises `UserError` for a wrong plan, an unknown method, format or layer, and NaN weights.
+
+    >>> model = models.load("lenet5_tanh")
+    >>> shared, table = share(model, plan=[3, 5, 8, 2, 4], format="float16")
+    >>> table[["layer", "weights", "k", "stored_bits", "rate"]].round(2)
+                     layer  weights  k  stored_bits   rate
+    0  feature_extractor.0      150  3          348  13.79
+    1  feature_extractor.3     2400  5         7280  10.55
+    2  feature_extractor.6    48000  8       144128  10.66
+    3         classifier.0    10080  2        10112  31.90
+    4         classifier.2      840  4         1744  15.41
+    >>> models.weight(shared, "classifier.2").unique().numel()
+    4
     """
     books = codebooks(model, plan, format, method, example)
     chosen = choose_books(books, plan, lifts)
