@@ -8,6 +8,7 @@ count does.
 
 from collections.abc import Callable
 from functools import cache
+from types import FunctionType
 
 import numpy as np
 from numba import njit
@@ -49,37 +50,48 @@ def _filled_up(array: np.ndarray, step: int) -> np.ndarray:
 @cache
 def _convolution(rows: int, columns: int) -> Callable:
     """`convolve` for kernels of one shape, x and weights flat, with an even number of kernels."""
-    taps = rows * columns
-    accumulate = _accumulate(rows, columns)
+    names = globals() | {"_taps": rows * columns, "_add_products": _accumulate(rows, columns)}
+    return _compiled(_convolve, f"convolve_{rows}x{columns}", names)
 
-    @njit(**COMPILE)
-    def convolve_activate_and_halve(x, height, width, weights, bias, tanh, out):
-        channels, h, w, n = out.shape
-        inputs = len(weights) // (len(bias) * taps)
-        sums = np.empty((8, LANES), np.float32)  # of two channels at the four places of a window
-        flat = sums.reshape(sums.size)
-        for first in range(0, n, LANES):
-            lanes = min(LANES, n - first)
-            for row in range(h):
-                for column in range(w):
-                    for channel in range(0, channels, 2):
-                        sums[:4], sums[4:] = bias[channel], bias[channel + 1]
-                        for each in range(inputs):
-                            corner = ((each * height + 2 * row) * width + 2 * column) * n + first
-                            one, other = (channel * inputs + each) * taps, ((channel + 1) * inputs + each) * taps
-                            accumulate(flat, x, _U(corner), _U(width * n), _U(n), weights, _U(one), _U(other), lanes)
-                        for half in range(min(2, channels - channel)):
-                            a, b, c, d = sums[4 * half], sums[4 * half + 1], sums[4 * half + 2], sums[4 * half + 3]
-                            mean = out[channel + half, row, column, first : first + lanes]
-                            if tanh:
-                                for i in range(lanes):
-                                    mean[i] = _QUARTER * ((_tanh(a[i]) + _tanh(b[i])) + (_tanh(c[i]) + _tanh(d[i])))
-                            else:
-                                for i in range(lanes):
-                                    left, right = max(a[i], _ZERO) + max(c[i], _ZERO), max(b[i], _ZERO) + max(d[i], _ZERO)
-                                    mean[i] = _QUARTER * (left + right)
 
-    return convolve_activate_and_halve
+def _compiled(function: Callable, name: str, names: dict) -> Callable:
+    """A function compiled under another name, with `names` in place of its module's.
+
+    What it takes from `names` is compiled in. numba keeps what it compiled under the function's own name, and finds it again in a
+    later process. A closure would not be found: what stands in it is part of the key, and a compiled function is another each time.
+    """
+    code = function.__code__.replace(co_name=name, co_qualname=name)
+    return njit(**COMPILE)(FunctionType(code, names, name))
+
+
+_taps, _add_products = 0, None  # of one shape of kernels: `_convolution` compiles `_convolve` with that shape's in their place
+
+
+def _convolve(x, height, width, weights, bias, tanh, out):
+    channels, h, w, n = out.shape
+    inputs = len(weights) // (len(bias) * _taps)
+    sums = np.empty((8, LANES), np.float32)  # of two channels at the four places of a window
+    flat = sums.reshape(sums.size)
+    for first in range(0, n, LANES):
+        lanes = min(LANES, n - first)
+        for row in range(h):
+            for column in range(w):
+                for channel in range(0, channels, 2):
+                    sums[:4], sums[4:] = bias[channel], bias[channel + 1]
+                    for each in range(inputs):
+                        corner = ((each * height + 2 * row) * width + 2 * column) * n + first
+                        one, other = (channel * inputs + each) * _taps, ((channel + 1) * inputs + each) * _taps
+                        _add_products(flat, x, _U(corner), _U(width * n), _U(n), weights, _U(one), _U(other), lanes)
+                    for half in range(min(2, channels - channel)):
+                        a, b, c, d = sums[4 * half], sums[4 * half + 1], sums[4 * half + 2], sums[4 * half + 3]
+                        mean = out[channel + half, row, column, first : first + lanes]
+                        if tanh:
+                            for i in range(lanes):
+                                mean[i] = _QUARTER * ((_tanh(a[i]) + _tanh(b[i])) + (_tanh(c[i]) + _tanh(d[i])))
+                        else:
+                            for i in range(lanes):
+                                left, right = max(a[i], _ZERO) + max(c[i], _ZERO), max(b[i], _ZERO) + max(d[i], _ZERO)
+                                mean[i] = _QUARTER * (left + right)
 
 
 def _accumulate(rows: int, columns: int) -> Callable:
