@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -86,15 +87,27 @@ def load(dataset: str, split: str, folder: str | Path | None = None) -> Split:
     if dataset not in DATASETS:
         return Split(label(dataset), split, *own_data.load(dataset, split))
     folder = downloads.fetch(dataset)
-    part = "train" if split == "train" else "t10k"
-    images = _read_idx(folder / f"{part}-images-idx3-ubyte")  # uint8 (n, 28, 28)
-    labels = _read_idx(folder / f"{part}-labels-idx1-ubyte")  # uint8 (n,)
-    if split != "train":
+    if split == "train":
+        images, labels = _read_digits(folder, "train")
+    else:
+        images, labels = _read_test_digits(folder)
         order = rng.permutation(SPLIT_SEED, "mnist", len(labels))
         half = len(labels) // 2
         rows = order[:half] if split == "validation" else order[half:]
         images, labels = images[rows], labels[rows]
-    return Split(dataset, split, _resized(images), torch.from_numpy(labels.astype(np.int64)))
+    return Split(dataset, split, torch.from_numpy(images), torch.from_numpy(labels))
+
+
+def _read_digits(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (n, 1, 32, 32), and labels, int64 (n,), of one of MNIST's two parts."""
+    images, labels = (_read_idx(folder / f"{part}-{what}-ubyte") for what in ("images-idx3", "labels-idx1"))
+    return _resized(images), labels.astype(np.int64)
+
+
+@lru_cache(maxsize=2)
+def _read_test_digits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """As `_read_digits`, kept: a notebook asks for them dozens of times, and `downloads.fetch` lets only one content pass."""
+    return _read_digits(folder, "t10k")
 
 
 def _read_idx(path: Path) -> np.ndarray:
@@ -105,7 +118,7 @@ def _read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def _resized(images: np.ndarray) -> torch.Tensor:
+def _resized(images: np.ndarray) -> np.ndarray:
     """uint8 (n, 28, 28) -> uint8 (n, 1, 32, 32), each by PIL's bilinear resize.
 
     torchvision's `Resize`, which the thesis used, calls just this; to import torchvision costs a process two seconds.
@@ -113,8 +126,7 @@ def _resized(images: np.ndarray) -> torch.Tensor:
     from PIL import Image
 
     size = IMAGE_SIZE, IMAGE_SIZE
-    resized = np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in images])
-    return torch.from_numpy(resized).unsqueeze(1)
+    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in images])[:, None]
 
 
 def _load_pictures(dataset: str, split: str, folder: str | Path | None) -> tuple[torch.Tensor, torch.Tensor]:
