@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
+import weightlab.notebook_files  # noqa: F401  before a test imports nbformat, which is faster so
 from weightlab import paths
 
 settings.register_profile("weightlab", deadline=None, derandomize=True)

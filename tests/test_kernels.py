@@ -28,6 +28,15 @@ def test_convolution_with_activation_and_mean(inputs, channels, kernel, size, ac
     np.testing.assert_allclose(out, expected, atol=2e-5)
 
 
+def test_a_compiled_convolution_is_found_again():
+    """It was a closure over a compiled function, which numba's cache took for another one each time: every process compiled it."""
+    x, weights, bias, out = drawn(1, 4, 4, 1), drawn(2, 1, 1, 1), drawn(2), np.empty((2, 2, 2, 1), np.float32)
+    for _ in range(2):
+        kernels._convolution.cache_clear()
+        kernels.convolve(x, weights, bias, "tanh", out)
+    assert len(kernels._convolution(1, 1).stats.cache_hits) == 1 and not kernels._convolution(1, 1).stats.cache_misses
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("inputs", "outputs", "images"), [(400, 120, 50), (37, 13, kernels.LANES + 1), (3, 1, 1)])
 def test_linear_layer(inputs, outputs, activation, images):

@@ -46,6 +46,7 @@ ROOMS = {
     "figures": [
         "base", "claims", "clustering", "explore", "fronts", "mobilenet", "regression", "searches", "sharing", "tuning",
     ],
+    "notebook_files": [],
     "notebooks": [],
     "report": [],
     "explore": ["latest", "study", "controls", "sliders", "pages", "searching", "explorer"],

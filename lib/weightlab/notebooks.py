@@ -14,10 +14,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import nbformat
-
 from weightlab import errors, paths, storage, values
 from weightlab.errors import UserError, choose
+from weightlab.notebook_files import nbformat
 from weightlab.runs import executors
 
 PLACES = ("records", "outputs_folder", "searches_folder", "output_folder")  # parameters that name a file or a folder

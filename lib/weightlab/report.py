@@ -11,11 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 
 from weightlab import errors, figures, notebooks, paths
 from weightlab.errors import UserError, choose
+from weightlab.notebook_files import nbformat
 
 HEADLINE = "01_total_vs_layerwise"  # its figure and its table stand on the front page
 # As in Jupyter; the theme leaves no space between numbers.
