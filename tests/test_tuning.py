@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 
 from weightlab import analysis, data, models, paths, sharing, training, tuning
+from weightlab.compression import contract
+from weightlab.compression.contract import Method
 from weightlab.compression.sharing import clustering
 from weightlab.compression.sharing.clustering import K_MAX, Lift
 from weightlab.compression.sharing.codebooks import Codebooks
+from weightlab.compression.sharing.lifts import Lifted
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.runs import loop
@@ -70,18 +73,35 @@ def test_lifting_leaves_every_rate_as_it_was(evaluator, grid):
     assert (grid.groupby("layer")["weight_delta"].nunique() > 1).all()  # though the codebooks did change
 
 
-def test_numbers_of_lifted_codebooks_are_told_from_k(lenet5):
+def test_lifted_codebooks_are_variants_numbered_as_they_are_asked_for(lenet5, evaluator, tmp_path):
     books = Codebooks(lenet5, ks=())
+    lifted = Lifted(books)
+    assert isinstance(lifted, Method)
+    pairs = [(3, Lift(2.0)), (4, Lift(2.0)), (3, Lift(5.0)), (3, Lift(2.0)), (3, Lift(0.0)), (3, Lift(5.0, spread=0.0))]
+    numbers = [lifted.variant(k, lift) for k, lift in pairs]
+    assert numbers == [1, 2, 3, 1, 4, 4] and lifted.count(0) == 4
+    rates = contract.rates(lifted, np.array([numbers[:5]]))
+    assert all((rate == books.rates(np.array([[3, 4, 3, 3, 3]]))[name]).all() for name, rate in rates.items())
+    for group, (k, lift) in enumerate(pairs[:5]):
+        book = clustering.cluster(books.original(group), k, lift=lift)
+        np.testing.assert_array_equal(lifted.get(group, numbers[group]).values(), book.values())
+        np.testing.assert_array_equal(lifted.weight(group, numbers[group]).numpy().ravel(), book.values())
     with pytest.raises(UserError, match=f"from 1 to {K_MAX}, got {K_MAX + 1}"):
-        books.check([[K_MAX + 1, 3, 3, 2, 2]])
-    with pytest.raises(UserError, match=f"from 1 to {K_MAX}, got {K_MAX + 1}"):
-        books.get(0, K_MAX + 1)
-    numbers = [books.lifted(k, Lift(focus)) for k, focus in ((3, 2.0), (4, 2.0), (3, 5.0), (3, 2.0), (3, 0.0))]
-    assert numbers == [K_MAX + 1, K_MAX + 2, K_MAX + 3, K_MAX + 1, 3]
-    assert books.check([numbers]).tolist() == [numbers]
-    assert {name: float(rate[0]) for name, rate in books.rates(np.array([numbers])).items()} == {
-        name: float(rate) for name, rate in books.rates(np.array([3, 4, 3, 3, 3])).items()
-    }
+        lifted.variant(K_MAX + 1, Lift(2.0))
+    tuning.measure(evaluator, PLAN, np.ones((1, 5)))
+    with pytest.raises(UserError, match=f"from 1 to {K_MAX}, got {K_MAX + 1}"):  # also after tuning
+        evaluator.correct([[K_MAX + 1, 3, 3, 3, 3]])
+
+
+def test_an_evaluator_for_other_variants_knows_nothing_of_the_first(lenet5, evaluator, splits):
+    other = Codebooks(lenet5, method="kmeans", ks=())
+    first, second = evaluator.correct([PLAN]), evaluator.under(other)
+    expected = Evaluator(lenet5, other, splits, device="cpu", threads=1)
+    np.testing.assert_array_equal(second.correct([PLAN]), expected.correct([PLAN]))
+    np.testing.assert_array_equal(evaluator.correct([PLAN]), first)
+    assert evaluator.describe() != second.describe() == expected.describe()
+    with pytest.raises(UserError, match=r"variants must be of the layers feature_extractor\.0"):
+        evaluator.under(Codebooks(models.load("mobilenet_v2_fashion"), ks=()))
 
 
 def test_a_whole_net_plan_is_lifted_as_one_group(lenet5, splits, tmp_path):

@@ -2,6 +2,7 @@
 
 from weightlab.compression.sharing.clustering import K_MAX, METHODS, PLAIN, Codebook, Lift, cluster
 from weightlab.compression.sharing.codebooks import WHOLE_NET, Codebooks
+from weightlab.compression.sharing.lifts import Lifted
 from weightlab.compression.sharing.share import (
     check_plan,
     choose_books,
@@ -20,6 +21,7 @@ __all__ = [
     "Codebook",
     "Codebooks",
     "Lift",
+    "Lifted",
     "check_plan",
     "choose_books",
     "cluster",

@@ -26,7 +26,7 @@ from weightlab import backend, models
 from weightlab.compression import contract
 from weightlab.compression.contract import Method
 from weightlab.data import Split
-from weightlab.errors import in_a_line
+from weightlab.errors import UserError, in_a_line
 from weightlab.evaluation import activation_cache, prefix_tree, proof, stages
 from weightlab.evaluation.activation_cache import Chunk
 from weightlab.evaluation.kernels import tally
@@ -121,6 +121,19 @@ class Evaluator:
         splits = [[split.dataset, split.name, len(split)] for split in self.splits]
         return self.variants.describe() | {"splits": splits}
 
+    def under(self, variants: Method) -> "Evaluator":
+        """An evaluator like this one for other variants of the same layers; nothing is proven anew, nothing is known yet.
+
+        The two must not work at the same time. Raises `UserError` for variants of other layers.
+        """
+        if list(variants.layers) != list(self.variants.layers):
+            raise UserError(f"variants must be of the layers {', '.join(self._names)}, got others")
+        other = copy.copy(self)
+        other.variants, other._known, other._work = variants, {}, np.zeros_like(self._work)
+        other._asked = other._repeated = other._referred = 0
+        other._chunks = other._divided(self.splits)
+        return other
+
     @property
     def kept_bytes(self) -> int:
         """Memory that kept activations take now."""
@@ -186,7 +199,7 @@ class Evaluator:
             activation_cache.size(total, sizes, cut.inside, self.threads, self.device) if chunk is None else max(1, chunk)
         )
         self._slots = activation_cache.share_out(memory, sizes, total)
-        self._chunks = activation_cache.divide(self.splits, self._chunk, self._stages, self._shapes, self._slots, self.device)
+        self._chunks = self._divided(self.splits)
         self._siblings = max(
             1, min(prefix_tree.BRANCHES, SIBLINGS_BYTES // (self._chunk * max(sizes)), *filter(None, self._slots))
         )
@@ -196,12 +209,14 @@ class Evaluator:
             self._replicas.put(copy.deepcopy((self._model, self._stages)))
         self._work = np.zeros((len(self._stages), 2), dtype=np.int64)  # images through each stage: computed, kept from earlier
 
+    def _divided(self, splits: Sequence[Split]) -> list[Chunk]:
+        return activation_cache.divide(splits, self._chunk, self._stages, self._shapes, self._slots, self.device)
+
     def _disagreement(self) -> str:
         """What shows that stages do not give what the network gives; "" where nothing does. Sets the margin by what they differ."""
         columns = [self._names[layer] for layer in self._order]
         weights = proof.weights(self._model, columns)
-        splits = proof.parts(self.splits[0], self._chunk)
-        parts = activation_cache.divide(splits, self._chunk, self._stages, self._shapes, self._slots, self.device)
+        parts = self._divided(proof.parts(self.splits[0], self._chunk))
         found: dict[tuple[int, tuple[int, ...]], list[torch.Tensor]] = defaultdict(list)  # the stages' logits, by part and plan
         with self._replica() as (copy, stages), answers.probing(), backend.threads(1):
             try:

@@ -18,8 +18,9 @@ from torch import nn
 from tqdm import tqdm
 
 from weightlab import paths, rng, search, storage
-from weightlab.compression.sharing.clustering import Lift
+from weightlab.compression.sharing.clustering import Codebook, Lift
 from weightlab.compression.sharing.codebooks import Codebooks
+from weightlab.compression.sharing.lifts import Lifted
 from weightlab.data import Split
 from weightlab.errors import UserError, choose
 from weightlab.evaluation import Evaluator
@@ -50,10 +51,11 @@ def focus_grid(
     a call that was interrupted goes on where it was, a repeated one costs nothing. `chosen` reads the result.
     Raises `UserError` for a wrong plan, spread, split or folder, and for focuses that are not finite or lack 0.
     """
-    books, plan, focuses = evaluator.variants, _plan(evaluator, plan), _focuses(focuses)
+    plan, focuses = _plan(evaluator, plan), _focuses(focuses)
     choose("split", chooser, [split.name for split in evaluator.splits])
     identity = {"plan": plan, "spread": _spread(spread), "focuses": focuses, "chooser": chooser}
-    with _kept(folder, "focus", evaluator, identity) as file:
+    with _kept(folder, "focus", evaluator, identity) as file, _lifting(evaluator) as lifting:
+        books = lifting.variants
         kept = storage.kept_table(file)
         tables = [] if kept is None else [rows for _, rows in kept.groupby("layer")]
         left, done = range(len(tables), len(plan)), len(tables)
@@ -63,8 +65,12 @@ def focus_grid(
             trials = np.zeros((len(focuses), len(plan)))
             trials[:, :layer] = [chosen(table)[0] for table in tables]
             trials[:, layer] = focuses
-            table = measure(evaluator, plan, trials, spread)
-            guesses = [predictors(books, layer, plan[layer], Lift(focus, spread)) for focus in focuses]
+            table = _measure(lifting, plan, trials, spread)
+            lifts = [Lift(focus, spread) for focus in focuses]
+            guesses = [
+                predictors(books.codebooks.original(layer), books.get(layer, books.variant(plan[layer], lift)), lift)
+                for lift in lifts
+            ]
             columns = {"layer": layer, "name": books.names[layer], "k": plan[layer], "focus": focuses}
             columns["chosen"] = np.arange(len(focuses)) == table[f"{chooser}_accuracy"].argmax()  # the first of the highest
             tables.append(pd.concat([pd.DataFrame(columns), pd.DataFrame(guesses), table], axis=1))
@@ -84,9 +90,8 @@ def measure(evaluator: Evaluator, plan: Sequence[int], focuses: np.ndarray, spre
     plan, focuses = _plan(evaluator, plan), np.atleast_2d(focuses)
     if focuses.shape[1] != len(plan):
         raise UserError(f"a plan of {len(plan)} numbers needs as many focus values, got {focuses.shape[1]}")
-    lifted, spread = evaluator.variants.lifted, _spread(spread)
-    numbers = [[lifted(k, Lift(focus, spread)) for k, focus in zip(plan, row, strict=True)] for row in focuses.tolist()]
-    return evaluator.measure(np.array(numbers))
+    with _lifting(evaluator) as lifting:
+        return _measure(lifting, plan, focuses, _spread(spread))
 
 
 def compare(evaluator: Evaluator, plan: Sequence[int], focuses: Sequence[float], spread: float = SPREAD) -> dict[str, float]:
@@ -140,12 +145,12 @@ def for_plans(
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
-def predictors(codebooks: Codebooks, layer: int, k: int, lift: Lift) -> dict[str, float]:
-    """What section 5.5 hoped would tell a good focus without measuring accuracy.
+def predictors(weights: np.ndarray, book: Codebook, lift: Lift) -> dict[str, float]:
+    """What section 5.5 hoped would tell a good focus without measuring accuracy, of the weights (n,) and their lifted codebook.
 
     `inertia`: sum of squared distances to the cluster means in the lifted space; `weight_delta`: Σ|w − w'|, w' as stored.
     """
-    weights, book = codebooks.original(layer).astype(np.float64), codebooks.get(layer, codebooks.lifted(k, lift))
+    weights = weights.astype(np.float64)
     members = np.maximum(np.bincount(book.labels), 1)
     inertia = 0.0
     for coordinate in (weights, lift(weights, weights.mean())):
@@ -164,7 +169,8 @@ def lifted_points(weights: np.ndarray, focuses: Sequence[float], spread: float =
 def clustered_points(codebooks: Codebooks, layer: int, k: int, focuses: Sequence[float], spread: float = SPREAD) -> pd.DataFrame:
     """As `lifted_points`, of the weights of a layer, with a column cluster (from 0): what figure B.1 shows."""
     points = lifted_points(codebooks.original(layer), focuses, spread)
-    labels = [codebooks.get(layer, codebooks.lifted(k, Lift(focus, spread))).labels for focus in focuses]
+    lifted = Lifted(codebooks)
+    labels = [lifted.get(layer, lifted.variant(k, Lift(focus, spread))).labels for focus in focuses]
     return points.assign(cluster=np.concatenate(labels))
 
 
@@ -180,14 +186,15 @@ def one_by_one(
     A row each: layer, name, k, spread, focus, and what `Evaluator.measure` tells. Raises `UserError` as `focus_grid` does.
     """
     plan, focuses, spreads = _plan(evaluator, plan), _focuses(focuses), [_spread(spread) for spread in spreads]
-    with _kept(folder, "one-by-one", evaluator, {"plan": plan, "spreads": spreads, "focuses": focuses}) as file:
+    identity = {"plan": plan, "spreads": spreads, "focuses": focuses}
+    with _kept(folder, "one-by-one", evaluator, identity) as file, _lifting(evaluator) as lifting:
         if (table := storage.kept_table(file)) is None:
             tables = []
             for layer, name in enumerate(evaluator.variants.names):
                 trials = np.outer(focuses, np.arange(len(plan)) == layer)  # (focuses, L)
                 for spread in spreads:
                     columns = {"layer": layer, "name": name, "k": plan[layer], "spread": spread, "focus": focuses}
-                    tables.append(pd.concat([pd.DataFrame(columns), measure(evaluator, plan, trials, spread)], axis=1))
+                    tables.append(pd.concat([pd.DataFrame(columns), _measure(lifting, plan, trials, spread)], axis=1))
             table = pd.concat(tables, ignore_index=True)
             storage.write_table(table, file.parent, file.stem)
         return table
@@ -216,10 +223,6 @@ def swarm(
     made = search.make("particle_swarm", box, rng.derive(seed, "focus swarm"), **SWARM | settings)
     rate = float(evaluator.variants.rates(plan)["storage_rate"])
 
-    def measured(focuses: np.ndarray) -> pd.DataFrame:
-        table = measure(evaluator, plan, focuses, spread)
-        return table.assign(accuracy=table[f"{chooser}_accuracy"], loss_pp=table[f"{chooser}_loss_pp"], rate=rate)
-
     # The rate never changes, so the fittest by equation 3.4 is the most accurate.
     target = Target(TargetRule(accuracy=1, rate=rate))
     identity = {
@@ -234,7 +237,12 @@ def swarm(
         place = RunFolder(file.with_suffix(""))
         place.path.mkdir(exist_ok=True)
         if (table := place.tidy()) is None:
-            with tqdm(total=budget, desc=f"focus swarm {seed}", disable=not progress) as bar:
+            with tqdm(total=budget, desc=f"focus swarm {seed}", disable=not progress) as bar, _lifting(evaluator) as lifting:
+
+                def measured(focuses: np.ndarray) -> pd.DataFrame:
+                    table = _measure(lifting, plan, focuses, spread)
+                    return table.assign(accuracy=table[f"{chooser}_accuracy"], loss_pp=table[f"{chooser}_loss_pp"], rate=rate)
+
                 told = {"identity": {"chooser": chooser, "seed": seed}, "progress": lambda records: bar.update(len(records))}
                 table = loop.run(made, target, measured, budget, place.path, **told)
         table = table.rename(columns={"plan": "focuses"})
@@ -253,7 +261,22 @@ def _kept(folder: str | Path, kind: str, evaluator: Evaluator, identity: dict) -
         raise UserError(f"the folder {file.parent} cannot be written: {error}") from error
     with storage.lock(file.parent / f".{file.name}.lock"):
         yield file
-    evaluator.release()  # the activations of one plan are of no use to the next
+
+
+@contextmanager
+def _lifting(evaluator: Evaluator) -> Iterator[Evaluator]:
+    """The evaluator for lifted variants of its codebooks."""
+    evaluator.release()  # or two would keep activations
+    lifting = evaluator.under(Lifted(evaluator.variants))
+    yield lifting
+    lifting.release()  # the activations of one plan are of no use to the next
+
+
+def _measure(lifting: Evaluator, plan: Sequence[int], focuses: np.ndarray, spread: float) -> pd.DataFrame:
+    """`Evaluator.measure` of a plan under vectors of focus values (n, L), by an evaluator for lifted variants."""
+    variant = lifting.variants.variant
+    numbers = [[variant(k, Lift(focus, spread)) for k, focus in zip(plan, row, strict=True)] for row in focuses.tolist()]
+    return lifting.measure(np.array(numbers))
 
 
 def _plan(evaluator: Evaluator, plan: Sequence[int]) -> list[int]:

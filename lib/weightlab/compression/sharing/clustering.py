@@ -25,6 +25,11 @@ class Lift:
     focus: float = 0.0
     spread: float = 2.0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether clustering in it is plain clustering."""
+        return self.focus == 0 or self.spread == 0
+
     def __call__(self, x: np.ndarray, mean: float) -> np.ndarray:
         """Second coordinates, float64, of the weights x whose mean is `mean`."""
         return self.spread * (x.max() - x.min()) * np.tanh(self.focus * (x - mean))

@@ -16,7 +16,7 @@ from torch import nn
 from weightlab import accounting, formats, models, paths, storage
 from weightlab.compression import contract
 from weightlab.compression.sharing import clustering
-from weightlab.compression.sharing.clustering import Codebook, Lift
+from weightlab.compression.sharing.clustering import Codebook
 from weightlab.errors import choose
 
 WHOLE_NET = "whole net"
@@ -59,8 +59,6 @@ class Codebooks:
         self._folder = None if folder is None else paths.resolve(folder)
         self._books: OrderedDict[tuple[int, int], Codebook] = OrderedDict()  # those last asked for, `KEPT_BYTES` of them
         self._stored: dict[tuple[int, int], Stored] = {}
-        self._numbers: dict[tuple[int, Lift], int] = {}  # that `lifted` has given out ...
-        self._lifts: dict[int, tuple[int, Lift]] = {}  # ... and what they stand for
 
     @property
     def names(self) -> list[str]:
@@ -81,22 +79,8 @@ class Codebooks:
         """The unshared weights of a group, float32 (weights,)."""
         return self._groups[group]
 
-    def lifted(self, k: int, lift: Lift) -> int:
-        """The number by which plans name k clusters made in a lifted space (equation 3.1), for as long as this object lives.
-
-        It lies beyond every k, and is k itself where the lift does nothing. Such a plan has the rates of its k.
-        """
-        clustering.check_k(k)
-        if lift.focus == 0 or lift.spread == 0:
-            return int(k)
-        number = self._numbers.setdefault((int(k), lift), clustering.K_MAX + 1 + len(self._numbers))
-        self._lifts[number] = int(k), lift
-        return number
-
     def get(self, group: int, k: int) -> Codebook:
-        """The codebook of a group with k clusters; raises `UserError` for k outside 1..65 536 that `lifted` has not given out."""
-        if k in self._lifts:
-            return self._get_lifted(group, k)
+        """The codebook of a group with k clusters; raises `UserError` for k outside 1..65 536."""
         clustering.check_k(k)
         if (group, k) in self._books:
             self._books.move_to_end((group, k))
@@ -104,7 +88,7 @@ class Codebooks:
         if (group, k) not in self._stored:
             ks = sorted({*self._ks, int(k)}) if self.method == "exact" else [int(k)]
             self._stored |= {(group, each): stored for each, stored in self._fetch(group, ks).items()}
-        book = self._books[group, k] = _unpacked(*self._stored[group, k], self._groups[group])
+        book = self._books[group, k] = unpacked(*self._stored[group, k], self._groups[group])
         while len(self._books) > 1 and sum(each.labels.nbytes for each in self._books.values()) > KEPT_BYTES:
             self._books.popitem(last=False)
         return book
@@ -115,22 +99,26 @@ class Codebooks:
         return np.zeros(len(self.layers), np.int64) if self.whole_net else np.arange(len(self.layers))
 
     def count(self, group: int) -> int:
-        """Numbers that a plan may hold: every k, and those that `lifted` has given out."""
-        return clustering.K_MAX + len(self._lifts)
+        """The largest k: a variant is a number of clusters."""
+        return clustering.K_MAX
 
     def weight(self, layer: int, variant: int) -> torch.Tensor:
         """The shared weights of one layer, float32 of its shape; of a whole-net codebook the part that is the layer's."""
+        return self.part(layer, self.get(0 if self.whole_net else layer, variant))
+
+    def part(self, layer: int, book: Codebook) -> torch.Tensor:
+        """What a codebook of a layer's group holds of that layer: weights, float32 of its shape."""
         start = sum(each.weights for each in self.layers[:layer]) if self.whole_net else 0
-        values = self.get(0 if self.whole_net else layer, variant).values()[start : start + self.layers[layer].weights]
+        values = book.values()[start : start + self.layers[layer].weights]
         return torch.from_numpy(values).reshape(self.layers[layer].shape)
 
     def bits(self, plans: np.ndarray) -> np.ndarray:
         """Stored bits of each group, int64 (..., groups)."""
-        return accounting.stored_bits(self.weights, self._ks_of(plans), self.format)
+        return accounting.stored_bits(self.weights, plans, self.format)
 
     def thesis_bits(self, plans: np.ndarray) -> np.ndarray:
         """Bits of each group by the denominator of equation 3.2, int64 (..., groups)."""
-        return accounting.thesis_bits(self.weights, self._ks_of(plans), self.format)
+        return accounting.thesis_bits(self.weights, plans, self.format)
 
     def apply(self, model: nn.Module, group: int, book: Codebook) -> None:
         """Write a group's shared weights into `model`, which must have the same layers."""
@@ -147,20 +135,6 @@ class Codebooks:
     def rates(self, plans: np.ndarray) -> dict[str, np.ndarray]:
         """Every rate of plans (..., groups), by name, each (...,)."""
         return contract.rates(self, plans)
-
-    def _ks_of(self, plans: np.ndarray) -> np.ndarray:
-        """The k of what plans hold, which may be numbers that `lifted` has given out."""
-        lifted = np.array([0, *(k for k, _ in self._numbers)])
-        beyond = np.maximum(np.asarray(plans) - clustering.K_MAX, 0)
-        return np.where(beyond, lifted[beyond], plans)
-
-    def _get_lifted(self, group: int, number: int) -> Codebook:
-        """Kept packed, because there may be thousands of them."""
-        if (group, number) not in self._stored:
-            k, lift = self._lifts[number]
-            book = clustering.cluster(self._groups[group], k, self.method, self.format, lift)
-            self._stored[group, number] = _packed(book, self._groups[group])
-        return _unpacked(*self._stored[group, number], self._groups[group])
 
     def _fetch(self, group: int, ks: list[int]) -> "dict[int, Stored]":
         """Codebooks of a group, from the folder if they are there, else made, and left there."""
@@ -180,7 +154,7 @@ class Codebooks:
 
     def _make(self, group: int, ks: list[int]) -> "dict[int, Stored]":
         books = clustering.cluster(self._groups[group], ks, self.method, self.format)
-        return {k: _packed(book, self._groups[group]) for k, book in books.items()}
+        return {k: packed(book, self._groups[group]) for k, book in books.items()}
 
     def _key(self, group: int, ks: list[int]) -> str:
         digest = hashlib.sha256(json.dumps([SCHEMA, self.method, self.format, ks]).encode())
@@ -192,14 +166,16 @@ class Codebooks:
 Stored = tuple[np.ndarray, np.ndarray]
 
 
-def _packed(book: Codebook, weights: np.ndarray) -> Stored:
+def packed(book: Codebook, weights: np.ndarray) -> Stored:
+    """A codebook of weights (n,) in the least memory."""
     edges = np.full(len(book.centroids), np.inf, dtype=np.float32)
     np.minimum.at(edges, book.labels, weights)
     intervals = (np.diff(edges) > 0).all() and (_labels(edges, weights) == book.labels).all()
     return book.centroids, edges if intervals else book.labels
 
 
-def _unpacked(centroids: np.ndarray, edges_or_labels: np.ndarray, weights: np.ndarray) -> Codebook:
+def unpacked(centroids: np.ndarray, edges_or_labels: np.ndarray, weights: np.ndarray) -> Codebook:
+    """What `packed` made of a codebook of weights (n,)."""
     is_edges = edges_or_labels.dtype == np.float32
     return Codebook(centroids, _labels(edges_or_labels, weights) if is_edges else edges_or_labels)
 

@@ -13,6 +13,7 @@ from weightlab import accounting, backend, models, training
 from weightlab.compression.sharing import clustering
 from weightlab.compression.sharing.clustering import PLAIN, Lift
 from weightlab.compression.sharing.codebooks import WHOLE_NET, Codebooks
+from weightlab.compression.sharing.lifts import Lifted
 from weightlab.data import Split
 from weightlab.errors import choose
 
@@ -72,8 +73,9 @@ def choose_books(
     plan, lifts = check_plan(books, plan), dict(lifts or {})
     for name in lifts:
         choose("layer", name, books.names)
-    numbers = [books.lifted(k, lifts.get(name, PLAIN)) for name, k in zip(books.names, plan, strict=True)]
-    return [books.get(group, number) for group, number in enumerate(numbers)]
+    lifted = Lifted(books)
+    numbers = [lifted.variant(k, lifts.get(name, PLAIN)) for name, k in zip(books.names, plan, strict=True)]
+    return [lifted.get(group, number) for group, number in enumerate(numbers)]
 
 
 def check_plan(books: Codebooks, plan: int | Iterable[int]) -> list[int]:
