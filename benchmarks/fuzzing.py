@@ -19,7 +19,7 @@ import torch
 
 from weightlab import packing
 from weightlab.errors import UserError
-from weightlab.packing import packed_format
+from weightlab.packing import metadata
 
 GROWTH = 1 << 29  # bytes of address space that reading may take
 PATIENCE_S = 10  # for one file
@@ -157,7 +157,7 @@ def judge(reader: Callable[[Path], packing.Packed], file: Path) -> tuple[str, st
         return ("refused", _reason(error, file)) if plain else ("failed", f"a message for nobody: {str(error)[:200]!r}")
     except BaseException as error:  # SystemExit too: a file must not end the program
         return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    table = packed_format.parse(packed.content)[1]
+    table = metadata.parse(packed.content)[1]
     shapes = {name: entry["shape"] for name, entry in table.items() if name in packed.rest}
     shared = {name: shape for group in packed.details.groups for name, shape in group.weights}
     for name, shape in (shapes | shared).items():

@@ -15,7 +15,7 @@ from large_mutations import enlarge
 from tensor_mutations import TYPES, Tensors, edit_consistently, edit_tensors
 
 from weightlab import formats
-from weightlab.packing import packed_format
+from weightlab.packing import metadata, packed_format
 
 HOSTILE = [  # JSON texts that take the place of any value
     "0", "-1", "1", "2", "255", "256", "65536", "65537", str(1 << 31), str((1 << 63) - 1), str(1 << 63), str(1 << 64),
@@ -74,7 +74,7 @@ def _restructured(content: bytes, other: bytes, chance: random.Random) -> bytes:
     text = _json(values)
     if text_edits and chance.random() < 0.5:
         text, text_edits = _edit_text(text, chance), text_edits - 1
-    table, data = {"__metadata__": {packed_format.KEY: text}}, b""
+    table, data = {"__metadata__": {metadata.KEY: text}}, b""
     for name, (dtype, shape, part) in tensors.items():
         table[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(part)]}
         data += part
@@ -97,7 +97,7 @@ def _parts(content: bytes) -> tuple[dict, Tensors]:
     """Metadata and tensors of a good file, free to be changed."""
     header, data = _sections(content)
     table = json.loads(header)
-    values = json.loads(table.pop("__metadata__")[packed_format.KEY])
+    values = json.loads(table.pop("__metadata__")[metadata.KEY])
     return values, {name: (each["dtype"], each["shape"], data[slice(*each["data_offsets"])]) for name, each in table.items()}
 
 

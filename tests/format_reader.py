@@ -1,4 +1,4 @@
-"""Reader of the packed file, version 1: written from docs/format.md alone, with numpy and the standard library."""
+"""Reader of the packed file, versions 1 and 2: written from docs/format.md alone, with numpy and the standard library."""
 
 import contextlib
 import hashlib
@@ -79,7 +79,7 @@ def _open(content: bytes) -> tuple[dict, dict, bytes]:
     outer = tensors.pop("__metadata__")
     _need(list(outer) == ["weightlab"], "no packed network")
     meta = _object(outer["weightlab"])
-    _need(type(meta["version"]) is int and meta["version"] == 1, "another version")
+    _need(type(meta["version"]) is int and meta["version"] in (1, 2), "another version")
     digits = meta["sha256"].encode()
     _need(re.fullmatch(rb"[0-9a-f]{64}", digits) is not None and header.count(digits) == 1, "no usable checksum")
     zeroed = content[:8] + header.replace(digits, b"0" * 64) + data
@@ -150,10 +150,65 @@ def metadata(content: bytes) -> dict:
     return _open(content)[0]
 
 
+def _part(said: dict, entry: dict, data: bytes, decompress: Callable[[bytes], bytes] | None) -> np.ndarray:
+    """The numbers of a part of version 2."""
+    _need(len(entry["shape"]) == 1, "a part is no row")
+    if set(said) == {"format"}:
+        _need(entry["dtype"] == CENTROIDS[said["format"]] and entry["shape"][0] > 0, "a part of another type")
+        values = _values(entry, data)
+        values = THESIS[values] if said["format"] == "float8_thesis" else values.astype(np.float32)
+        _need(bool(np.isfinite(values).all()), "a part that is not finite")
+        return values
+    n, bits, coding = (said.pop(key) for key in ("n", "bits", "coding"))
+    _need(not said and type(n) is type(bits) is int and n > 0 and 1 <= bits <= 16, "a part that is not described")
+    stored = data[slice(*entry["data_offsets"])]
+    _need(coding == "packed" or (coding == "zstd" and decompress is not None), "a coding that cannot be read")
+    size = len(stored) if coding == "packed" else _frame_size(stored)
+    _need(entry["dtype"] == "U8" and size == ((n * bits + 7) // 8 if coding == "packed" else n * (1 + (bits > 8))), "lengths")
+    return _labels(bits, coding, stored, n, decompress)
+
+
+def _weights(group: dict, parts: dict[str, np.ndarray], n: int) -> np.ndarray:
+    """The n weights of a group of version 2."""
+    settings, centroids, labels = group["settings"], parts.get("centroids"), parts.get("labels")
+    if group["kind"] == "values":
+        _need(set(parts) == {"values"} and not settings and len(parts["values"]) == n, "values that do not fit")
+        return parts["values"]
+    _need(group["kind"] == "codebook" and set(parts) <= {"centroids", "labels"} and set(settings) == {"k"}, "an unknown kind")
+    _need(type(settings["k"]) is int and 1 <= len(centroids) <= min(n, settings["k"]), "centroids that do not fit")
+    if labels is None:
+        labels = np.zeros(n, np.uint16)
+        _need(len(centroids) == 1, "no labels")
+    _need(len(labels) == n and int(labels.max()) < len(centroids), "labels that do not fit")
+    return centroids[labels]
+
+
+def _second(meta: dict, tensors: dict, data: bytes, decompress: Callable[[bytes], bytes] | None) -> dict[str, np.ndarray]:
+    """The weights of all groups of version 2, whose tensors are taken out of the table."""
+    network, plan = {}, meta["plan"]
+    _need(type(plan) is list and len(plan) == len(meta["groups"]), "another plan")
+    for group in meta["groups"]:
+        sizes = [_size(shape) for _, shape in group["weights"]]
+        taken = {part: (said, tensors.pop(f"{group['weights'][0][0]}:{part}")) for part, said in group["parts"].items()}
+        parts = {part: _part(dict(said), entry, data, decompress) for part, (said, entry) in taken.items()}
+        values = _weights(group, parts, sum(sizes))
+        for (name, shape), part in zip(group["weights"], np.split(values, np.cumsum(sizes)[:-1]), strict=True):
+            _need(name not in network, "a weight twice")
+            network[name] = part.reshape(shape)
+    return network
+
+
 @_refusing()
 def read(content: bytes, decompress: Callable[[bytes], bytes] | None = None) -> dict[str, np.ndarray]:
     """All tensors of the network by name; decompress turns one zstandard frame into its bytes."""
     meta, tensors, data = _open(content)
+    if meta["version"] == 2:
+        weights, same = _second(meta, tensors, data, decompress), meta["same"]
+        rest = {name: _values(entry, data) for name, entry in tensors.items()}
+        _need(not set(rest) & set(weights) and not set(same) & {*rest, *weights}, "names that do not fit")
+        if meta["rest"] == "float16":
+            rest = {name: value.astype(np.float32) if value.dtype == np.float16 else value for name, value in rest.items()}
+        return rest | weights | {name: (rest | weights)[target] for name, target in same.items()}
     groups, plan, same, books, counts = meta["groups"], meta["plan"], meta["same"], [], []
     _need(plan == [g["k"] for g in groups] if type(plan) is list else [plan] == [g["k"] for g in groups], "another plan")
     _need(meta["rest"] in ("as it was", "float16"), "unknown rest")

@@ -1,13 +1,20 @@
 """What any compression method is held to, and methods side by side in one plan."""
 
+from dataclasses import replace
+
+import format_reader
 import numpy as np
 import pandas as pd
 import pytest
+import test_packing
 import torch
+import zstandard
 
-from weightlab import accounting, data, formats, models, sharing, training
-from weightlab.compression import contract
-from weightlab.compression.contract import Method, Mixed
+from weightlab import accounting, data, formats, models, packing, sharing, training
+from weightlab.compression import contract, kinds
+from weightlab.compression.compressed import compressed
+from weightlab.compression.contract import Labels, Method, Stored, Values
+from weightlab.compression.mixed import Mixed
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.runs import loop
@@ -43,8 +50,18 @@ class Cast:
 
     thesis_bits = bits
 
+    def stored(self, group, variant):
+        format = self._formats[variant - 1]
+        return Stored("values", {"values": Values(self.weight(group, variant).numpy().ravel(), format.name)})
+
     def describe(self):
         return {"formats": [each.name for each in self._formats]}
+
+
+def codebook(centroids, labels, k):
+    parts = {"centroids": Values(np.array(centroids, np.float32), "float16")}
+    parts |= {} if labels is None else {"labels": Labels(np.array(labels, np.uint8), 2)}
+    return Stored("codebook", parts, {"k": k})
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +194,124 @@ def test_a_mix_that_does_not_fit_is_refused(methods, options, sentence):
         Mixed({name: methods[name] for name in ("sharing", "cast")}, options)
     with pytest.raises(UserError, match="whole net has others"):
         Mixed({name: methods[name] for name in ("sharing", "whole net")}, [[("sharing", 2)]] * 5)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------------------
+
+
+def packed(model, compressed_network, folder, **options):
+    """What is read of a file in which a network lies, once by the library and once by the reader made from the document."""
+    file = folder / "file.safetensors"
+    file.write_bytes(packing.pack_compressed(model, compressed_network, **options))
+    read = packing.read(file)
+    other = format_reader.read(read.content, zstandard.decompress)
+    state = read.state_dict()
+    assert set(state) == set(other) and all(np.array_equal(value.numpy(), other[name]) for name, value in state.items())
+    return read
+
+
+@pytest.mark.parametrize("entropy_coded", [True, False])
+def test_every_method_is_packed_and_comes_back_bit_for_bit(method, lenet5, tmp_path, entropy_coded):
+    for plan in plans_of(method):
+        read = packed(lenet5, compressed(method, plan, "some method"), tmp_path, entropy_coded=entropy_coded)
+        expected = written(method, lenet5, plan).state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in read.load(lenet5).state_dict().items())
+        assert read.report()["stored_bits"].tolist() == method.bits(plan).tolist()
+        for name in ("storage_rate", "layer_mean_rate"):
+            assert read.summary()[name] == pytest.approx(float(contract.rates(method, plan)[name]))
+        assert read.summary()["payload_bytes"] <= read.summary()["predicted_bytes"] + len(method.names)
+
+
+def test_codebooks_in_one_format_are_a_file_of_version_1_as_ever(methods, lenet5, tmp_path):
+    plan = [2, 3, 8, 2, 3]
+    options = {"network": "lenet5_tanh", "accuracy": [{"split": "test", "images": 3, "original": 1.0, "packed": 0.5}]}
+    content = packing.pack(lenet5, plan, **options)
+    assert packing.pack_compressed(lenet5, compressed(methods["sharing"], plan, "exact"), **options) == content
+    mixed = Mixed({"only": methods["sharing"]}, [[("only", k) for k in SHARED]] * 5)
+    read = packed(lenet5, compressed(mixed, [1, 2, 3, 1, 2], "mixed"), tmp_path)
+    assert read.details.version == 1 and read.details.plan == plan
+    assert packed(lenet5, compressed(methods["mixed"], [1, 2, 4, 5, 3], "mixed"), tmp_path).details.version == 2
+
+
+def test_what_was_changed_after_a_plan_was_chosen_is_packed(methods, lenet5, tmp_path):
+    """Other codebooks than clustering makes, and other biases, as compensation and tuning leave them."""
+    before = compressed(methods["sharing"], [3] * 5, "exact")
+    first, *others = before.stored
+    centroids = Values(first.parts["centroids"].numbers + np.float32(0.01), "float32")
+    bias = lenet5.state_dict()["classifier.0.bias"] + 1
+    after = replace(
+        before,
+        stored=[replace(first, parts=dict(first.parts) | {"centroids": centroids}), *others],
+        tensors={"classifier.0.bias": bias},
+    )
+    read, expected = packed(lenet5, after, tmp_path).load(lenet5).state_dict(), after.apply(lenet5).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in read.items())
+    original, plain = lenet5.state_dict(), before.apply(lenet5).state_dict()
+    assert {name for name in read if not torch.equal(read[name], plain[name])} == {
+        "feature_extractor.0.weight",
+        "classifier.0.bias",
+    }
+    assert torch.equal(lenet5.state_dict()["classifier.0.bias"], original["classifier.0.bias"])
+    assert (
+        packing.read(tmp_path / "file.safetensors").details.source_sha256
+        == packing.read(
+            packing.write(tmp_path / "plain.safetensors", lenet5, [3] * 5) and tmp_path / "plain.safetensors"
+        ).details.source_sha256
+    )
+    for name, tensor in (
+        ("classifier.0.bias", bias[:3]),
+        ("classifier.0.weight", lenet5.classifier[0].weight),
+        ("no such", bias),
+    ):
+        with pytest.raises(UserError, match=f"{name} is no other tensor of the network of shape"):
+            packing.pack_compressed(lenet5, replace(before, tensors={name: tensor}))
+    with pytest.raises(UserError, match="the network has no tensor no such of shape"):
+        replace(before, tensors={"no such": bias}).apply(lenet5)
+
+
+@pytest.mark.parametrize(
+    ("stored", "sentence"),
+    [
+        (Stored("circuit", {}), "unknown kind of stored weights 'circuit'; allowed: codebook, values"),
+        (Stored("values", {}), "have the parts values and the settings none, got  and none"),
+        (Stored("values", {"values": Values(np.zeros(3, np.float32), "float16")}), "4 weights need as many values, got 3"),
+        (Stored("values", {"values": Values(np.zeros(4, np.float32), "float16")}, {"k": 1}), "and the settings none, got values and k"),
+        (codebook([0, 1], [0, 1, 1], 2), r"4 weights need as many labels below 2, got 3 up to 1"),
+        (codebook([0, 1], [0, 1, 1, 2], 2), r"4 weights need as many labels below 2, got 4 up to 2"),
+        (codebook([0, 1, 2], [0, 1, 1, 2], 2), "has 1 to 4 centroids and at most k, got 3 at k = 2"),
+        (codebook([0, 1, 2], [0, 1, 1, 2], 3.0), "has 1 to 4 centroids and at most k, got 3 at k = 3.0"),
+        (codebook([0, 1], None, 2), "a codebook without labels has one centroid, got 2"),
+    ],
+)  # fmt: skip
+def test_parts_that_make_no_weights_are_refused(stored, sentence):
+    with pytest.raises(UserError, match=sentence):
+        kinds.weights(stored, 4)
+
+
+VALUES = "feature_extractor.6.weight"  # stored as float16 in what follows
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda group: group.update(kind="circuit"), "groups.2.kind"),
+        (lambda group: group.update(kind="codebook"), f"what is stored of '{VALUES}' makes no weights"),
+        (lambda group: group.update(settings={"k": 3}), f"what is stored of '{VALUES}' makes no weights"),
+        (lambda group: group.update(settings={f"k{i}": 3 for i in range(150_000)}), "more than 16 entries"),
+        (lambda group: group.update(settings={"k": [3]}), "groups.2.settings"),
+        (lambda group: group.update(parts={}), "have the parts values and the settings none, got  and none"),
+        (lambda group: group["parts"].update(more={"format": "float16"}), f"it lacks the tensor '{VALUES}:more'"),
+        (lambda group: group["parts"].update(values={"format": "float32"}), f"the values of '{VALUES}' must be"),
+        (lambda group: group["parts"].update(values={"n": 4, "bits": 2, "coding": "packed"}), f"the values of '{VALUES}' must be bytes"),
+        (lambda group: group["parts"].update(values={"n": 1 << 60, "bits": 2, "coding": "zstd"}), "would unpack to"),
+        (lambda group: group.update(weights=[[VALUES, [3]]]), "3 weights need as many values, got 48000"),
+    ],
+)  # fmt: skip
+def test_metadata_of_version_2_that_do_not_fit_are_refused(methods, lenet5, tmp_path, change, words):
+    content = packing.pack_compressed(lenet5, compressed(methods["mixed"], [1, 2, 4, 5, 3], "mixed"))
+    (tmp_path / "file").write_bytes(test_packing.edited(content, lambda values: change(values["groups"][2])))
+    with pytest.raises(UserError, match="is not a packed network that can be trusted") as error:
+        packing.read(tmp_path / "file")
+    assert words in str(error.value)
+    with pytest.raises(ValueError):
+        format_reader.read((tmp_path / "file").read_bytes(), zstandard.decompress)

@@ -22,7 +22,7 @@ from torch import nn
 from weightlab import accounting, data, formats, models, packing, paths, sharing, training
 from weightlab.compression.sharing.clustering import Lift
 from weightlab.errors import UserError
-from weightlab.packing import label_coding, packed_format
+from weightlab.packing import label_coding, metadata, packed_format
 
 FORMATS = list(formats.FORMATS)
 PLAN = [3, 5, 8, 2, 4]
@@ -49,11 +49,11 @@ def logits(model, images):
 
 def edited(content, change=lambda values: None, tensors=lambda found: None):
     """A packed file with other metadata or tensors, and the checksum that belongs to it: what only an attacker does."""
-    details, _ = packed_format.parse(content)
+    details, _ = metadata.parse(content)
     values, found = json.loads(details.model_dump_json()) | {"sha256": packed_format.UNSEALED}, load(content)
     change(values)
     tensors(found)
-    return packed_format.seal(save(found, {packed_format.KEY: json.dumps(values, separators=(",", ":"))}))
+    return packed_format.seal(save(found, {metadata.KEY: json.dumps(values, separators=(",", ":"))}))
 
 
 def refused(tmp_path, content, *words):
@@ -442,8 +442,8 @@ def test_a_header_beyond_the_file_is_refused(content, tmp_path):
 
 
 def test_a_newer_version_is_refused_by_name(content, tmp_path):
-    message = refused(tmp_path, edited(content, lambda values: values.update(version=2)), "version 2 of the format")
-    assert message.endswith("this weightlab reads up to 1; update weightlab")
+    message = refused(tmp_path, edited(content, lambda values: values.update(version=3)), "version 3 of the format")
+    assert message.endswith("this weightlab reads up to 2; update weightlab")
 
 
 def _set(path, value):
@@ -530,7 +530,7 @@ def test_frames_that_lie_are_refused(lenet5, tmp_path):
     """Of another length than the labels, of none that is said, beyond what is there, and followed by something."""
     content = packing.pack(lenet5, [3, 5, 40, 2, 4])
     name = "feature_extractor.6.weight:labels"
-    assert packed_format.parse(content)[0].groups[2].coding == "zstd"
+    assert metadata.parse(content)[0].groups[2].coding == "zstd"
     frame = zstandard.ZstdCompressor(level=1)
     unsaid = zstandard.ZstdCompressor(level=1, write_content_size=False)
     bomb = frame.compress(bytes(1 << 30))
@@ -558,7 +558,7 @@ def test_names_that_occur_twice_are_refused(content, tmp_path):
         assert header.count(once) == 1
         changed = header.replace(once, twice)
         sealed = hashlib.sha256()
-        details, _ = packed_format.parse(content)
+        details, _ = metadata.parse(content)
         whole = struct.pack("<Q", len(changed)) + changed.replace(details.sha256.encode(), b"0" * 64) + content[8 + length :]
         sealed.update(whole)
         refused(tmp_path, whole.replace(b"0" * 64, sealed.hexdigest().encode(), 1), "a name occurs twice")
@@ -665,7 +665,7 @@ def test_mutated_files_are_read_or_refused_and_nothing_else(content, tmp_path_fa
             mutated[place:place] = mutated[place : place + length]
         if len(mutated) < 2:
             break
-    sha = packed_format.parse(content)[0].sha256.encode()
+    sha = metadata.parse(content)[0].sha256.encode()
     if given.draw(st.booleans()):
         mutated = bytearray(packed_format.seal(bytes(mutated).replace(sha, b"0" * 64, 1)))
     file = tmp_path_factory.getbasetemp() / "mutated"

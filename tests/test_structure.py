@@ -31,10 +31,10 @@ ROOMS = {
     "models": [],  # the face of networks
     "training": [],
     "search": ["space", "fitness", "base", "random_search", "genetic", "particle_swarm", "black_hole"],
-    "compression": ["contract", "sharing/clustering", "sharing/codebooks", "sharing/lifts", "sharing/share"],
+    "compression": ["contract", "kinds", "compressed", "mixed", "sharing/clustering", "sharing/codebooks", "sharing/lifts", "sharing/share"],
     "sharing": [],  # the face of compression/sharing
     "evaluation": ["kernels", "stages", "activation_cache", "prefix_tree", "proof", "evaluator"],
-    "packing": ["label_coding", "packed_format", "packed_file", "onnx_files"],
+    "packing": ["label_coding", "metadata", "packed_format", "packed_file", "writing", "onnx_files"],
     "runs": [
         "records", "specifications", "folder", "loop", "status", "progress", "job_queues", "executors", "runner", "enumeration",
     ],

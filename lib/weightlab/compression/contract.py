@@ -1,20 +1,57 @@
-"""What evaluation, searches and accounting ask of a compression method, and methods side by side in one plan.
+"""What evaluation, searches, accounting and packing ask of a compression method.
 
 A method lists *variants* of the weights of every group of layers: replacements, each with the bits that it takes when it is stored. A plan
 is a row of ints, the number of the variant that each group takes; 0 leaves a group as it is, where that is allowed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import nn
 
-from weightlab import accounting, models
+from weightlab import accounting, formats, models
 from weightlab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Values:
+    """Numbers in one of `formats`: float32 (n,), each of them a value of the format."""
+
+    numbers: np.ndarray
+    format: str
+
+    @property
+    def bits(self) -> int:
+        """What they take as they are."""
+        return len(self.numbers) * formats.get(self.format).bits
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Whole numbers below 2**width, unsigned (n,); a file may code them in fewer bits."""
+
+    numbers: np.ndarray
+    width: int
+
+    @property
+    def bits(self) -> int:
+        """What they take at `width` bits each."""
+        return len(self.numbers) * self.width
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A group's weights as they lie in a file: `kind` names the reader (see `kinds`) that makes them of named parts and settings.
+
+    `settings` are JSON-ready and few.
+    """
+
+    kind: str
+    parts: Mapping[str, Values | Labels]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -45,6 +82,9 @@ class Method(Protocol):
     def describe(self) -> dict:
         """What its variants depend on, JSON-ready: two methods that describe themselves alike have the same."""
 
+    def stored(self, group: int, variant: int) -> Stored:
+        """A group's weights under a variant as a file holds them; what is read is what `weight` gives, bit for bit."""
+
 
 def weights(method: Method) -> np.ndarray:
     """Number of weights of each group, int64 (groups,)."""
@@ -69,78 +109,6 @@ def check(method: Method, plans: np.ndarray, least: int = 1) -> np.ndarray:
 def rates(method: Method, plans: np.ndarray) -> dict[str, np.ndarray]:
     """Every rate of plans (..., groups), by name, each (...,)."""
     return accounting.rates(weights(method), method.bits(plans), method.thesis_bits(plans))
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """Methods side by side in one plan: for every layer a list of (method, its variant), numbered from 1 in this order.
-
-    `methods` are by name, and have the same layers, each a group of its own. Raises `UserError` for others, and for an empty list.
-    """
-
-    methods: Mapping[str, Method]
-    options: Sequence[Sequence[tuple[str, int]]]
-
-    def __post_init__(self):
-        if not self.methods:
-            raise UserError("a mix needs at least one method")
-        for name, method in self.methods.items():
-            if list(method.layers) != list(self.layers) or not np.array_equal(method.groups, self.groups):
-                raise UserError(f"methods of a mix must have the same layers, each a group of its own; {name} has others")
-        if len(self.options) != len(self.layers) or not all(self.options):
-            raise UserError(f"a mix needs a list of options for each of the {len(self.layers)} layers")
-        for group, listed in enumerate(self.options):
-            for name, variant in listed:
-                if name not in self.methods or not 1 <= variant <= self.methods[name].count(group):
-                    raise UserError(f"layer {self.names[group]} has no option {(name, variant)!r}")
-
-    @property
-    def layers(self) -> Sequence[models.Layer]:
-        return next(iter(self.methods.values())).layers
-
-    @property
-    def names(self) -> list[str]:
-        return [layer.name for layer in self.layers]
-
-    @property
-    def groups(self) -> np.ndarray:
-        return np.arange(len(self.layers))
-
-    def count(self, group: int) -> int:
-        return len(self.options[group])
-
-    def weight(self, layer: int, variant: int) -> torch.Tensor:
-        name, chosen = self.options[layer][variant - 1]
-        return self.methods[name].weight(layer, chosen)
-
-    def bits(self, plans: np.ndarray) -> np.ndarray:
-        return self._look_up(self._bits, plans)
-
-    def thesis_bits(self, plans: np.ndarray) -> np.ndarray:
-        return self._look_up(self._thesis_bits, plans)
-
-    def describe(self) -> dict:
-        described = {name: method.describe() for name, method in self.methods.items()}
-        return {"methods": described, "options": [[list(each) for each in listed] for listed in self.options]}
-
-    def _look_up(self, table: list[np.ndarray], plans: np.ndarray) -> np.ndarray:
-        plans = np.asarray(plans)
-        return np.stack([each[plans[..., group] - 1] for group, each in enumerate(table)], axis=-1)
-
-    @cached_property
-    def _bits(self) -> list[np.ndarray]:
-        return self._table("bits")
-
-    @cached_property
-    def _thesis_bits(self) -> list[np.ndarray]:
-        return self._table("thesis_bits")
-
-    def _table(self, count: str) -> list[np.ndarray]:
-        """What each option of each layer takes; the other layers of the plan that asks for it do not matter."""
-        return [
-            np.array([getattr(self.methods[name], count)(np.full(len(self.layers), variant))[group] for name, variant in listed])
-            for group, listed in enumerate(self.options)
-        ]
 
 
 def apply(method: Method, model: nn.Module, plan: Sequence[int]) -> None:

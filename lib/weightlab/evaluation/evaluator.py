@@ -46,14 +46,6 @@ class Evaluator:
     `threads` (all cores by default) work on different images, `chunk` images at a time, and at most `memory` bytes of activations
     are kept for later calls; none of the three changes a count. `model` is left as it is. Raises `UserError` if network, variants
     and images do not fit, and for a network whose answer to an image depends on more than the image (see `answers.check`).
-
-    >>> from weightlab.sharing import Codebooks
-    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    >>> images = torch.arange(32, dtype=torch.uint8).reshape(8, 1, 2, 2)
-    >>> split = Split("mine", "validation", images, torch.tensor([0, 1] * 4))
-    >>> evaluator = Evaluator(model, Codebooks(model), [split], device="cpu")
-    >>> evaluator.correct([[2], [8]]).shape  # plans, splits
-    (2, 1)
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """A compressed network as a file whose size is the claim: written, read back, and exported to ONNX."""
 
-from weightlab.packing.packed_file import RESTS, Packed, pack, read, write
+from weightlab.packing.packed_file import Packed, read
+from weightlab.packing.writing import RESTS, pack, pack_compressed, write
 
-__all__ = ["RESTS", "Packed", "pack", "read", "write"]
+__all__ = ["RESTS", "Packed", "pack", "pack_compressed", "read", "write"]

@@ -4,46 +4,41 @@ The file is one safetensors file. `storage_rate` predicts the bytes of its codeb
 on top, and `file_rate` counts everything.
 """
 
-import hashlib
-import json
 import math
 import os
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import ValidationError
-from safetensors.torch import save
 from torch import nn
 
-from weightlab import accounting, formats, models, sharing, storage
-from weightlab.compression.sharing.clustering import Codebook, Lift
-from weightlab.compression.sharing.codebooks import Codebooks
-from weightlab.errors import UserError, choose, plain
-from weightlab.packing import label_coding, packed_format
-from weightlab.packing.packed_format import Details, Group, Measured
-
-RESTS = ("as it was", "float16")
-LOAD = "weightlab.packing.read(file).load(model), or docs/format.md of weightlab"
+from weightlab import accounting, models
+from weightlab.compression import kinds
+from weightlab.compression.contract import Stored
+from weightlab.errors import UserError, plain
+from weightlab.packing import metadata, packed_format
+from weightlab.packing.metadata import Details
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed file that has been read: `details` (its metadata), a codebook per group, and all tensors that are not shared."""
+    """A packed file that has been read: `details` (its metadata), what is stored of each group, and all other tensors."""
 
     details: Details
-    books: list[Codebook]
+    stored: Sequence[Stored]
     rest: dict[str, torch.Tensor]
     content: bytes
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Every tensor of the network by its name, shared weights as float32."""
-        state = {name: torch.from_numpy(values[labels]) for name, (values, labels) in self.shared().items()}
+        """Every tensor of the network by its name, weights of groups as float32."""
+        state = {}
+        for group, stored in zip(self.details.groups, self.stored, strict=True):
+            values = kinds.weights(stored, group.size)
+            for (name, shape), part in zip(group.weights, np.split(values, _ends(group.weights)), strict=True):
+                state[name] = torch.from_numpy(part.reshape(shape))
         halved = self.details.rest == "float16"
         state |= {name: value.float() if halved and value.dtype == torch.float16 else value for name, value in self.rest.items()}
         return state | {name: state[first] for name, first in self.details.same.items()}
@@ -61,30 +56,34 @@ class Packed:
         return filled.eval()
 
     def shared(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By name of a shared weight: centroids, float32 (n,), and labels, unsigned, of the weight's shape."""
+        """By name of a weight that has a codebook: centroids, float32 (n,), and labels, unsigned, of the weight's shape."""
         found = {}
-        for group, book in zip(self.details.groups, self.books, strict=True):
-            ends = np.cumsum([math.prod(shape) for _, shape in group.weights])[:-1]
-            for (name, shape), labels in zip(group.weights, np.split(book.labels, ends), strict=True):
-                found[name] = book.centroids, labels.reshape(shape)
+        for group, stored in zip(self.details.groups, self.stored, strict=True):
+            if stored.kind == "codebook":
+                centroids, labels = stored.parts["centroids"].numbers, stored.parts.get("labels")
+                all_labels = np.zeros(group.size, dtype=np.uint8) if labels is None else labels.numbers
+                for (name, shape), own in zip(group.weights, np.split(all_labels, _ends(group.weights)), strict=True):
+                    found[name] = centroids, own.reshape(shape)
         return found
 
     def report(self) -> pd.DataFrame:
-        """A row per group: layer, weights, k, bits, coding, stored_bits (as `storage_rate` charges it), rate, bytes, rms_error."""
-        rows = []
-        width, table = formats.get(self.details.format).bits, packed_format.parse(self.content)[1]
-        for name, group in zip(self.details.names, self.details.groups, strict=True):
-            bits = group.size * group.bits + group.k * width
-            stored = [table[f"{name}:{part}"]["data_offsets"] for part in ("labels", "centroids") if f"{name}:{part}" in table]
+        """A row per group: layer, weights, k, bits, coding, stored_bits (as `storage_rate` charges it), rate, bytes, rms_error.
+
+        `k` is None for weights without a codebook, `bits` are those of a label.
+        """
+        rows, table = [], metadata.parse(self.content)[1]
+        for name, group, stored in zip(self.details.names, self.details.groups, self.stored, strict=True):
+            bits, labels = kinds.bits(stored), stored.parts.get("labels")
+            places = [table[f"{name}:{part}"]["data_offsets"] for part in stored.parts]
             rows.append({
                 "layer": name.removesuffix(".weight"),
                 "weights": group.size,
-                "k": group.k,
-                "bits": group.bits,
-                "coding": group.coding,
+                "k": stored.settings.get("k"),
+                "bits": labels.width if labels else 0,
+                "coding": group.label_coding,
                 "stored_bits": bits,
                 "rate": group.size * accounting.ORIGINAL_BITS / bits,
-                "bytes": sum(end - start for start, end in stored),
+                "bytes": sum(end - start for start, end in places),
                 "rms_error": group.error,
             })  # fmt: skip
         return pd.DataFrame(rows)
@@ -96,11 +95,12 @@ class Packed:
         `payload_bytes` what the file has without its header; `file_rate` original_bytes / file_bytes.
         """
         table = self.report()
-        header, rest = packed_format.header_bytes(self.content), sum(value.nbytes for value in self.rest.values())
-        arguments = table["weights"].to_numpy(), table["k"].to_numpy(), self.details.format
+        header, rest = metadata.header_bytes(self.content), sum(value.nbytes for value in self.rest.values())
+        thesis_bits = [kinds.thesis_bits(stored, n) for stored, n in zip(self.stored, table["weights"], strict=True)]
+        rates = accounting.rates(table["weights"].to_numpy(), table["stored_bits"].to_numpy(), np.array(thesis_bits))
         return {
-            "storage_rate": float(accounting.storage_rate(*arguments)),
-            "layer_mean_rate": float(accounting.layer_mean_rate(*arguments)),
+            "storage_rate": float(rates["storage_rate"]),
+            "layer_mean_rate": float(rates["layer_mean_rate"]),
             "file_rate": self.details.original_bytes / len(self.content),
             "file_bytes": len(self.content),
             "header_bytes": header,
@@ -111,100 +111,16 @@ class Packed:
         }
 
 
-def pack(
-    model: nn.Module,
-    plan: int | Iterable[int],
-    format: str = "float32",
-    method: str = "exact",
-    lifts: Mapping[str, Lift] | None = None,
-    example: torch.Tensor | None = None,
-    *,
-    rest: str = "as it was",
-    entropy_coded: bool = True,
-    network: str = "",
-    accuracy: Iterable[Mapping] = (),
-    codebooks: Codebooks | None = None,
-) -> bytes:
-    """A network under a plan, as the bytes of a packed file; the first six arguments are those of `sharing.share`.
-
-    `rest` is how biases, batch norm and layers that are not shared are stored, "as it was" or with float32 as "float16".
-    `entropy_coded` labels are taken layer by layer where they are smaller. `network` names what the weights belong to. `accuracy`
-    holds what was measured, mappings with split, images, original and packed. `codebooks`, of the same network, method and format,
-    spare clustering. Raises `UserError` as `sharing.share` does, for shared weights that are not float32, for other tensors that the
-    file cannot hold, and for codebooks of something else.
-
-    >>> model = models.load("lenet5_tanh")
-    >>> content = pack(model, plan=[3, 5, 8, 2, 4], format="float16")
-    >>> sum(value.nbytes for value in model.state_dict().values()) // len(content)
-    10
-    """
-    choose("storage of the rest", rest, RESTS)
-    plan = plan if isinstance(plan, int | np.integer) else list(plan)
-    books = sharing.codebooks(model, plan, format, method, example)
-    if codebooks is not None:
-        if codebooks.describe() != books.describe():
-            raise UserError(f"the codebooks are not those of this network, plan, format {format} and method {method}")
-        books = codebooks
-    chosen, ks = sharing.choose_books(books, plan, lifts), sharing.check_plan(books, plan)
-    state, same = _once(_storable(model.state_dict(), rest), [f"{layer.name}.weight" for layer in books.layers])
-    tensors, groups, shared = {}, [], set()
-    for group, (book, k) in enumerate(zip(chosen, ks, strict=True)):
-        layers = books.layers if books.whole_net else [books.layers[group]]
-        weights = {f"{layer.name}.weight": list(layer.shape) for layer in layers}
-        for name in weights:
-            if state[name].dtype != torch.float32:
-                raise UserError(f"{name} is {state[name].dtype}; rates are stated against float32, so only that is packed")
-        bits = int(accounting.key_bits(k))
-        coding, labels = _coded(book.labels, bits, entropy_coded)
-        name = sharing.WHOLE_NET if books.whole_net else next(iter(weights))
-        tensors[f"{name}:centroids"] = formats.get(books.format).encode(book.centroids)
-        if coding != "none":
-            tensors[f"{name}:labels"] = torch.from_numpy(labels.copy())
-        error = math.sqrt(book.inertia(books.original(group)) / len(book.labels))
-        groups.append(Group(weights=list(weights.items()), k=k, bits=bits, coding=coding, error=float(f"{error:.4g}")))
-        shared |= set(weights)
-    tensors |= {name: _rest(value, rest) for name, value in state.items() if name not in shared}
-    details = Details(
-        version=packed_format.VERSION,
-        written_by=f"weightlab {version('weightlab')}",
-        load=LOAD,
-        network=network,
-        format=books.format,
-        method=books.method,
-        plan=ks[0] if books.whole_net else ks,
-        groups=groups,
-        same=same,
-        rest=rest,
-        accuracy=[_measured(each) for each in accuracy],
-        original_bytes=sum(value.nbytes for value in state.values()),
-        source_sha256=hashlib.sha256(save(state)).hexdigest(),
-        sha256=packed_format.UNSEALED,
-    )
-    text = json.dumps(details.model_dump(), separators=(",", ":"))
-    return packed_format.seal(save(tensors, {packed_format.KEY: text}))
-
-
-def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *arguments, **options) -> Packed:
-    """Write what `pack` makes, whole or not at all, after it has been read as any other file is."""
-    file, content = Path(file), pack(model, plan, *arguments, **options)
-    packed = Packed(*packed_format.check(content, limit_bytes=sys.maxsize), content)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        storage.write_whole(file, content)
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error}") from error
-    return packed
-
-
 def read(file: str | Path, limit_bytes: int | None = None) -> Packed:
     """A packed file, checked throughout (see `packed_format.check`); raises `UserError`, and nothing else, for any other file.
 
     >>> import tempfile
+    >>> from weightlab import packing
     >>> model = models.load("lenet5_tanh")
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = write(Path(folder, "small.safetensors"), model, plan=8, format="float16")
+    ...     _ = packing.write(Path(folder, "small.safetensors"), model, plan=8, format="float16")
     ...     packed = read(Path(folder, "small.safetensors"))
-    >>> packed.details.plan, packed.books[0].centroids.size, type(packed.load(model)).__name__
+    >>> packed.details.plan, len(packed.stored[0].parts["centroids"].numbers), type(packed.load(model)).__name__
     (8, 8, 'LeNet5')
     """
     try:
@@ -225,58 +141,11 @@ def _content(file: Path) -> bytes:
         raise OSError("it is not a file")
     with open(file, "rb") as stream:
         size, head = os.fstat(stream.fileno()).st_size, stream.read(8)
-        head += stream.read(packed_format.header_bytes(head, size) - 8)
-        packed_format.parse(head)
+        head += stream.read(metadata.header_bytes(head, size) - 8)
+        metadata.parse(head)
         return head + stream.read()
 
 
-def _coded(labels: np.ndarray, bits: int, entropy_coded: bool) -> tuple[str, np.ndarray | None]:
-    """The smaller coding of labels, and its bytes."""
-    if bits == 0:
-        return "none", None
-    packed = label_coding.pack(labels, bits)
-    compressed = label_coding.compress(labels, bits) if entropy_coded else packed
-    return ("zstd", compressed) if len(compressed) < len(packed) else ("packed", packed)
-
-
-def _storable(state: Mapping, rest: str) -> Mapping[str, torch.Tensor]:
-    """A state dict, if a packed file can hold it."""
-    for name, value in state.items():
-        if not isinstance(value, torch.Tensor):
-            raise UserError(f"{name} of the network's state is {type(value).__name__}; only tensors can be packed")
-        if value.dtype not in packed_format.STORABLE:
-            allowed = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in packed_format.STORABLE))
-            raise UserError(f"{name} is {value.dtype}, which a packed file cannot hold; allowed: {allowed}")
-        if rest == "float16" and value.dtype == torch.float16:
-            raise UserError(f"{name} is float16 itself, so the rest cannot be stored as float16; it would come back as float32")
-    return state
-
-
-def _measured(accuracy: Mapping) -> Measured:
-    try:
-        return Measured(**{name: getattr(value, "item", lambda value=value: value)() for name, value in accuracy.items()})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"accuracy is wrong: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {dict(accuracy)}") from None
-
-
-def _rest(value: torch.Tensor, rest: str) -> torch.Tensor:
-    # A running variance may lie beyond what float16 holds.
-    return value.clamp(-65504, 65504).half() if rest == "float16" and value.dtype == torch.float32 else value
-
-
-def _once(state: Mapping[str, torch.Tensor], shared: list[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors on the CPU, those that are the same one only under their first name; and which name is another for which.
-
-    All that are named in `shared` stay, before others.
-    """
-    first, kept, same = {}, {}, {}
-    for name in dict.fromkeys([*shared, *state]):
-        value = state[name].detach()
-        place = value.data_ptr(), value.shape, value.stride(), value.dtype
-        if value.nbytes and place in first and name not in shared:
-            same[name] = first[place]
-        else:
-            first.setdefault(place, name)
-            kept[name] = value.cpu().clone(memory_format=torch.contiguous_format)  # views may overlap
-    return kept, same
+def _ends(weights: Iterable[tuple[str, Sequence[int]]]) -> np.ndarray:
+    """Where, among the numbers of a group, each weight but the last ends."""
+    return np.cumsum([math.prod(shape) for _, shape in weights])[:-1]

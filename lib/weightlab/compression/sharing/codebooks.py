@@ -58,7 +58,7 @@ class Codebooks:
         self._ks = list(ks)
         self._folder = None if folder is None else paths.resolve(folder)
         self._books: OrderedDict[tuple[int, int], Codebook] = OrderedDict()  # those last asked for, `KEPT_BYTES` of them
-        self._stored: dict[tuple[int, int], Stored] = {}
+        self._stored: dict[tuple[int, int], Kept] = {}
 
     @property
     def names(self) -> list[str]:
@@ -113,12 +113,16 @@ class Codebooks:
         return torch.from_numpy(values).reshape(self.layers[layer].shape)
 
     def bits(self, plans: np.ndarray) -> np.ndarray:
-        """Stored bits of each group, int64 (..., groups)."""
+        """Kept bits of each group, int64 (..., groups)."""
         return accounting.stored_bits(self.weights, plans, self.format)
 
     def thesis_bits(self, plans: np.ndarray) -> np.ndarray:
         """Bits of each group by the denominator of equation 3.2, int64 (..., groups)."""
         return accounting.thesis_bits(self.weights, plans, self.format)
+
+    def stored(self, group: int, variant: int) -> contract.Stored:
+        """A group's codebook as a file holds it."""
+        return stored(self.get(group, variant), variant, self.format)
 
     def apply(self, model: nn.Module, group: int, book: Codebook) -> None:
         """Write a group's shared weights into `model`, which must have the same layers."""
@@ -136,7 +140,7 @@ class Codebooks:
         """Every rate of plans (..., groups), by name, each (...,)."""
         return contract.rates(self, plans)
 
-    def _fetch(self, group: int, ks: list[int]) -> "dict[int, Stored]":
+    def _fetch(self, group: int, ks: list[int]) -> "dict[int, Kept]":
         """Codebooks of a group, from the folder if they are there, else made, and left there."""
         if self._folder is None:
             return self._make(group, ks)
@@ -152,7 +156,7 @@ class Codebooks:
             storage.write_whole(file, _bytes(made))
             return made
 
-    def _make(self, group: int, ks: list[int]) -> "dict[int, Stored]":
+    def _make(self, group: int, ks: list[int]) -> "dict[int, Kept]":
         books = clustering.cluster(self._groups[group], ks, self.method, self.format)
         return {k: packed(book, self._groups[group]) for k, book in books.items()}
 
@@ -163,10 +167,18 @@ class Codebooks:
 
 
 # Centroids (k,) and either the least weight of each cluster, float32 (k,), where clusters are intervals, or all labels, unsigned (n,).
-Stored = tuple[np.ndarray, np.ndarray]
+Kept = tuple[np.ndarray, np.ndarray]
 
 
-def packed(book: Codebook, weights: np.ndarray) -> Stored:
+def stored(book: Codebook, k: int, format: str) -> contract.Stored:
+    """A codebook of k clusters as a file holds it; k is charged, even where there are fewer distinct weights."""
+    parts: dict = {"centroids": contract.Values(book.centroids, format)}
+    if width := int(accounting.key_bits(np.array(k))):
+        parts["labels"] = contract.Labels(book.labels, width)
+    return contract.Stored("codebook", parts, {"k": int(k)})
+
+
+def packed(book: Codebook, weights: np.ndarray) -> Kept:
     """A codebook of weights (n,) in the least memory."""
     edges = np.full(len(book.centroids), np.inf, dtype=np.float32)
     np.minimum.at(edges, book.labels, weights)
@@ -185,7 +197,7 @@ def _labels(edges: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return labels.astype(np.min_scalar_type(len(edges) - 1))
 
 
-def _bytes(made: dict[int, Stored]) -> bytes:
+def _bytes(made: dict[int, Kept]) -> bytes:
     tensors = {f"{k}.{i}": part for k, stored in made.items() for i, part in enumerate(stored)}
     return save(tensors, metadata={"sha256": _digest(tensors)})
 
@@ -197,7 +209,7 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read(file: Path, ks: list[int]) -> dict[int, Stored]:
+def _read(file: Path, ks: list[int]) -> dict[int, Kept]:
     raw = file.read_bytes()
     tensors = load(raw)
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])

@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
-from weightlab.compression.sharing import clustering
+from weightlab.compression import contract
+from weightlab.compression.sharing import clustering, codebooks
 from weightlab.compression.sharing.clustering import PLAIN, Codebook, Lift
-from weightlab.compression.sharing.codebooks import Codebooks, Stored, packed, unpacked
+from weightlab.compression.sharing.codebooks import Codebooks, Kept, packed, unpacked
 
 
 class Lifted:
@@ -14,11 +15,10 @@ class Lifted:
     The list grows, and its numbers mean something to this object alone: tables hold k and focus values. A plan has the rates of its k.
     """
 
-    def __init__(self, codebooks: Codebooks):
-        self.codebooks, self.layers = codebooks, codebooks.layers
-        self.names, self.groups = codebooks.names, codebooks.groups
+    def __init__(self, books: Codebooks):
+        self.codebooks, self.layers, self.names, self.groups = books, books.layers, books.names, books.groups
         self._pairs: dict[tuple[int, Lift], int] = {}
-        self._stored: dict[tuple[int, int], Stored] = {}  # packed, because there may be thousands of them
+        self._stored: dict[tuple[int, int], Kept] = {}  # packed, because there may be thousands of them
 
     def variant(self, k: int, lift: Lift) -> int:
         """The number of k clusters made in a lifted space; raises `UserError` for k outside 1..65 536."""
@@ -50,6 +50,10 @@ class Lifted:
     def thesis_bits(self, plans: np.ndarray) -> np.ndarray:
         """Bits of each group by the denominator of equation 3.2, int64 (..., groups)."""
         return self.codebooks.thesis_bits(self._ks(plans))
+
+    def stored(self, group: int, variant: int) -> contract.Stored:
+        """A group's codebook as a file holds it."""
+        return codebooks.stored(self.get(group, variant), list(self._pairs)[variant - 1][0], self.codebooks.format)
 
     def describe(self) -> dict:
         """What the variants depend on, JSON-ready."""

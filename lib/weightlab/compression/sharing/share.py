@@ -10,14 +10,26 @@ import torch
 from torch import nn
 
 from weightlab import accounting, backend, models, training
+from weightlab.compression.compressed import Compressed
 from weightlab.compression.sharing import clustering
 from weightlab.compression.sharing.clustering import PLAIN, Lift
-from weightlab.compression.sharing.codebooks import WHOLE_NET, Codebooks
+from weightlab.compression.sharing.codebooks import WHOLE_NET, Codebooks, stored
 from weightlab.compression.sharing.lifts import Lifted
 from weightlab.data import Split
 from weightlab.errors import choose
 
-__all__ = ["WHOLE_NET", "Codebooks", "check_plan", "choose_books", "codebooks", "inertia_excess", "report", "share", "time_plans"]
+__all__ = [
+    "WHOLE_NET",
+    "Codebooks",
+    "check_plan",
+    "choose_books",
+    "codebooks",
+    "compressed",
+    "inertia_excess",
+    "report",
+    "share",
+    "time_plans",
+]
 
 
 def share(
@@ -76,6 +88,14 @@ def choose_books(
     lifted = Lifted(books)
     numbers = [lifted.variant(k, lifts.get(name, PLAIN)) for name, k in zip(books.names, plan, strict=True)]
     return [lifted.get(group, number) for group, number in enumerate(numbers)]
+
+
+def compressed(books: Codebooks, plan: int | Iterable[int], lifts: Mapping[str, Lift] | None = None) -> Compressed:
+    """A network under a plan as data, which packing takes; raises `UserError` as `share` does."""
+    chosen, ks = choose_books(books, plan, lifts), check_plan(books, plan)
+    layers = [books.layers] if books.whole_net else [[layer] for layer in books.layers]
+    held = [stored(book, k, books.format) for book, k in zip(chosen, ks, strict=True)]
+    return Compressed(layers, held, ks[0] if books.whole_net else ks, books.method)
 
 
 def check_plan(books: Codebooks, plan: int | Iterable[int]) -> list[int]:

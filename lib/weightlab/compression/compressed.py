@@ -1,0 +1,61 @@
+"""A network under a chosen plan, as data: what is made into a file, and what is changed once a plan is chosen.
+
+What depends on the choices for other layers, or changes other tensors than shared weights (compensation, bias correction, tuning), is
+no variant. It takes a `Compressed` and returns another, with other stored weights and other `tensors`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from weightlab import models
+from weightlab.compression import contract, kinds
+from weightlab.compression.contract import Method, Stored
+from weightlab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """`stored` weights of every group, with the `plan` and the name of the `method` that they come from.
+
+    `layers` are those of each group, in the order in which their weights follow each other. A plan that is one int is about all
+    layers together. `tensors` are other parameters and buffers of the network that were changed, by name.
+    """
+
+    layers: Sequence[Sequence[models.Layer]]
+    stored: Sequence[Stored]
+    plan: int | Sequence[int]
+    method: str
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weight of every layer in a group, by the layer's name, float32 of its shape."""
+        found = {}
+        for layers, stored in zip(self.layers, self.stored, strict=True):
+            sizes = [layer.weights for layer in layers]
+            parts = torch.from_numpy(kinds.weights(stored, sum(sizes))).split(sizes)
+            found |= {layer.name: part.reshape(layer.shape) for layer, part in zip(layers, parts, strict=True)}
+        return found
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """A copy of the network with these weights and tensors; raises `UserError` for a tensor that it has not, or of another shape."""
+        copy = models.copied(model)
+        state = copy.state_dict()
+        with torch.no_grad():
+            for name, weight in self.weights().items():
+                models.weight(copy, name).copy_(weight)
+            for name, tensor in self.tensors.items():
+                if name not in state or state[name].shape != tensor.shape:
+                    raise UserError(f"the network has no tensor {name} of shape {tuple(tensor.shape)}")
+                state[name].copy_(tensor)
+        return copy
+
+
+def compressed(method: Method, plan: Sequence[int], name: str) -> Compressed:
+    """A network under a plan; `name` is what files call the method. Raises `UserError` for a wrong plan."""
+    (row,) = contract.check(method, np.asarray(plan))
+    layers = [[layer for layer, its in zip(method.layers, method.groups, strict=True) if its == i] for i in range(len(row))]
+    return Compressed(layers, [method.stored(group, variant) for group, variant in enumerate(row.tolist())], row.tolist(), name)

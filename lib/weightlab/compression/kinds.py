@@ -1,0 +1,69 @@
+"""The kinds of `Stored`: what weights their parts make, and the bits that they are charged.
+
+A method whose weights are neither of the two kinds here adds a kind of its own. A reader trusts nothing but the types of the parts.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from weightlab import accounting, formats
+from weightlab.compression.contract import Labels, Stored, Values
+from weightlab.errors import UserError, choose
+
+
+def weights(stored: Stored, n: int) -> np.ndarray:
+    """The n weights of a group, float32 (n,); raises `UserError` for an unknown kind, and for parts or settings that do not fit."""
+    choose("kind of stored weights", stored.kind, READERS)
+    return READERS[stored.kind](stored, n)
+
+
+def bits(stored: Stored) -> int:
+    """Bits as `storage_rate` charges them, labels at equal width: a codebook in full, even where there are fewer distinct weights."""
+    charged = {name: part.bits for name, part in stored.parts.items()}
+    if stored.kind == "codebook":
+        charged["centroids"] = stored.settings["k"] * formats.get(stored.parts["centroids"].format).bits
+    return sum(charged.values())
+
+
+def thesis_bits(stored: Stored, n: int) -> int:
+    """Bits of n weights by the denominator of equation 3.2 for a codebook, else those charged."""
+    if stored.kind != "codebook":
+        return bits(stored)
+    return int(accounting.thesis_bits(n, stored.settings["k"], stored.parts["centroids"].format))
+
+
+def _codebook(stored: Stored, n: int) -> np.ndarray:
+    """`centroids` and, unless there is only one cluster, `labels`: weight i is centroids[labels[i]]; `k` is what is charged."""
+    _need(stored, {"centroids": Values, "labels": Labels} if "labels" in stored.parts else {"centroids": Values}, ("k",))
+    centroids, k = stored.parts["centroids"].numbers, stored.settings["k"]
+    if type(k) is not int or not 1 <= len(centroids) <= min(k, n):
+        raise UserError(f"a codebook of {n} weights has 1 to {n} centroids and at most k, got {len(centroids)} at k = {k!r}")
+    if "labels" not in stored.parts:
+        if len(centroids) > 1:
+            raise UserError(f"a codebook without labels has one centroid, got {len(centroids)}")
+        return np.full(n, centroids[0], dtype=np.float32)
+    labels = stored.parts["labels"].numbers
+    if len(labels) != n or labels.max() >= len(centroids):
+        raise UserError(f"{n} weights need as many labels below {len(centroids)}, got {len(labels)} up to {labels.max()}")
+    return centroids[labels]
+
+
+def _values(stored: Stored, n: int) -> np.ndarray:
+    """`values`: every weight by itself."""
+    _need(stored, {"values": Values})
+    if len(stored.parts["values"].numbers) != n:
+        raise UserError(f"{n} weights need as many values, got {len(stored.parts['values'].numbers)}")
+    return stored.parts["values"].numbers
+
+
+def _need(stored: Stored, parts: dict[str, type], settings: tuple[str, ...] = ()) -> None:
+    """Raise `UserError` unless these parts and settings are there, and no others."""
+    if {name: type(part) for name, part in stored.parts.items()} != parts or set(stored.settings) != set(settings):
+        raise UserError(
+            f"weights stored as {stored.kind} have the parts {', '.join(parts)} and the settings {', '.join(settings) or 'none'}, "
+            f"got {', '.join(stored.parts)} and {', '.join(stored.settings) or 'none'}"
+        )
+
+
+READERS: dict[str, Callable[[Stored, int], np.ndarray]] = {"codebook": _codebook, "values": _values}

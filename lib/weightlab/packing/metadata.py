@@ -1,0 +1,202 @@
+"""The metadata of a packed file (docs/format.md) and its header, read as text from anywhere: nothing in it has met the tensors yet."""
+
+import json
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from weightlab import formats
+from weightlab.compression import kinds
+from weightlab.compression.sharing import clustering
+from weightlab.errors import UserError
+
+KEY = "weightlab"  # of the metadata, a JSON text, in the safetensors header
+VERSION = 2  # of weights other than codebooks in one format; files of those alone are of version 1
+FEW = 16  # parts or settings of a group, at most
+LARGEST_HEADER = 2 << 20  # bytes: fifty times that of MobileNet_v2's 367 tensors
+
+
+def _texts(values: dict) -> dict:
+    if not all(isinstance(value, str) for value in values.values()):
+        raise ValueError("all of its values must be texts")
+    return values
+
+
+def _few(values: Any) -> Any:
+    if isinstance(values, dict) and len(values) > FEW:
+        raise ValueError(f"more than {FEW} entries")
+    return values
+
+
+# The first mistake ends a list or an object: an error for each of many would take far more memory than the file.
+Count = Annotated[int, Field(ge=1, lt=1 << 63)]
+Counts = Annotated[list[Count], Field(fail_fast=True)]
+Shape = Annotated[list[Count], Field(min_length=1, max_length=8, fail_fast=True)]
+Weight = Annotated[tuple[str, Shape], Field(strict=False)]  # JSON knows lists only
+Texts = Annotated[dict[str, Any], AfterValidator(_texts)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, values: Any) -> Any:
+        if isinstance(values, dict) and (odd := set(values) - set(cls.model_fields)):
+            raise ValueError(f"unknown entry {min(odd)!r}")
+        return values
+
+
+class _Weights(_Strict):
+    """A group of weights: their names and shapes, in the order in which their numbers follow each other."""
+
+    weights: list[Weight] = Field(min_length=1, fail_fast=True)
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return sum(math.prod(shape) for _, shape in self.weights)
+
+
+class Group(_Weights):
+    """Weights that share one codebook."""
+
+    k: int = Field(ge=1, le=clustering.K_MAX)
+    bits: int = Field(ge=0, le=16)  # of a label: ceil(log2 k)
+    coding: Literal["none", "packed", "zstd"]  # of the labels
+    error: float = Field(ge=0)  # root mean square difference to the original weights
+
+    @property
+    def parts(self) -> list[str]:
+        """What its tensors are called, after the name of the group."""
+        return ["centroids"] if self.coding == "none" else ["centroids", "labels"]
+
+    @property
+    def label_coding(self) -> str:
+        """How its labels are stored, `none` where it has none."""
+        return self.coding
+
+
+class ValuesPart(_Strict):
+    """A tensor of numbers in a format."""
+
+    format: Literal[tuple(formats.FORMATS)]
+
+
+class LabelsPart(_Strict):
+    """A tensor of `n` coded whole numbers of `bits` bits."""
+
+    n: Count
+    bits: int = Field(ge=1, le=16)
+    coding: Literal["packed", "zstd"]
+
+
+class StoredGroup(_Weights):
+    """Weights that a reader makes of parts, each a tensor, and settings."""
+
+    kind: Literal[tuple(kinds.READERS)]
+    settings: Annotated[dict[str, int | float | str | bool], BeforeValidator(_few)]
+    parts: Annotated[dict[str, ValuesPart | LabelsPart], BeforeValidator(_few)]
+    error: float = Field(ge=0)
+
+    @property
+    def label_coding(self) -> str:
+        """How its labels are stored, `none` where it has none."""
+        labels = self.parts.get("labels")
+        return labels.coding if isinstance(labels, LabelsPart) else "none"
+
+
+class Measured(_Strict):
+    """Accuracy on one split (fractions), of the original network and of this one."""
+
+    split: str
+    images: Count
+    original: Fraction
+    packed: Fraction
+
+
+class Details(_Strict):
+    """The metadata of version 1, in which all groups are codebooks; a plan that is one int has one for the whole net."""
+
+    version: Literal[1]
+    written_by: str
+    load: str
+    network: str
+    format: Literal[tuple(formats.FORMATS)]
+    method: str
+    plan: Counts | Count
+    groups: list[Group] = Field(min_length=1, fail_fast=True)
+    same: Texts  # names of tensors that are another one under a second name
+    rest: Literal["as it was", "float16"]  # how all that is not shared is stored
+    accuracy: list[Measured] = Field(fail_fast=True)
+    original_bytes: Count
+    source_sha256: Digest
+    sha256: Digest
+
+    @property
+    def names(self) -> list[str]:
+        """What the tensors of each group are called, before a colon and the name of the part."""
+        return ["whole net"] if isinstance(self.plan, int) else [group.weights[0][0] for group in self.groups]
+
+
+class StoredDetails(Details):
+    """The metadata of version 2, in which every group says how it is stored; `format` is only a text."""
+
+    version: Literal[2]
+    format: str
+    plan: Counts
+    groups: list[StoredGroup] = Field(min_length=1, fail_fast=True)
+
+
+def header_bytes(content: bytes, size: int | None = None) -> int:
+    """The length field and the header together: what precedes the tensors of a file of `size` bytes (default: the content's).
+
+    Raises `UserError` if the file cannot hold it, or if it is beyond 2 MiB.
+    """
+    length, size = int.from_bytes(content[:8], "little"), len(content) if size is None else size
+    if not 2 <= length <= min(size - 8, LARGEST_HEADER):
+        raise UserError(f"it declares a header of {length} bytes in a file of {size}, where {LARGEST_HEADER} is the most")
+    return 8 + length
+
+
+def parse(content: bytes) -> tuple[Details, dict[str, dict]]:
+    """The metadata of a file and its table of tensors (name: dtype, shape, data_offsets); neither has met the data yet."""
+    try:
+        table = json.loads(content[8 : header_bytes(content)], object_pairs_hook=_once, parse_constant=_no_constant)
+        ((key, text),) = table.pop("__metadata__").items()
+        if key != KEY:
+            raise KeyError(KEY)
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"it has no metadata of weightlab ({type(error).__name__}: {error})") from None
+    try:
+        values = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        version = values["version"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise UserError(f"its metadata cannot be read ({type(error).__name__}: {error})") from None
+    if type(version) is not int or version < 1:
+        raise UserError("its version is no whole number from 1")
+    if version > VERSION:
+        raise UserError(f"it has version {version} of the format, this weightlab reads up to {VERSION}; update weightlab")
+    try:
+        return (Details if version == 1 else StoredDetails).model_validate(values), table
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"its metadata is wrong: {place and f'{place}: '}{first['msg']}") from None
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object whose names are all different."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")

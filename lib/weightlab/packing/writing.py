@@ -1,0 +1,217 @@
+"""Compressed networks made into packed files; `packed_file` reads them."""
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save
+from torch import nn
+
+from weightlab import formats, sharing, storage
+from weightlab.compression import kinds
+from weightlab.compression.compressed import Compressed
+from weightlab.compression.contract import Labels, Stored
+from weightlab.compression.sharing.clustering import Lift
+from weightlab.compression.sharing.codebooks import Codebooks
+from weightlab.errors import UserError, choose
+from weightlab.packing import label_coding, metadata, packed_format
+from weightlab.packing.metadata import Details, Measured, StoredDetails
+from weightlab.packing.packed_file import Packed
+
+RESTS = ("as it was", "float16")
+LOAD = "weightlab.packing.read(file).load(model), or docs/format.md of weightlab"
+
+
+def pack(
+    model: nn.Module,
+    plan: int | Iterable[int],
+    format: str = "float32",
+    method: str = "exact",
+    lifts: Mapping[str, Lift] | None = None,
+    example: torch.Tensor | None = None,
+    *,
+    rest: str = "as it was",
+    entropy_coded: bool = True,
+    network: str = "",
+    accuracy: Iterable[Mapping] = (),
+    codebooks: Codebooks | None = None,
+) -> bytes:
+    """A network under a plan, as the bytes of a packed file; the first six arguments are those of `sharing.share`.
+
+    `rest` is how biases, batch norm and layers that are not shared are stored, "as it was" or with float32 as "float16".
+    `entropy_coded` labels are taken layer by layer where they are smaller. `network` names what the weights belong to. `accuracy`
+    holds what was measured, mappings with split, images, original and packed. `codebooks`, of the same network, method and format,
+    spare clustering. Raises `UserError` as `sharing.share` and `pack_compressed` do, and for codebooks of something else.
+
+    >>> model = models.load("lenet5_tanh")
+    >>> content = pack(model, plan=[3, 5, 8, 2, 4], format="float16")
+    >>> sum(value.nbytes for value in model.state_dict().values()) // len(content)
+    10
+    """
+    choose("storage of the rest", rest, RESTS)
+    plan = plan if isinstance(plan, int | np.integer) else list(plan)
+    books = sharing.codebooks(model, plan, format, method, example)
+    if codebooks is not None:
+        if codebooks.describe() != books.describe():
+            raise UserError(f"the codebooks are not those of this network, plan, format {format} and method {method}")
+        books = codebooks
+    options = {"rest": rest, "entropy_coded": entropy_coded, "network": network, "accuracy": accuracy}
+    return pack_compressed(model, sharing.compressed(books, plan, lifts), **options)
+
+
+def pack_compressed(
+    model: nn.Module,
+    compressed: Compressed,
+    *,
+    rest: str = "as it was",
+    entropy_coded: bool = True,
+    network: str = "",
+    accuracy: Iterable[Mapping] = (),
+) -> bytes:
+    """A network compressed by any method as the bytes of a packed file; `model` is the original, the options are those of `pack`.
+
+    Tensors that were changed beside the weights are stored as they are now. Raises `UserError` for weights that are not float32, and
+    for other tensors that the file cannot hold or the network has not.
+    """
+    choose("storage of the rest", rest, RESTS)
+    shared = [f"{layer.name}.weight" for layers in compressed.layers for layer in layers]
+    state, same = _once(_storable(model.state_dict(), rest), shared)
+    if wrong := [name for name in shared if state[name].dtype != torch.float32]:
+        raise UserError(f"{wrong[0]} is {state[wrong[0]].dtype}; rates are stated against float32, so only that is packed")
+    whole, tensors, groups = isinstance(compressed.plan, int), {}, []
+    for layers, stored in zip(compressed.layers, compressed.stored, strict=True):
+        weights = {f"{layer.name}.weight": list(layer.shape) for layer in layers}
+        parts, own = _parts(stored, entropy_coded)
+        prefix = sharing.WHOLE_NET if whole else next(iter(weights))
+        tensors |= {f"{prefix}:{part}": tensor for part, tensor in own.items()}
+        original = np.concatenate([state[name].numpy().ravel() for name in weights]).astype(np.float64)
+        error = math.sqrt(float(((original - kinds.weights(stored, len(original))) ** 2).sum()) / len(original))
+        said = {"weights": list(weights.items()), "kind": stored.kind, "settings": dict(stored.settings), "parts": parts}
+        groups.append(said | {"error": float(f"{error:.4g}")})
+    others = {name: value for name, value in state.items() if name not in shared} | _changed(compressed, state, shared, same)
+    tensors |= {name: _rest(value, rest) for name, value in others.items()}
+    details = _details(
+        groups,
+        written_by=f"weightlab {version('weightlab')}",
+        load=LOAD,
+        network=network,
+        method=compressed.method,
+        plan=compressed.plan if whole else list(compressed.plan),
+        same=same,
+        rest=rest,
+        accuracy=[_measured(each) for each in accuracy],
+        original_bytes=sum(value.nbytes for value in state.values()),
+        source_sha256=hashlib.sha256(save(state)).hexdigest(),
+        sha256=packed_format.UNSEALED,
+    )
+    text = json.dumps(details.model_dump(), separators=(",", ":"))
+    return packed_format.seal(save(tensors, {metadata.KEY: text}))
+
+
+def _parts(stored: Stored, entropy_coded: bool) -> tuple[dict[str, dict], dict[str, torch.Tensor]]:
+    """What the metadata of version 2 say of each part, and the tensors."""
+    said: dict[str, dict] = {}
+    tensors = {}
+    for name, part in stored.parts.items():
+        if isinstance(part, Labels):
+            coding, coded = _coded(part.numbers, part.width, entropy_coded)
+            said[name], tensors[name] = (
+                {"n": len(part.numbers), "bits": part.width, "coding": coding},
+                torch.from_numpy(coded.copy()),
+            )
+        else:
+            said[name], tensors[name] = {"format": part.format}, formats.get(part.format).encode(part.numbers)
+    return said, tensors
+
+
+def _details(groups: list[dict], **values) -> Details:
+    """The metadata: of version 1 where all groups are codebooks in one format, whose readers are older."""
+    formats_used = {part["format"] for group in groups for part in group["parts"].values() if "format" in part}
+    format = formats_used.pop() if len(formats_used) == 1 else "mixed"
+    if format == "mixed" or any(group["kind"] != "codebook" for group in groups):
+        return StoredDetails(version=2, format=format, groups=groups, **values)
+    books = []
+    for group in groups:
+        labels = group["parts"].get("labels", {"bits": 0, "coding": "none"})
+        said = {"k": group["settings"]["k"], "bits": labels["bits"], "coding": labels["coding"]}
+        books.append({"weights": group["weights"], **said, "error": group["error"]})
+    plan = values["plan"] if isinstance(values["plan"], int) else [book["k"] for book in books]
+    return Details(version=1, format=format, groups=books, **values | {"plan": plan})
+
+
+def _changed(compressed: Compressed, state: Mapping, shared: list[str], same: Mapping) -> dict[str, torch.Tensor]:
+    """The tensors that were changed, once it is clear that the file may hold them in place of those of the network."""
+    for name, tensor in compressed.tensors.items():
+        first = same.get(name, name)
+        if first in shared or first not in state or (tensor.shape, tensor.dtype) != (state[first].shape, state[first].dtype):
+            raise UserError(f"{name} is no other tensor of the network of shape {tuple(tensor.shape)} and {tensor.dtype}")
+    return {same.get(name, name): tensor.detach().cpu().contiguous() for name, tensor in compressed.tensors.items()}
+
+
+def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *arguments, **options) -> Packed:
+    """Write what `pack` makes, whole or not at all, after it has been read as any other file is."""
+    file, content = Path(file), pack(model, plan, *arguments, **options)
+    packed = Packed(*packed_format.check(content, limit_bytes=sys.maxsize), content)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        storage.write_whole(file, content)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error}") from error
+    return packed
+
+
+def _coded(labels: np.ndarray, bits: int, entropy_coded: bool) -> tuple[str, np.ndarray]:
+    """The smaller coding of labels, and its bytes."""
+    packed = label_coding.pack(labels, bits)
+    compressed = label_coding.compress(labels, bits) if entropy_coded else packed
+    return ("zstd", compressed) if len(compressed) < len(packed) else ("packed", packed)
+
+
+def _storable(state: Mapping, rest: str) -> Mapping[str, torch.Tensor]:
+    """A state dict, if a packed file can hold it."""
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(f"{name} of the network's state is {type(value).__name__}; only tensors can be packed")
+        if value.dtype not in packed_format.STORABLE:
+            allowed = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in packed_format.STORABLE))
+            raise UserError(f"{name} is {value.dtype}, which a packed file cannot hold; allowed: {allowed}")
+        if rest == "float16" and value.dtype == torch.float16:
+            raise UserError(f"{name} is float16 itself, so the rest cannot be stored as float16; it would come back as float32")
+    return state
+
+
+def _measured(accuracy: Mapping) -> Measured:
+    try:
+        return Measured(**{name: getattr(value, "item", lambda value=value: value)() for name, value in accuracy.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"accuracy is wrong: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {dict(accuracy)}") from None
+
+
+def _rest(value: torch.Tensor, rest: str) -> torch.Tensor:
+    # A running variance may lie beyond what float16 holds.
+    return value.clamp(-65504, 65504).half() if rest == "float16" and value.dtype == torch.float32 else value
+
+
+def _once(state: Mapping[str, torch.Tensor], shared: list[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors on the CPU, those that are the same one only under their first name; and which name is another for which.
+
+    All that are named in `shared` stay, before others.
+    """
+    first, kept, same = {}, {}, {}
+    for name in dict.fromkeys([*shared, *state]):
+        value = state[name].detach()
+        place = value.data_ptr(), value.shape, value.stride(), value.dtype
+        if value.nbytes and place in first and name not in shared:
+            same[name] = first[place]
+        else:
+            first.setdefault(place, name)
+            kept[name] = value.cpu().clone(memory_format=torch.contiguous_format)  # views may overlap
+    return kept, same
