@@ -1,5 +1,6 @@
 """What any compression method is held to, and methods side by side in one plan."""
 
+import copy
 from dataclasses import replace
 
 import format_reader
@@ -9,6 +10,7 @@ import pytest
 import test_packing
 import torch
 import zstandard
+from torch import nn
 
 from weightlab import accounting, data, formats, models, packing, sharing, training
 from weightlab.compression import contract, kinds
@@ -17,6 +19,7 @@ from weightlab.compression.contract import Labels, Method, Stored, Values
 from weightlab.compression.mixed import Mixed
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
+from weightlab.evaluation.stages import Stage
 from weightlab.runs import loop
 from weightlab.search import make
 from weightlab.search.fitness import Target, TargetRule
@@ -194,6 +197,109 @@ def test_a_mix_that_does_not_fit_is_refused(methods, options, sentence):
         Mixed({name: methods[name] for name in ("sharing", "cast")}, options)
     with pytest.raises(UserError, match="whole net has others"):
         Mixed({name: methods[name] for name in ("sharing", "whole net")}, [[("sharing", 2)]] * 5)
+
+
+# --- other operations -----------------------------------------------------------------------------------------------------------
+
+
+class Coarse(nn.Module):
+    """A layer that sees its input rounded to a number of steps between -1 and 1, which no other weight could do."""
+
+    def __init__(self, layer, steps):
+        super().__init__()
+        self.layer, self.steps = layer, steps
+
+    def forward(self, x):
+        return self.layer(torch.round(x.clamp(-1, 1) * self.steps) / self.steps)
+
+
+class SideBySide:
+    """Its stage: the tail of the module, run once for each variant; `wrong` is added to every output."""
+
+    def __init__(self, module, wrong):
+        self.tail = module[1:] if isinstance(module, nn.Sequential) else nn.Identity()
+        self.wrong, self.calls = wrong, 0
+
+    def __call__(self, x, variants):
+        CALLS.append(len(variants))
+        return [self.tail(layer(x)) + self.wrong for (layer,) in variants]
+
+
+CALLS = []
+
+
+class CoarseInputs(Cast):
+    """A method that replaces what a layer computes: variant i has STEPS[i - 1] steps."""
+
+    STEPS = (8, 2, 1)
+
+    def __init__(self, model, stage=False, wrong=0.0):
+        super().__init__(model, ["float32"])
+        self._modules = [copy.deepcopy(model.get_submodule(layer.name)) for layer in self.layers]
+        self._stage, self._wrong = stage, wrong
+
+    def count(self, group):
+        return len(self.STEPS)
+
+    def weight(self, layer, variant):
+        return Coarse(self._modules[layer], self.STEPS[variant - 1])
+
+    def bits(self, plans):
+        return contract.weights(self) * np.asarray(plans) * 8
+
+    thesis_bits = bits
+
+    def stage(self, module, layers, shape):
+        return SideBySide(module, self._wrong) if self._stage else None
+
+
+@pytest.mark.parametrize("stage", [False, True])
+def test_a_method_may_replace_what_layers_compute(lenet5, split, stage):
+    coarse = CoarseInputs(lenet5, stage)
+    assert isinstance(coarse, contract.Operations)
+    CALLS.clear()
+    engine = Evaluator(lenet5, coarse, [split], "cpu", threads=2)
+    plans = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 1, 2], [1, 1, 1, 2, 3], [3, 3, 3, 3, 3], [2, 1, 3, 2, 1]])
+    expected = [training.accuracy(written(coarse, lenet5, plan), split, "cpu") for plan in plans]
+    assert engine.accuracy(plans)[:, 0].tolist() == expected and len(set(expected)) > 2
+    assert engine.computed.tolist() == [900, 900, 900, 1200, 1500]  # 300 images: what plans have in common is computed once
+    assert bool(CALLS) == stage
+    some = [[0, 0, 0, 0, 0], [0, 2, 0, 0, 3]]
+    expected = [training.accuracy(written(coarse, lenet5, plan), split, "cpu") for plan in some]
+    assert engine.accuracy(some, partial=True)[:, 0].tolist() == expected
+    assert all(not isinstance(module, Coarse) for module in lenet5.modules())
+
+
+def test_a_stage_that_does_not_compute_what_its_modules_do_is_noticed(lenet5, split):
+    wrong = CoarseInputs(lenet5, stage=True, wrong=0.01)
+    with pytest.warns(UserWarning, match="is measured by its plain forward pass"):
+        engine = Evaluator(lenet5, wrong, [split], "cpu", threads=1)
+    plans = [[1, 2, 3, 2, 1], [3, 3, 3, 3, 3]]
+    expected = [training.accuracy(written(wrong, lenet5, plan), split, "cpu") for plan in plans]
+    assert engine.accuracy(plans)[:, 0].tolist() == expected
+
+
+def test_other_weights_and_other_operations_stand_in_one_plan(methods, lenet5, split):
+    options = [("sharing", 3), ("coarse", 2), ("cast", 1)]
+    mixed = Mixed(
+        {"sharing": methods["sharing"], "cast": methods["cast"], "coarse": CoarseInputs(lenet5, stage=True)}, [options] * 5
+    )
+    engine = Evaluator(lenet5, mixed, [split], "cpu", threads=1)
+    plans = [[1, 2, 3, 2, 1], [2, 1, 3, 2, 2], [2, 2, 2, 2, 2]]
+    expected = [training.accuracy(written(mixed, lenet5, plan), split, "cpu") for plan in plans]
+    assert engine.accuracy(plans)[:, 0].tolist() == expected
+
+
+def test_modules_are_taken_out_again_and_a_network_may_be_one_layer():
+    layer, x = nn.Linear(4, 3), torch.rand(5, 4)
+    stage = Stage(layer, ("weight",), x.shape[1:])
+    other = Coarse(copy.deepcopy(layer), 2)
+    assert torch.equal(stage.output(x, (other,), torch.Size([3])), other(x))
+    assert torch.equal(stage.output(x, (layer.weight,), torch.Size([3])), layer(x))
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(layer))
+    with contract.replaced(model, {"1.0": other}):
+        assert model[1][0] is other
+    assert model[1][0] is layer
 
 
 # --- files ----------------------------------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """What evaluation, searches, accounting and packing ask of a compression method.
 
-A method lists *variants* of the weights of every group of layers: replacements, each with the bits that it takes when it is stored. A plan
-is a row of ints, the number of the variant that each group takes; 0 leaves a group as it is, where that is allowed.
+A method lists *variants* of every group of layers: other weights, or other operations in the place of layers, each with the bits that it
+takes when it is stored. A plan is a row of ints, the number of the variant that each group takes; 0 leaves a group as it is, where that
+is allowed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -54,6 +56,9 @@ class Stored:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+Replacement = torch.Tensor | nn.Module  # of a layer: its weight, float32 of its shape; or a module that is called in its place
+
+
 @runtime_checkable
 class Method(Protocol):
     """A network's layers and the variants of their weights; for each layer `groups` says which group it is in, int64 (layers,)."""
@@ -70,8 +75,8 @@ class Method(Protocol):
     def count(self, group: int) -> int:
         """How many variants a group has: they are numbered from 1 to this."""
 
-    def weight(self, layer: int, variant: int) -> torch.Tensor:
-        """A layer's weight under a variant of its group, float32 of the layer's shape."""
+    def weight(self, layer: int, variant: int) -> Replacement:
+        """What takes a layer's place under a variant of its group; a module may be called by several threads at once."""
 
     def bits(self, plans: np.ndarray) -> np.ndarray:
         """Stored bits, int64 (..., groups), of plans (..., groups) of variants from 1."""
@@ -84,6 +89,24 @@ class Method(Protocol):
 
     def stored(self, group: int, variant: int) -> Stored:
         """A group's weights under a variant as a file holds them; what is read is what `weight` gives, bit for bit."""
+
+
+class Stage(Protocol):
+    """A module of a network, computed for many variants of its layers at once (see `Operations`)."""
+
+    def __call__(self, x: torch.Tensor, variants: Sequence[tuple[nn.Module, ...]]) -> Sequence[torch.Tensor]:
+        """The module's output for activations x (n, ...), one (n, ...) for each variant: a module in the place of each of its layers."""
+
+
+@runtime_checkable
+class Operations(Method, Protocol):
+    """A method with variants that are modules, which may know a faster way for many of them than to call one after the other."""
+
+    def stage(self, module: nn.Module, layers: Sequence[int], shape: torch.Size) -> Stage | None:
+        """That way for a module of the network, which holds these layers and takes inputs of this shape (an image's); None: there is none.
+
+        The evaluator holds it against the modules themselves before it is used.
+        """
 
 
 def weights(method: Method) -> np.ndarray:
@@ -111,10 +134,32 @@ def rates(method: Method, plans: np.ndarray) -> dict[str, np.ndarray]:
     return accounting.rates(weights(method), method.bits(plans), method.thesis_bits(plans))
 
 
+def put(model: nn.Module, name: str, replacement: Replacement) -> None:
+    """Write a weight into the layer of that name, or put a module in its place."""
+    if isinstance(replacement, nn.Module):
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, replacement)
+    else:
+        with torch.no_grad():
+            models.weight(model, name).copy_(replacement)
+
+
+@contextmanager
+def replaced(model: nn.Module, replacements: Mapping[str, Replacement]) -> Iterator[nn.Module]:
+    """A network with these in the place of its layers, by name; modules are taken out again at the end, weights stay written."""
+    layers = {name: model.get_submodule(name) for name, each in replacements.items() if isinstance(each, nn.Module)}
+    try:
+        for name, replacement in replacements.items():
+            put(model, name, replacement)
+        yield model
+    finally:
+        for name, layer in layers.items():
+            put(model, name, layer)
+
+
 def apply(method: Method, model: nn.Module, plan: Sequence[int]) -> None:
-    """Write the weights of a plan into a network that has the same layers."""
+    """Put what a plan says into a network that has the same layers."""
     (row,) = check(method, np.asarray(plan), least=0)
-    with torch.no_grad():
-        for place, (layer, group) in enumerate(zip(method.layers, method.groups.tolist(), strict=True)):
-            if row[group]:
-                models.weight(model, layer.name).copy_(method.weight(place, int(row[group])))
+    for place, (layer, group) in enumerate(zip(method.layers, method.groups.tolist(), strict=True)):
+        if row[group]:
+            put(model, layer.name, method.weight(place, int(row[group])))

@@ -6,9 +6,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import nn
 
 from weightlab import models
-from weightlab.compression.contract import Method, Stored
+from weightlab.compression.contract import Method, Operations, Replacement, Stage, Stored
 from weightlab.errors import UserError
 
 
@@ -50,7 +51,7 @@ class Mixed:
     def count(self, group: int) -> int:
         return len(self.options[group])
 
-    def weight(self, layer: int, variant: int) -> torch.Tensor:
+    def weight(self, layer: int, variant: int) -> Replacement:
         name, chosen = self.options[layer][variant - 1]
         return self.methods[name].weight(layer, chosen)
 
@@ -59,6 +60,11 @@ class Mixed:
 
     def thesis_bits(self, plans: np.ndarray) -> np.ndarray:
         return self._look_up(self._thesis_bits, plans)
+
+    def stage(self, module: nn.Module, layers: Sequence[int], shape: torch.Size) -> Stage | None:
+        """The fast way of the only method that has one: it knows no modules but its own."""
+        replacing = [method for method in self.methods.values() if isinstance(method, Operations)]
+        return replacing[0].stage(module, layers, shape) if len(replacing) == 1 else None
 
     def stored(self, group: int, variant: int) -> Stored:
         name, chosen = self.options[group][variant - 1]

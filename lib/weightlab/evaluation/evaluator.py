@@ -24,7 +24,7 @@ from torch import nn
 
 from weightlab import backend, models
 from weightlab.compression import contract
-from weightlab.compression.contract import Method
+from weightlab.compression.contract import Method, Operations, Replacement
 from weightlab.data import Split
 from weightlab.errors import UserError, in_a_line
 from weightlab.evaluation import activation_cache, prefix_tree, proof, stages
@@ -170,7 +170,8 @@ class Evaluator:
         some = self.splits[0].images[: answers.PROBED].to(self.device).float() / 255
         proof.refuse_idle_weights(self._model, self._names, some[:2])
         self._together = answers.together(self._model, some)
-        found = stages.cut(self._model, self._names, some, proof.others(self._model, self._names, 1))
+        own = [self.variants.stage] if isinstance(self.variants, Operations) else []
+        found = stages.cut(self._model, self._names, some, proof.others(self._model, self._names, 1), *own)
         self._arrange(found, chunk, memory)
         self._plain = bool(why := found.why or self._disagreement())
         self._work[:] = 0
@@ -207,7 +208,11 @@ class Evaluator:
     def _disagreement(self) -> str:
         """What shows that stages do not give what the network gives; "" where nothing does. Sets the margin by what they differ."""
         columns = [self._names[layer] for layer in self._order]
-        weights = proof.weights(self._model, columns)
+        weights: dict[tuple[int, int], Replacement] = {**proof.weights(self._model, columns)}
+        if isinstance(self.variants, Operations):  # its first and last variants
+            for column, layer in enumerate(self._order):
+                last = self.variants.count(int(self.variants.groups[layer]))
+                weights |= {(column, -1): self.variants.weight(layer, 1), (column, -2): self.variants.weight(layer, last)}
         parts = self._divided(proof.parts(self.splits[0], self._chunk))
         found: dict[tuple[int, tuple[int, ...]], list[torch.Tensor]] = defaultdict(list)  # the stages' logits, by part and plan
         with self._replica() as (copy, stages), answers.probing(), backend.threads(1):
@@ -229,7 +234,10 @@ class Evaluator:
                         tuple(weights[c, row[c]] for c in range(end - len(held), end))
                         for held, end in zip(self._columns, self._ends, strict=True)
                     ]
-                    return proof.blame(copy, self._stages, variants, images)
+                    with contract.replaced(
+                        copy, {name: weights[each] for name, each in zip(columns, enumerate(row), strict=True)}
+                    ):
+                        return proof.blame(copy, self._stages, variants, images)
                 differences = [float((logits - expected).abs().nan_to_num().max()) for logits in given]
                 self._margin = max(self._margin, MARGIN * answers.largest(expected), SAFETY * max(differences))
         return ""
@@ -311,22 +319,23 @@ class Evaluator:
         with self._lock:
             self._work += work * len(chunk.labels)
 
-    def _weights(self, rows: np.ndarray) -> dict[tuple[int, int], torch.Tensor]:
-        """The weights of every layer and k that occur in rows, by (column of rows, k)."""
-        weights = {}
+    def _weights(self, rows: np.ndarray) -> dict[tuple[int, int], Replacement]:
+        """What takes the place of every layer under the variants that occur in rows, by (column of rows, variant)."""
+        weights: dict[tuple[int, int], Replacement] = {}
         for column, layer in enumerate(self._order):
             original = models.weight(self._model, self.variants.layers[layer].name)
-            for k in np.unique(rows[:, column]).tolist():
-                weights[column, k] = original if k == 0 else self.variants.weight(layer, k).to(original)
+            for variant in np.unique(rows[:, column]).tolist():
+                made = original if variant == 0 else self.variants.weight(layer, variant)
+                weights[column, variant] = made.to(original) if isinstance(made, torch.Tensor) else made
         return weights
 
     def _decide(self, row: np.ndarray, split: int, images: list[int], weights: dict, model: nn.Module) -> int:
         """How many of some images the plain forward pass of the whole network, a copy of its own, classifies correctly."""
         data, right, chunk = self.splits[split], 0, self._together
-        for column, k in enumerate(row.tolist()):
-            models.weight(model, self._names[self._order[column]]).copy_(weights[column, k])
-        for start in sorted({image - image % chunk for image in images}):
-            x = data.images[start : start + chunk].to(self.device).float() / 255
-            hits = answers.forward(model, x).argmax(1).cpu() == data.labels[start : start + chunk]
-            right += int(hits[[image - start for image in images if start <= image < start + chunk]].sum())
+        given = {self._names[self._order[column]]: weights[column, variant] for column, variant in enumerate(row.tolist())}
+        with contract.replaced(model, given):
+            for start in sorted({image - image % chunk for image in images}):
+                x = data.images[start : start + chunk].to(self.device).float() / 255
+                hits = answers.forward(model, x).argmax(1).cpu() == data.labels[start : start + chunk]
+                right += int(hits[[image - start for image in images if start <= image < start + chunk]].sum())
         return right

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from weightlab.compression.contract import Replacement
 from weightlab.evaluation.activation_cache import Chunk
 from weightlab.evaluation.stages import Stage
 
@@ -17,7 +18,7 @@ BRANCHES = 64  # variants of a stage that are computed together, at most
 def walk(
     chunk: Chunk,
     rows: np.ndarray,
-    weights: dict[tuple[int, int], torch.Tensor],
+    weights: dict[tuple[int, int], Replacement],
     stages: Sequence[Stage],
     ends: Sequence[int],
     siblings: int,
@@ -25,7 +26,7 @@ def walk(
 ) -> np.ndarray:
     """One chunk of images through all plans, distinct sorted rows, int64 (n, layers), a column per layer in the order of the stages.
 
-    `weights` holds the weights by column and number, `ends` the number of columns up to the end of each stage; at most `siblings`
+    `weights` holds what takes the place of a layer by column and number, `ends` the number of columns up to the end of each stage; at most `siblings`
     variants of a stage are computed together. `take` is given the numbers of some rows and their logits, float32 (rows, classes,
     images). Returns how often each stage was computed, and taken from what earlier calls left, int64 (stages, 2).
     """

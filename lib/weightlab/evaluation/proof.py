@@ -1,7 +1,7 @@
 """Whether what the engine's ways give is what the network gives, tried on a few plans before it answers anything.
 
 The plans have weights of their own, so that no clustering is needed: 0 stands for the weights as they are, -1 and -2 for weights
-rounded to a few of their own values.
+rounded to a few of their own values. Methods that replace operations are tried with variants of their own in the place of those.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from weightlab import models, rng
+from weightlab.compression import contract
 from weightlab.data import Split
 from weightlab.errors import UserError
-from weightlab.evaluation.stages import Stage
+from weightlab.evaluation.stages import Stage, Variant
 from weightlab.networks import answers, sequences
 
 SEED = 0
@@ -55,11 +56,10 @@ def parts(split: Split, chunk: int) -> list[Split]:
     return [Split(split.dataset, split.name, split.images[at], split.labels[at]) for at in places if len(split.labels[at])]
 
 
-def plain(model: nn.Module, names: Sequence[str], weights: Sequence[torch.Tensor], images: torch.Tensor) -> torch.Tensor:
-    """Logits (n, classes), on the CPU, of a network with these weights written into it, for images, float (n, ...)."""
-    for name, weight in zip(names, weights, strict=True):
-        models.weight(model, name).copy_(weight)
-    return answers.forward(model, images).cpu()
+def plain(model: nn.Module, names: Sequence[str], weights: Sequence[contract.Replacement], images: torch.Tensor) -> torch.Tensor:
+    """Logits (n, classes), on the CPU, of a network with these in the place of its layers, for images, float (n, ...)."""
+    with contract.replaced(model, dict(zip(names, weights, strict=True))):
+        return answers.forward(model, images).cpu()
 
 
 def refuse_idle_weights(model: nn.Module, names: Sequence[str], images: torch.Tensor) -> None:
@@ -75,7 +75,7 @@ def refuse_idle_weights(model: nn.Module, names: Sequence[str], images: torch.Te
             )
 
 
-def blame(model: nn.Module, stages: Sequence[Stage], variants: Sequence[tuple[torch.Tensor, ...]], images: torch.Tensor) -> str:
+def blame(model: nn.Module, stages: Sequence[Stage], variants: Sequence[Variant], images: torch.Tensor) -> str:
     """The first stage that does not give what its module gives for images, float (n, ...); the network has the variants' weights."""
     if len(stages) == 1:
         return "with other weights put in their place it computes something else than with the same weights written into them"

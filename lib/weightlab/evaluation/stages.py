@@ -3,7 +3,7 @@
 A stage has fast ways for what it knows to the last option; whoever makes one holds them against the module itself (`agrees`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from weightlab import backend, models
+from weightlab.compression import contract
 from weightlab.errors import UserError, in_a_line
 from weightlab.evaluation import kernels
 from weightlab.networks import answers, sequences
@@ -33,17 +34,26 @@ PER_CHANNEL = {
 }
 
 
+Variant = tuple[contract.Replacement, ...]  # of a stage: what takes the place of each of its layers
+
+
 class Stage:
     """A module with the names of its shareable weights, called with activations and variants of those weights.
 
     `shape` is that of an image's input; `images_last` says whether inputs on a CPU lie in memory with the images last. Without
-    `fast` the module itself does all the work.
+    `fast` the module itself does all the work. Where modules stand in the place of its layers, a method's `own` way does it, if any.
     """
 
     def __init__(
-        self, module: nn.Module, weights: tuple[str, ...], shape: torch.Size, images_last: bool = False, fast: bool = True
+        self,
+        module: nn.Module,
+        weights: tuple[str, ...],
+        shape: torch.Size,
+        images_last: bool = False,
+        fast: bool = True,
+        own: contract.Stage | None = None,
     ):
-        self.module, self.weights = module, weights
+        self.module, self.weights, self._own = module, weights, own
         parts = sequences.flat([module])
         self.layer, self.tail = parts[0], [part for part in parts[1:] if type(part) not in (nn.Dropout, nn.Identity)]
         convolution = type(self.layer) is nn.Conv2d and self.layer.groups == 1 and self.layer.padding_mode == "zeros"
@@ -63,7 +73,7 @@ class Stage:
             return all(type(part) is nn.Flatten for part in rest)
         return bool(self.activation) and _halves(self.layer, rest)
 
-    def agrees(self, x: torch.Tensor, variants: list[tuple[torch.Tensor, ...]]) -> bool:
+    def agrees(self, x: torch.Tensor, variants: list[Variant]) -> bool:
         """Whether the fast ways give what the module itself gives for activations x (n, ...), by `answers.alike`."""
         if not self.one_layer:
             return True
@@ -76,7 +86,7 @@ class Stage:
             return False
         return all(answers.alike(out.cpu(), expected[i % len(expected)].cpu()) for i, out in enumerate(outs))
 
-    def output(self, x: torch.Tensor, variant: tuple[torch.Tensor, ...], shape: torch.Size) -> torch.Tensor:
+    def output(self, x: torch.Tensor, variant: Variant, shape: torch.Size) -> torch.Tensor:
         """What a call writes for activations x (n, ...), however they lie in memory, of a `shape` for each image."""
         out = self.empty(len(x), shape, x.device)
         self(self._laid_out(x), [variant], [out])
@@ -85,7 +95,7 @@ class Stage:
     def _laid_out(self, x: torch.Tensor) -> torch.Tensor:
         return images_last(x) if self.compiled and not x.is_cuda else x
 
-    def inside_bytes(self, x: torch.Tensor, variant: tuple[torch.Tensor, ...]) -> int:
+    def inside_bytes(self, x: torch.Tensor, variant: Variant) -> int:
         """Bytes of an image's largest tensor inside, given some activations x (n, ...): a compiled kernel writes its output only."""
         inside = 0 if self.compiled and not x.is_cuda else answers.inside_bytes(self.module, lambda: self._call(x[:1], variant))
         return inside // 2  # one image goes in twice
@@ -96,13 +106,16 @@ class Stage:
             return torch.empty(*shape, n).movedim(-1, 0)
         return torch.empty(n, *shape, device=device)
 
-    def __call__(self, x: torch.Tensor, variants: list[tuple[torch.Tensor, ...]], outs: list[torch.Tensor]) -> None:
+    def __call__(self, x: torch.Tensor, variants: list[Variant], outs: list[torch.Tensor]) -> None:
         """Fill `outs`, one (n, ...) for each variant, from activations x (n, ...); a variant gives a tensor for each of `weights`.
 
         On a GPU variants of one layer run as one product, and so do those of a linear layer without a compiled kernel. A stage of
         several layers runs one variant after the other.
         """
-        if self.compiled and not x.is_cuda:
+        if any(map(_replaces, variants)):
+            for y, out in zip(self._one_by_one(x, variants), outs, strict=True):
+                out.copy_(y)
+        elif self.compiled and not x.is_cuda:
             for (weight,), out in zip(variants, outs, strict=True):
                 self._compute(x, weight, self._bias(1), out)
         elif self.one_layer and (self.linear or x.is_cuda):
@@ -112,8 +125,10 @@ class Stage:
             for variant, out in zip(variants, outs, strict=True):
                 out.copy_(self._call(x, variant))
 
-    def logits(self, x: torch.Tensor, variants: list[tuple[torch.Tensor, ...]]) -> np.ndarray:
+    def logits(self, x: torch.Tensor, variants: list[Variant]) -> np.ndarray:
         """As a call, for the last stage: float32 (variants, classes, n)."""
+        if any(map(_replaces, variants)):
+            return torch.stack([y.t() for y in self._one_by_one(x, variants)]).cpu().numpy()
         if self.one_layer and self.linear and not self.tail:
             if self.compiled and not x.is_cuda:
                 weight = torch.cat([weight for (weight,) in variants])
@@ -124,11 +139,24 @@ class Stage:
             return y.t().contiguous().cpu().numpy().reshape(len(variants), -1, len(x))
         return torch.stack([self._call(x, variant).t() for variant in variants]).cpu().numpy()
 
-    def _call(self, x: torch.Tensor, variant: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def _one_by_one(self, x: torch.Tensor, variants: list[Variant]) -> list[torch.Tensor]:
+        """Outputs for variants of which some have modules in the place of layers, (n, ...) each."""
+        own = [i for i, variant in enumerate(variants) if self._own and all(isinstance(each, nn.Module) for each in variant)]
+        together = dict(zip(own, self._own(x, [variants[i] for i in own]), strict=True)) if self._own and own else {}
+        return [together[i] if i in together else self._call(x, variant) for i, variant in enumerate(variants)]
+
+    def _call(self, x: torch.Tensor, variant: Variant) -> torch.Tensor:
         """The module as it is, under one variant; like the whole network, it is given a single image twice."""
-        n, weights = len(x), dict(zip(self.weights, variant, strict=True))
-        x = torch.cat([x, x]) if n == 1 else x.clone() if self.careful else x
-        return torch.func.functional_call(self.module, weights, (x,))[:n]
+        n, given = len(x), dict(zip(self.weights, variant, strict=True))
+        x = torch.cat([x, x]) if n == 1 else x.clone() if self.careful or _replaces(variant) else x
+        weights = {name: each for name, each in given.items() if isinstance(each, torch.Tensor)}
+        modules = {
+            name.removesuffix("weight").removesuffix("."): each for name, each in given.items() if isinstance(each, nn.Module)
+        }
+        if "" in modules:  # the module is the layer itself
+            return modules[""](x)[:n]
+        with contract.replaced(self.module, modules):
+            return torch.func.functional_call(self.module, weights, (x,))[:n]
 
     def _compute(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, out: torch.Tensor) -> None:
         """The stage on a CPU, compiled; x and out lie images last."""
@@ -144,7 +172,7 @@ class Stage:
         outputs = self.layer.weight.shape[0]
         return (self.layer.weight.new_zeros(outputs) if self.layer.bias is None else self.layer.bias).repeat(variants)
 
-    def _side_by_side(self, x: torch.Tensor, variants: list[tuple[torch.Tensor, ...]]) -> torch.Tensor:
+    def _side_by_side(self, x: torch.Tensor, variants: list[Variant]) -> torch.Tensor:
         """The stage of one layer under all variants at once: (n, variants·channels, ...)."""
         layer, weight, bias = self.layer, torch.cat([weight for (weight,) in variants]), self._bias(len(variants))
         if isinstance(layer, nn.Linear):
@@ -173,8 +201,16 @@ class Cut:
     why: str = ""
 
 
-def cut(model: nn.Module, names: Sequence[str], images: torch.Tensor, others: Sequence[torch.Tensor]) -> Cut:
+def cut(
+    model: nn.Module,
+    names: Sequence[str],
+    images: torch.Tensor,
+    others: Sequence[torch.Tensor],
+    own: Callable[[nn.Module, Sequence[int], torch.Size], contract.Stage | None] = lambda module, layers, shape: None,
+) -> Cut:
     """Cut a network in evaluation mode into stages, given its layers' names, a few images, float (n, ...), and other weights for them.
+
+    `own` is the `stage` of a method that replaces operations.
 
     A stage's fast ways are kept only if they agree with its module on these images, with the weights it has and with the others.
     Where stages do not compose to the network, or a weight is used by several of them, the whole network is one stage.
@@ -182,7 +218,7 @@ def cut(model: nn.Module, names: Sequence[str], images: torch.Tensor, others: Se
     originals = [models.weight(model, name) for name in names]
     with answers.probing(), backend.threads(1):
         try:
-            found = _in_sequence(model, originals, images, others)
+            found = _in_sequence(model, originals, images, others, own)
         except UserError:
             raise
         except Exception as error:  # modules of a user's own, called one by one
@@ -200,7 +236,7 @@ def whole(model: nn.Module, names: Sequence[str], images: torch.Tensor, why: str
 
 
 def _in_sequence(
-    model: nn.Module, originals: Sequence[torch.Tensor], images: torch.Tensor, others: Sequence[torch.Tensor]
+    model: nn.Module, originals: Sequence[torch.Tensor], images: torch.Tensor, others: Sequence[torch.Tensor], own: Callable
 ) -> Cut | str:
     """The stages of a network, or why there are none: "" where it names no sequence, or no cut is safe."""
     modules, found = sequences.stages(model), Cut([], [], [], [])
@@ -211,9 +247,11 @@ def _in_sequence(
     expected, x = answers.forward(model, images.clone()), images
     for module, held in zip(modules, inside, strict=True):
         variants = [tuple(weights[place] for place in held.values()) for weights in (originals, others)]
-        stage = Stage(module, tuple(held), x.shape[1:], all(each.compiled for each in found.stages))
+        given = module, tuple(held), x.shape[1:]
+        ours = own(module, list(held.values()), x.shape[1:]) if held else None
+        stage = Stage(*given, images_last=all(each.compiled for each in found.stages), own=ours)
         if not stage.agrees(x, variants):
-            stage = Stage(module, tuple(held), x.shape[1:], fast=False)
+            stage = Stage(*given, fast=False, own=ours)
         y = module(x.clone())
         if not isinstance(y, torch.Tensor) or y.dtype != torch.float32 or len(y) != len(x):
             got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, torch.Tensor) else type(y).__name__
@@ -226,6 +264,10 @@ def _in_sequence(
     if x.shape != expected.shape or not answers.alike(x, expected):
         return "the modules of its sequence, one after the other, do not give what it gives"
     return found
+
+
+def _replaces(variant: Variant) -> bool:
+    return any(isinstance(each, nn.Module) for each in variant)
 
 
 def images_last(x: torch.Tensor) -> torch.Tensor:
