@@ -23,8 +23,9 @@ from weightlab.errors import UserError
 from weightlab.runs import Runner, Specification, enumeration, specifications
 from weightlab.runs import records as columns
 from weightlab.runs.folder import RunFolder
-from weightlab.search import genetic, space
+from weightlab.search import space
 from weightlab.search.fitness import TargetRule, fitness
+from weightlab.search.genetic import Genetic
 
 # --- specifications -------------------------------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ def test_equal_specifications_have_one_hash(trained):
 
 
 def test_defaults_spelled_out_are_the_defaults(trained):
-    assert replace(SPEC, settings=asdict(genetic.Settings())).hash == SPEC.hash
+    assert replace(SPEC, settings=asdict(Genetic.Settings())).hash == SPEC.hash
     assert replace(SPEC, settings={"population": 12}).hash == replace(SPEC, settings={}).hash == SPEC.hash
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from weightlab.search.black_hole import BlackHole
 from weightlab.search.genetic import Genetic
 from weightlab.search.particle_swarm import ParticleSwarm
 from weightlab.search.random_search import RandomSearch
-from weightlab.search.space import BoxSpace, IntegerSpace
+from weightlab.search.space import IntegerSpace, Space
 
 SEARCHES: dict[str, type[Search]] = {
     "random": RandomSearch,
@@ -21,9 +22,7 @@ SEARCHES: dict[str, type[Search]] = {
 }
 
 
-def make(
-    name: str, space: IntegerSpace | BoxSpace, rng: np.random.Generator, uniform_start: bool = False, /, **settings
-) -> Search:
+def make(name: str, space: Space, rng: np.random.Generator, uniform_start: bool = False, /, **settings: Any) -> Search:
     """The search called `name`; `settings` override its published ones, `uniform_start` is that of `Search`.
 
     Raises `UserError` for unknown names and values, and for a start with uniform plans in a box, which has none.
@@ -50,7 +49,7 @@ def make(
         raise UserError(f"settings {settings} of {name} do not fit: {error}") from None
 
 
-def _like(default, what: str, value):
+def _like(default: Any, what: str, value: Any) -> Any:
     """`value` as the type of `default`: whole numbers stay whole, the others become finite floats."""
     if isinstance(default, int) and (isinstance(value, bool) or not isinstance(value, int)):
         raise UserError(f"{what} must be a whole number, got {value!r}")

@@ -1,11 +1,11 @@
 """What all searches share: asking, telling, counting, the best so far, and a state that restores them exactly."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from weightlab.search.space import BoxSpace, IntegerSpace
+from weightlab.search.space import IntegerSpace, Space
 
 UNIFORM_PART = 4  # one in so many plans of a first generation may be a uniform one
 Fitness = Callable[[np.ndarray], np.ndarray]  # objectives (n, 2) -> fitness (n,), higher is better
@@ -20,10 +20,11 @@ class Search:
     generation are uniform plans (see `IntegerSpace.uniform`), which come first; its other plans are the same as without.
     """
 
-    Settings: type
+    Settings: type  # a frozen dataclass
+    settings: Any  # one of them
     kept: ClassVar[tuple[str, ...]] = ()  # names of the attributes that make up a subclass's state
 
-    def __init__(self, space: IntegerSpace | BoxSpace, rng: np.random.Generator, settings, uniform_start: bool = False):
+    def __init__(self, space: Space, rng: np.random.Generator, settings: Any, uniform_start: bool = False):
         self.space, self.rng, self.settings, self.uniform_start = space, rng, settings, uniform_start
         self.generation = 0
         self.evaluations = 0
@@ -44,6 +45,8 @@ class Search:
 
     def tell(self, objectives: np.ndarray, fitness: Fitness) -> None:
         """Take the objectives (n, 2) of the plans last asked for."""
+        if self._pending is None:
+            raise ValueError("a search is told what plans achieved only after it was asked for them")
         objectives = np.array(objectives, dtype=float)
         positions, self._pending = self._pending, None
         plans = self.space.decode(positions)
@@ -51,7 +54,7 @@ class Search:
         self.generation += 1
         self.evaluations += len(plans)
         top = int(np.argmax(scores))
-        if self.best_plan is None or scores[top] > score(fitness, self.best_objectives[None])[0]:
+        if self.best_objectives is None or scores[top] > score(fitness, self.best_objectives[None])[0]:
             self.best_plan, self.best_objectives = plans[top].copy(), objectives[top].copy()
         self._tell(positions, objectives, fitness)
 
@@ -75,7 +78,7 @@ class Search:
 
         `within`, from 0 to below 1, is added to the index of a uniform plan to give its position.
         """
-        if not self.uniform_start:
+        if not (self.uniform_start and isinstance(self.space, IntegerSpace)):
             return positions
         plans = self.space.uniform(len(positions) // UNIFORM_PART)
         return np.concatenate([plans + within, positions[len(plans) :]])
@@ -94,5 +97,5 @@ def score(fitness: Fitness, objectives: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(scores), -np.inf, scores)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value

@@ -36,7 +36,7 @@ class TargetRule:
     offset_accuracy: float = 0.001
     offset_rate: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         choose("form of target", self.form, ("fixed", "batch", "pointwise"))
         for name in set(self.__dataclass_fields__) - {"form"}:  # so that equal rules are written alike: 18 as 18.0
             try:

@@ -6,32 +6,32 @@ import numpy as np
 
 from weightlab.errors import UserError, choose
 from weightlab.search.base import Fitness, Search, score
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The published settings for LeNet-5; MobileNet_v2 used `uniform` and 0.01."""
-
-    population: int = 12
-    elite: int = 1
-    crossover: str = "single_point"
-    mutation: float = 0.2  # probability of replacing a gene
-
-    def __post_init__(self):
-        choose("crossover", self.crossover, ("single_point", "uniform"))
-        if not 0 <= self.elite < self.population or self.population < 2:
-            raise UserError(f"population must be at least 2 and larger than elite, got {self.population} and {self.elite}")
-        if not 0 <= self.mutation <= 1:
-            raise UserError(f"a mutation probability lies between 0 and 1, got {self.mutation}")
+from weightlab.search.space import Space
 
 
 class Genetic(Search):
     """A population of index vectors; the elite survives with its measured values, the rest are children."""
 
-    Settings = Settings
+    @dataclass(frozen=True)
+    class Settings:
+        """The published settings for LeNet-5; MobileNet_v2 used `uniform` and 0.01."""
+
+        population: int = 12
+        elite: int = 1
+        crossover: str = "single_point"
+        mutation: float = 0.2  # probability of replacing a gene
+
+        def __post_init__(self) -> None:
+            choose("crossover", self.crossover, ("single_point", "uniform"))
+            if not 0 <= self.elite < self.population or self.population < 2:
+                raise UserError(f"population must be at least 2 and larger than elite, got {self.population} and {self.elite}")
+            if not 0 <= self.mutation <= 1:
+                raise UserError(f"a mutation probability lies between 0 and 1, got {self.mutation}")
+
+    settings: Settings
     kept = ("population", "objectives", "scores")
 
-    def __init__(self, space, rng, settings: Settings, uniform_start: bool = False):
+    def __init__(self, space: Space, rng: np.random.Generator, settings: Settings, uniform_start: bool = False):
         super().__init__(space, rng, settings, uniform_start)
         self.population: np.ndarray | None = None  # (N, d) indices, fittest first
         self.objectives: np.ndarray | None = None  # (N, 2)
@@ -42,15 +42,15 @@ class Genetic(Search):
         return self.settings.population - (0 if self.population is None else self.settings.elite)
 
     def _ask(self) -> np.ndarray:
-        if self.population is None:
+        if self.population is None or self.scores is None:
             return self._first(self.space.sample(self.rng, self.size))
-        pairs = -(-self.size // 2)
-        children = np.concatenate([self._cross(*self.population[list(self._parents())]) for _ in range(pairs)])[: self.size]
+        pairs = [self._cross(*self.population[list(self._parents(self.scores))]) for _ in range(-(-self.size // 2))]
+        children = np.concatenate(pairs)[: self.size]
         mutants = self.rng.random(children.shape) < self.settings.mutation
         return np.where(mutants, self.space.sample(self.rng, self.size), children)
 
     def _tell(self, positions: np.ndarray, objectives: np.ndarray, fitness: Fitness) -> None:
-        if self.population is not None:
+        if self.population is not None and self.objectives is not None:
             elite = self.settings.elite
             positions = np.concatenate([self.population[:elite], positions])
             objectives = np.concatenate([self.objectives[:elite], objectives])
@@ -58,14 +58,14 @@ class Genetic(Search):
         order = np.argsort(-scores, kind="stable")
         self.population, self.objectives, self.scores = positions[order], objectives[order], scores[order]
 
-    def _parents(self) -> tuple[int, int]:
+    def _parents(self, scores: np.ndarray) -> tuple[int, int]:
         """Two different individuals by roulette, P(j) = f_j / Σ f."""
-        first = self._spin(np.ones(len(self.scores), dtype=bool))
-        return first, self._spin(np.arange(len(self.scores)) != first)
+        first = self._spin(scores, np.ones(len(scores), dtype=bool))
+        return first, self._spin(scores, np.arange(len(scores)) != first)
 
-    def _spin(self, allowed: np.ndarray) -> int:
+    def _spin(self, scores: np.ndarray, allowed: np.ndarray) -> int:
         """One of the `allowed`; drawing among the others is what drawing again until another comes up amounts to."""
-        shares = np.where(allowed & (self.scores > 0), self.scores, 0.0)
+        shares = np.where(allowed & (scores > 0), scores, 0.0)
         if not (np.isfinite(shares).all() and shares.sum() > 0):
             shares = allowed.astype(float)
         cumulative = np.cumsum(shares)

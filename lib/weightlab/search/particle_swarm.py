@@ -6,30 +6,32 @@ import numpy as np
 
 from weightlab.errors import UserError
 from weightlab.search.base import Fitness, Search, score
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The published settings."""
-
-    particles: int = 20
-    inertia: float = 0.8  # ω
-    cognitive: float = 2.05  # c_p
-    social: float = 2.05  # c_g
-    max_velocity: float = 4.0  # per dimension, in index units
-
-    def __post_init__(self):
-        if self.particles < 1 or self.max_velocity < 0:
-            raise UserError(f"a swarm needs particles >= 1 and max_velocity >= 0, got {self.particles} and {self.max_velocity}")
+from weightlab.search.space import Space
 
 
 class ParticleSwarm(Search):
     """Particles with positions in [0, n_l] per dimension, drawn to their own best and to the best of all."""
 
-    Settings = Settings
+    @dataclass(frozen=True)
+    class Settings:
+        """The published settings."""
+
+        particles: int = 20
+        inertia: float = 0.8  # ω
+        cognitive: float = 2.05  # c_p
+        social: float = 2.05  # c_g
+        max_velocity: float = 4.0  # per dimension, in index units
+
+        def __post_init__(self) -> None:
+            if self.particles < 1 or self.max_velocity < 0:
+                raise UserError(
+                    f"a swarm needs particles >= 1 and max_velocity >= 0, got {self.particles} and {self.max_velocity}"
+                )
+
+    settings: Settings
     kept = ("x", "v", "own_x", "own_objectives", "best_x", "held_objectives", "holder")
 
-    def __init__(self, space, rng, settings: Settings, uniform_start: bool = False):
+    def __init__(self, space: Space, rng: np.random.Generator, settings: Settings, uniform_start: bool = False):
         super().__init__(space, rng, settings, uniform_start)
         self.x, self.v = self._new(settings.particles)
         self.x = self._first(self.x, within=0.5)
@@ -58,32 +60,32 @@ class ParticleSwarm(Search):
         better = scores > own_scores
         self.own_x = np.where(better[:, None], self.x, self.own_x)
         self.own_objectives = np.where(better[:, None], objectives, self.own_objectives)
-        best_score = self._update_best(np.maximum(scores, own_scores), fitness)
-        restart = self._restart(scores, best_score)
-        self._move()
+        best_x, best_score = self._update_best(np.maximum(scores, own_scores), fitness)
+        restart = self._restart(scores, best_x, best_score)
+        self._move(best_x)
         if restart.any():
             self.x[restart], self.v[restart] = self._new(int(restart.sum()))
             self.own_x[restart], self.own_objectives[restart] = self.x[restart], np.nan
 
-    def _update_best(self, own_scores: np.ndarray, fitness: Fitness) -> float:
+    def _update_best(self, own_scores: np.ndarray, fitness: Fitness) -> tuple[np.ndarray, float]:
         """Take the fittest personal best as best of all if it is strictly better (an old one may be, once the target has moved).
 
-        Returns the fitness of the best of all.
+        Returns the best of all, (d,), and its fitness.
         """
         top = int(np.argmax(own_scores))
-        held = -np.inf if self.best_x is None else score(fitness, self.held_objectives[None])[0]
+        held = -np.inf if self.held_objectives is None else score(fitness, self.held_objectives[None])[0]
         if self.best_x is None or own_scores[top] > held:
             self.best_x, self.held_objectives, self.holder = self.own_x[top].copy(), self.own_objectives[top].copy(), top
-        return max(held, own_scores[top])
+        return self.best_x, max(held, own_scores[top])
 
-    def _restart(self, scores: np.ndarray, best_score: float) -> np.ndarray:
+    def _restart(self, scores: np.ndarray, best_x: np.ndarray, best_score: float) -> np.ndarray:
         """Which particles start anew, bool (n,); none in the plain swarm."""
         return np.zeros(len(scores), dtype=bool)
 
-    def _move(self) -> None:
+    def _move(self, best_x: np.ndarray) -> None:
         settings = self.settings
         r_p, r_g = self.rng.random((2, *self.x.shape))
         v = settings.inertia * self.v + settings.cognitive * r_p * (self.own_x - self.x)
-        v = v + settings.social * r_g * (self.best_x - self.x)  # (2.9)
+        v = v + settings.social * r_g * (best_x - self.x)  # (2.9)
         self.v = np.clip(v, -settings.max_velocity, settings.max_velocity)
         self.x = np.clip(self.x + self.v, 0, self.space.lengths)  # (2.10), with the new velocity, which is kept at the wall

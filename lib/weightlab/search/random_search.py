@@ -8,19 +8,18 @@ from weightlab.errors import UserError
 from weightlab.search.base import Search
 
 
-@dataclass(frozen=True)
-class Settings:
-    batch: int = 20
-
-    def __post_init__(self):
-        if self.batch < 1:
-            raise UserError(f"a batch holds at least 1 plan, got {self.batch}")
-
-
 class RandomSearch(Search):
     """Independent uniform plans in batches (section 5.2)."""
 
-    Settings = Settings
+    @dataclass(frozen=True)
+    class Settings:
+        batch: int = 20
+
+        def __post_init__(self) -> None:
+            if self.batch < 1:
+                raise UserError(f"a batch holds at least 1 plan, got {self.batch}")
+
+    settings: Settings
 
     @property
     def size(self) -> int:

@@ -18,7 +18,7 @@ class IntegerSpace:
 
     lists: tuple[np.ndarray, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "lists", tuple(np.asarray(each, dtype=np.int64) for each in self.lists))
         for layer, allowed in enumerate(self.lists):
             if not len(allowed):
@@ -72,7 +72,7 @@ class BoxSpace:
     highest: tuple[float, ...]
     decimals: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "highest", tuple(map(float, self.highest)))
         if not self.highest or not all(0 < limit < np.inf for limit in self.highest):
             raise UserError(f"a box needs at least one limit, each a finite number above 0, got {list(self.highest)}")
@@ -93,6 +93,9 @@ class BoxSpace:
     def decode(self, positions: np.ndarray) -> np.ndarray:
         """The vectors, float64 (n, d), that positions stand for: inside the box, rounded."""
         return np.clip(np.round(positions, self.decimals), 0, self.lengths)
+
+
+Space = IntegerSpace | BoxSpace
 
 
 def _nearest(allowed: np.ndarray, ks: np.ndarray) -> np.ndarray:
