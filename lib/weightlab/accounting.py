@@ -6,6 +6,7 @@ rounding makes centroids coincide. Biases and batch norm are not part of these r
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from weightlab import formats
 
@@ -13,7 +14,7 @@ ORIGINAL_BITS = 32
 RATES = ("storage", "layer_mean")  # what a search may aim at
 
 
-def key_bits(k: np.ndarray) -> np.ndarray:
+def key_bits(k: ArrayLike) -> np.ndarray:
     """Bits of an index into k centroids: ceil(log2 k), 0 for k = 1.
 
     >>> key_bits([1, 2, 3, 4, 5])
@@ -22,7 +23,7 @@ def key_bits(k: np.ndarray) -> np.ndarray:
     return np.ceil(np.log2(np.asarray(k))).astype(np.int64)
 
 
-def stored_bits(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarray:
+def stored_bits(weights: ArrayLike, plans: ArrayLike, format: str) -> np.ndarray:
     """Bits of each layer's indices and codebook, int64 (..., L): p·ceil(log2 k) + k·b_rv.
 
     >>> stored_bits([150, 48_000], [4, 32], "float16")  # a layer of 150 weights and one of 48 000
@@ -32,7 +33,7 @@ def stored_bits(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarr
     return weights * key_bits(plans) + plans * formats.get(format).bits
 
 
-def rates(weights: np.ndarray, bits: np.ndarray, thesis_bits: np.ndarray) -> dict[str, np.ndarray]:
+def rates(weights: ArrayLike, bits: np.ndarray, thesis_bits: np.ndarray) -> dict[str, np.ndarray]:
     """Every rate by name, each (...,), from the bits of each layer, (..., L): those stored, and those of equation 3.2's denominator."""
     weights = np.asarray(weights)
     return {
@@ -42,7 +43,7 @@ def rates(weights: np.ndarray, bits: np.ndarray, thesis_bits: np.ndarray) -> dic
     }
 
 
-def storage_rate(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarray:
+def storage_rate(weights: ArrayLike, plans: ArrayLike, format: str) -> np.ndarray:
     """The headline: Σ p·32 / Σ stored bits over all shareable layers.
 
     >>> print(storage_rate([150, 48_000], [4, 32], "float16").round(2))
@@ -51,7 +52,7 @@ def storage_rate(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndar
     return _rates_of_sharing(weights, plans, format)["storage_rate"]
 
 
-def layer_mean_rate(weights: np.ndarray, plans: np.ndarray, format: str) -> np.ndarray:
+def layer_mean_rate(weights: ArrayLike, plans: ArrayLike, format: str) -> np.ndarray:
     """The thesis's figure (its code; section 3.1 gives the layer rate only): mean of the layers' rates (3.2), unweighted.
 
     >>> print(layer_mean_rate([150, 48_000], [4, 32], "float16").round(2))  # the small layer counts as much as the large one
@@ -60,7 +61,7 @@ def layer_mean_rate(weights: np.ndarray, plans: np.ndarray, format: str) -> np.n
     return _rates_of_sharing(weights, plans, format)["layer_mean_rate"]
 
 
-def thesis_model_rate(weights: np.ndarray, plans: np.ndarray, format: str, published_byte_slip: bool = False) -> np.ndarray:
+def thesis_model_rate(weights: ArrayLike, plans: ArrayLike, format: str, published_byte_slip: bool = False) -> np.ndarray:
     """Equation 3.2 over all layers together.
 
     `published_byte_slip` charges centroids 4, 2 or 1 where 32, 16 or 8 bits are meant, as the whole-net figures of table 5.3 do.
@@ -70,11 +71,11 @@ def thesis_model_rate(weights: np.ndarray, plans: np.ndarray, format: str, publi
     return np.sum(weights) * ORIGINAL_BITS / thesis_bits(weights, plans, format, published_byte_slip).sum(-1)
 
 
-def thesis_bits(weights: np.ndarray, plans: np.ndarray, format: str, published_byte_slip: bool = False) -> np.ndarray:
+def thesis_bits(weights: ArrayLike, plans: ArrayLike, format: str, published_byte_slip: bool = False) -> np.ndarray:
     """Denominator of equation 3.2, per layer, int64 (..., L): p·b_k + k·(b_rv + b_k) with b_k at least 1."""
     keys, bits = np.maximum(1, key_bits(plans)), formats.get(format).bits
     return np.asarray(weights) * keys + np.asarray(plans) * ((bits // 8 if published_byte_slip else bits) + keys)
 
 
-def _rates_of_sharing(weights: np.ndarray, plans: np.ndarray, format: str) -> dict[str, np.ndarray]:
+def _rates_of_sharing(weights: ArrayLike, plans: ArrayLike, format: str) -> dict[str, np.ndarray]:
     return rates(weights, stored_bits(weights, plans, format), thesis_bits(weights, plans, format))

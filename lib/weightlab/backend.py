@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TypeVar
 
@@ -49,11 +49,11 @@ def return_memory() -> None:
 
 
 @contextlib.contextmanager
-def threads(n: int | None):
+def threads(n: int | None) -> Iterator[None]:
     """Run the body with `n` torch threads, then put the old number back; None leaves it alone."""
     before = torch.get_num_threads()
-    if check_threads(n):
-        torch.set_num_threads(n)
+    if wanted := check_threads(n):
+        torch.set_num_threads(wanted)
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ class UserError(ValueError):
     """Wrong input: its message is one sentence that names the value and says what is allowed."""
 
 
-def choose(kind: str, value, allowed: Iterable) -> None:
+def choose(kind: str, value: object, allowed: Iterable) -> None:
     """Raise `UserError` unless `value` is one of `allowed`; `kind` names what is being chosen.
 
     >>> choose("rate", "model", ["storage", "layer_mean"])

@@ -52,8 +52,8 @@ def _float8_e4m3(values: np.ndarray) -> np.ndarray:
 def _thesis_values() -> np.ndarray:
     """The 239 values of the thesis's float8, ascending, float32 (239,): no exponent bias, nothing between 0.4375 and 1."""
     mantissa = np.arange(8)
-    positive = [mantissa[1:] / 16] + [(1 + mantissa / 8) * 2.0 ** (exponent - 1) for exponent in range(1, 15)]
-    positive = np.concatenate(positive)
+    powers = [2.0 ** (exponent - 1) for exponent in range(1, 15)]
+    positive = np.concatenate([mantissa[1:] / 16] + [(1 + mantissa / 8) * power for power in powers])
     return np.concatenate([-positive[::-1], [0.0], positive]).astype(np.float32)
 
 

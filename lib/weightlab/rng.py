@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 
 
-def derive(seed: int, *names) -> np.random.Generator:
+def derive(seed: int, *names: object) -> np.random.Generator:
     """A generator that depends on `seed` and `names` alone, so that adding one draw somewhere moves nothing elsewhere."""
     digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
     words = np.frombuffer(digest, dtype="<u4").tolist()

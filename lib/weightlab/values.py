@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import yaml
 import yamlcore
@@ -13,7 +14,7 @@ class _Text(yamlcore.CommonLoader):
     """Mappings and lists of texts: no value is taken for a number."""
 
 
-def read(text: str, what: str, as_text: bool = False):
+def read(text: str, what: str, as_text: bool = False) -> Any:
     """The value of a YAML text, or with `as_text` one in which all values stay as they are written.
 
     Raises `UserError`, which names `what`, for text that is no YAML, and for a key that is there twice.
