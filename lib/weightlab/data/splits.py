@@ -55,7 +55,7 @@ def check(dataset: str | Path) -> str:
     place = None if dataset in DATASETS else own_data.absolute(dataset)
     if place is None:
         choose("dataset", dataset, (*DATASETS, "the path of an existing .npz file or folder of pictures by class"))
-    return place or dataset
+    return place or str(dataset)
 
 
 def identity(dataset: str) -> str | None:
@@ -65,7 +65,8 @@ def identity(dataset: str) -> str | None:
 
 def label(dataset: str) -> str:
     """What tables call a dataset: its name; of a user's own the file's name and the first digits of its contents' SHA-256."""
-    return dataset if dataset in DATASETS else f"{Path(check(dataset)).name}@{identity(dataset)[:8]}"
+    digest = identity(dataset)
+    return dataset if digest is None else f"{Path(check(dataset)).name}@{digest[:8]}"
 
 
 def load(dataset: str, split: str, folder: str | Path | None = None) -> Split:
