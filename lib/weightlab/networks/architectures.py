@@ -56,6 +56,9 @@ class MobileNetV2(nn.Module):
 class Standardise(nn.Module):
     """Images (n, 1 or 3, height, width) -> (n, 3, height, width), minus mean, divided by sd, channels last in memory."""
 
+    mean: torch.Tensor
+    sd: torch.Tensor
+
     def __init__(self, mean: Sequence[float], sd: Sequence[float]):
         super().__init__()
         for name, values in (("mean", mean), ("sd", sd)):  # not persistent: no checkpoint holds them

@@ -72,7 +72,8 @@ def load(network: str, folder: Path | None = None, weights: str | Path | None = 
 def check(network: str, weights: str | Path | None = None) -> str | None:
     """The absolute path of the weights of a user's own network, if there is one; raises `UserError` as `load` and `identity` do."""
     if not own_networks.is_own(network):
-        return _check_ours(network, weights)
+        _check_ours(network, weights)
+        return None
     weights = None if weights is None else own_networks.absolute(weights)
     identity(network, weights)
     return weights

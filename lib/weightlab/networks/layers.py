@@ -1,7 +1,7 @@
 """The layers of any network whose weights can be shared, in forward order, and what no plan holds."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -85,7 +85,7 @@ def left_out(model: nn.Module, found: Iterable[Layer]) -> str:
     )
 
 
-def _call_order(model: nn.Module, modules: dict[str, nn.Module], example: torch.Tensor) -> list[str]:
+def _call_order(model: nn.Module, modules: Mapping[str, nn.Module], example: torch.Tensor) -> list[str]:
     order: dict[str, None] = {}
     hooks = [m.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name)) for name, m in modules.items()]
     modes = {module: module.training for module in model.modules()}
@@ -110,4 +110,4 @@ def copied(model: nn.Module) -> nn.Module:
 
 def weight(model: nn.Module, name: str) -> torch.Tensor:
     """The weight of the layer called `name`."""
-    return model.get_submodule(name).weight
+    return model.get_submodule(name).get_parameter("weight")

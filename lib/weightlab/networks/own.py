@@ -56,7 +56,7 @@ def make(network: str) -> nn.Module:
         )
     drawn = torch.get_rng_state()
 
-    def made():
+    def made() -> object:
         torch.set_rng_state(drawn)  # so that a second call draws the same weights
         return factory()
 
