@@ -168,10 +168,11 @@ def test_help_of_run_says_what_records_are():
 
 def test_defaults_that_help_shows_are_those_of_the_library():
     shown = {parameter.name: parameter.show_default for parameter in COMMANDS["search"].params}
+    setting = Setting("lenet5_tanh")
     for option, name in choices.NAMES.items():
-        if option not in ("network", "weights", "data", "images", "whole_net"):
-            assert shown[option] == getattr(Setting, name)
-    assert options.ks(shown["k"]) == {"k_max": Setting.k_max} and shown["whole_net"] == "layer-wise" and not Setting.whole_net
+        if option not in ("network", "weights", "data", "images", "whole_net", "k"):
+            assert shown[option] == getattr(setting, name)
+    assert options.ks(shown["k"]) == {"k_max": setting.k_max} and shown["whole_net"] == "layer-wise" and not setting.whole_net
     assert shown["threshold"] == choices.threshold(None) == "-1pp" and Specification.threshold == 0.97
     assert shown["uniform_start"] == "uniform-start" and not Specification.uniform_start  # nor do the notebooks ask for it
     for option in ("search", "budget", "seed"):

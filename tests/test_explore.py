@@ -195,12 +195,12 @@ def test_every_element_has_one_class_to_find_it_by(explorer):
 
 def test_another_format_keeps_the_plan_and_changes_what_is_stored(explorer):
     explorer.sliders.plan = PLAN
-    explorer.format.value = "float8_e4m3"
+    explorer.choices["format"].value = "float8_e4m3"
     explorer.settle()
     weights = [layer.weights for layer in models.layers(explorer.study.model)]
     assert explorer.plan == PLAN and explorer.study.setting.format == "float8_e4m3"
     assert f"{accounting.storage_rate(weights, PLAN, 'float8_e4m3'):.2f}" in explorer.storage_rate.value
-    explorer.format.value = "float32"
+    explorer.choices["format"].value = "float32"
     explorer.settle()
     assert f"{accounting.storage_rate(weights, PLAN, 'float32'):.2f}" in explorer.storage_rate.value
 

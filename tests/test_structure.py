@@ -24,6 +24,7 @@ ROOMS = {
     "rng": [],
     "backend": [],
     "values": [],
+    "settings": [],
     "formats": [],
     "accounting": [],
     "data": ["own", "downloads", "splits", "__main__"],
@@ -31,12 +32,12 @@ ROOMS = {
     "models": [],  # the face of networks
     "training": [],
     "search": ["space", "fitness", "base", "random_search", "genetic", "particle_swarm", "black_hole"],
-    "compression": ["contract", "kinds", "compressed", "mixed", "sharing/clustering", "sharing/codebooks", "sharing/lifts", "sharing/share"],
+    "compression": ["contract", "kinds", "compressed", "mixed", "sharing/clustering", "sharing/codebooks", "sharing/lifts", "sharing/share", "sharing/settings"],
     "sharing": [],  # the face of compression/sharing
     "evaluation": ["kernels", "stages", "activation_cache", "prefix_tree", "proof", "evaluator"],
     "packing": ["label_coding", "metadata", "packed_format", "packed_file", "writing", "onnx_files"],
     "runs": [
-        "records", "specifications", "folder", "loop", "status", "progress", "job_queues", "executors", "runner", "enumeration",
+        "setting", "specifications", "records", "folder", "loop", "status", "progress", "job_queues", "executors", "runner", "enumeration",
     ],
     "tuning": ["lifted"],
     "analysis": [

@@ -9,31 +9,29 @@ import typer
 
 from weightlab.cli import options, output
 from weightlab.errors import UserError, choose
+from weightlab.runs.setting import Setting
+from weightlab.settings import leaves, names
 
 if TYPE_CHECKING:
     from torch import nn
 
     from weightlab.data import Split
-    from weightlab.runs.specifications import Setting, Specification
+    from weightlab.runs.specifications import Specification
 
-NAMES = {  # option: what `Setting` calls it
-    "network": "network", "weights": "weights", "data": "dataset", "images": "images", "format": "format", "method": "method",
-    "protocol": "protocol", "objective": "objective_rate", "whole_net": "whole_net",
-}  # fmt: skip
+NAMES = {role.option.name: field.name for field, role in leaves(Setting) if role.option}  # option: what `Setting` calls it
+APART = names(Setting, "apart")
 SIZES = ("population", "particles", "batch")  # what searches call the number of plans in a generation
 UNSAVED = ("config", "save_config", "plot", "show", "device", "threads", "workers", "scheduler", "help")
 
 
 def given(said: Mapping) -> dict:
     """What was said of a setting, under the names of `Setting`."""
-    found = {name: said[option] for option, name in NAMES.items() if said.get(option) is not None}
+    found = {name: said[option] for option, name in NAMES.items() if option != "k" and said.get(option) is not None}
     return found | (options.ks(said["k"]) if said.get("k") else {})
 
 
 def setting(said: Mapping, **more) -> "Setting":
     """The setting that options, and what else is known of it, make."""
-    from weightlab.runs.specifications import Setting
-
     values = given(said) | more
     if said.get("no_data"):
         values.setdefault("dataset", Setting.dataset)  # which is not looked at
@@ -52,7 +50,7 @@ def dataset_of(network: str) -> str:
 
 def splits(dataset: str, images: int | None) -> "list[Split]":
     from weightlab import data
-    from weightlab.runs.specifications import RECORDED_SPLITS
+    from weightlab.runs.setting import RECORDED_SPLITS
 
     return [data.load(dataset, name).first(images) for name in RECORDED_SPLITS]
 
@@ -193,7 +191,7 @@ def save(file: Path, spec: "Specification", runs: int, folder: Path) -> None:
 
     published, target = SEARCHES[spec.search].Settings(), spec.target
     own = {name: value for name, value in asdict(spec)["settings"].items() if value != getattr(published, name)}
-    values = {option.replace("_", "-"): getattr(spec, name) for option, name in NAMES.items()} | {
+    values = {option.replace("_", "-"): getattr(spec, name) for option, name in NAMES.items() if option != "k"} | {
         "k": ",".join(map(str, spec.ks)) if spec.ks else f"1:{spec.k_max}",
         "threshold": "none" if spec.threshold is None else spec.threshold,
         "uniform-start": spec.uniform_start, "search": spec.search, "set": [f"{name}={value}" for name, value in own.items()],

@@ -17,19 +17,14 @@ if TYPE_CHECKING:
     from weightlab.packing import Packed
 
 
+@options.asks(options.planned)
 def compress(
     ctx: typer.Context,
     output_file: options.Output,
-    network: options.Network = None,
+    said: None = None,
     plan: options.Plan = None,
     source: options.Source = None,
     within: options.Within = 1.0,
-    weights: options.Weights = None,
-    data: options.Data = None,
-    images: options.Images = None,
-    format: options.Format = None,
-    method: options.Method = None,
-    protocol: options.Protocol = None,
     half_rest: Annotated[bool, typer.Option("--half-rest", help="Store biases and batch norm as float16.")] = False,
     no_entropy: Annotated[bool, typer.Option("--no-entropy", help="Store labels at equal bits, not entropy coded.")] = False,
     no_data: Annotated[bool, typer.Option("--no-data", help="Load no images, measure no accuracy.")] = False,
@@ -48,7 +43,7 @@ def compress(
     choice = plans.chosen(ctx.params)
     setting = choice.setting
     model = models.load(setting.network, weights=setting.weights)
-    splits = [] if no_data else choices.splits(setting.dataset, images)
+    splits = [] if no_data else choices.splits(setting.dataset, ctx.params["images"])
     example = _example(model, splits, input, setting.network)
     books = sharing.codebooks(model, choice.plan, setting.format, setting.method, example)
     choice = choice.of(books.names)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from weightlab.cli import choices, output
 
 if TYPE_CHECKING:
-    from weightlab.runs.specifications import Setting, Specification
+    from weightlab.runs.setting import Setting
+    from weightlab.runs.specifications import Specification
 
 FEW = 2  # fewer images than so many make up the loss that is asked for
 
@@ -14,7 +15,7 @@ def few_images(setting: "Setting", limit_pp: float) -> None:
     """Warn where a loss below a limit (percentage points) is asked for on so few images that one or two of them decide."""
     from weightlab.data import DATASETS
     from weightlab.data import own as own_data
-    from weightlab.runs.specifications import PROTOCOLS
+    from weightlab.runs.setting import PROTOCOLS
 
     chooser, n = PROTOCOLS[setting.protocol], setting.images
     if setting.dataset not in DATASETS:  # which have more than enough

@@ -3,17 +3,21 @@
 None is what was not said; it is left to the defaults of the library, which the help repeats (and a test compares).
 """
 
+import functools
+import inspect
 import itertools
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from weightlab.errors import UserError
+from weightlab.runs.setting import Setting
+from weightlab.settings import Option, Role, leaves
 
 SEARCHES, TUNING = "outputs/cli/searches", "outputs/cli/tuning"  # folders where none is given, below the repository
 TARGET = "0.99,18"
@@ -31,26 +35,11 @@ def option(help: str, *names: str, default: str | bool = False, metavar: str | N
     return typer.Option(*names, help=help, show_default=default, metavar=metavar, **rest)
 
 
-Network = Annotated[
-    str | None,
-    typer.Argument(help="A network here (such as lenet5_tanh), or module:factory of your own.", show_default=False),
-]
 Packed = Annotated[Path, typer.Argument(help="A packed file, as compress writes it.", metavar="FILE", show_default=False)]
-Weights = Annotated[
-    Path | None, option("State dict of a network of your own: .safetensors, or torch's, in which nothing else is executed.")
-]
-Data = Annotated[
-    str | None,
-    option("A dataset's name, an .npz file or a folder of pictures by class.", default="what a network here was trained on"),
-]
-Images = Annotated[int | None, option("Take only the first images of each split.", default="all")]
-Format = Annotated[str | None, option("Number format of stored centroids.", default="float32")]
-Method = Annotated[str | None, option("How weights are clustered.", default="exact")]
-Protocol = Annotated[str | None, option("held_out chooses on validation, published on test.", default="held_out")]
-Ks = Annotated[str | None, option("Numbers of clusters to try: 1:50, 1:64:4 or 2,4,8,16.", metavar="RANGE", default="1:50")]
-WholeNet = Annotated[
-    bool | None, option("One codebook for the whole network, or one a layer.", "--whole-net/--layer-wise", default="layer-wise")
-]
+FIELDS = {role.option.name: role for _, role in leaves(Setting) if role.option}  # of `Setting`, by the name of their option
+Weights = Annotated[Path | None, option(FIELDS["weights"].option.help)]
+Data = Annotated[str | None, option(FIELDS["data"].option.help, default=FIELDS["data"].option.shown)]
+Images = Annotated[int | None, option(FIELDS["images"].option.help, default=FIELDS["images"].option.shown)]
 Threshold = Annotated[
     str | None,
     option(
@@ -87,6 +76,44 @@ Input = Annotated[str | None, option("Shape of one image, such as 1,32,32, where
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def asks(which: Callable[[Role], object]) -> Callable[[Callable], Callable]:
+    """Give a command an option for each field of `Setting` whose role is wanted, in place of its parameter `said`.
+
+    The command finds what was said in its context, as all options. The network is an argument.
+    """
+
+    def decorate(command: Callable) -> Callable:
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command).parameters.values():
+            asked = [role.option for role in FIELDS.values() if role.option and which(role)] if parameter.name == "said" else []
+            parameters += map(_parameter, asked) if asked else [parameter]
+        own = inspect.signature(command).parameters
+
+        @functools.wraps(command)
+        def called(**values):
+            return command(**{name: value for name, value in values.items() if name in own})
+
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return called
+
+    return decorate
+
+
+def _parameter(asked: Option) -> inspect.Parameter:
+    if asked.name == "network":
+        how = typer.Argument(help=asked.help, show_default=False)
+    else:
+        how = option(asked.help, *asked.flags, default=asked.shown, metavar=asked.metavar)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(asked.name, kind, default=None, annotation=Annotated[asked.type | None, how])
+
+
+def planned(role: Role) -> bool:
+    """Whether a command that is given a plan asks for a field of a setting."""
+    return (role.measured and not role.tried and not role.implied) or role.apart
 
 
 def numbers(text: str) -> list[int] | None:

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 
 from weightlab.cli import choices, hints, options, output
 from weightlab.errors import UserError
+from weightlab.runs.setting import Setting
+from weightlab.settings import names
 
 if TYPE_CHECKING:
     from weightlab.compression.sharing.clustering import Lift
-    from weightlab.runs.specifications import Setting
 
-FILED = ("network", "weights", "dataset", "format", "method", "plan", "spread", "focuses")  # in a plan file
-SAID = {  # what chooses among searches: how a command says it
-    "network": "its first argument", "weights": "--weights", "dataset": "--data", "format": "--format", "method": "--method",
-    "protocol": "--protocol",
-}  # fmt: skip
-AGREEING = (*SAID, "images", "checkpoint", "data")  # what searches must agree in, for their losses to be compared
+APART = choices.APART  # what chooses among searches
+KIND = [name for name in APART if name in names(Setting, "measured")]  # what a plan is of
+FILED = (*KIND, "plan", "spread", "focuses")  # in a plan file
+AGREEING = (*APART, "images", "checkpoint", "data")  # what searches must agree in, for their losses to be compared
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def chosen(said: Mapping) -> Choice:
 
 def filed(choice: Choice) -> bytes:
     """A plan file."""
-    values = {name: getattr(choice.setting, name) for name in FILED[:5]} | {"plan": choice.plan, "spread": choice.spread}
+    values = {name: getattr(choice.setting, name) for name in KIND} | {"plan": choice.plan, "spread": choice.spread}
     return json.dumps(values | {"focuses": list(choice.focuses)}, indent=1).encode()
 
 
@@ -87,7 +86,7 @@ def _from_file(file: Path, said: Mapping) -> Choice:
         raise UserError(f"{file} must hold a plan and as many focuses as it has numbers, got {plan!r} and {focuses!r}")
     if not all(isinstance(number, int | float) for number in [values["spread"], *focuses]):
         raise UserError(f"{file} must hold numbers as spread and focuses, got {values['spread']!r} and {focuses!r}")
-    fixed = {name: values[name] for name in FILED[:5]}
+    fixed = {name: values[name] for name in KIND}
     return Choice(choices.setting(said, **fixed, whole_net=isinstance(plan, int)), plan, values["spread"], tuple(focuses))
 
 
@@ -96,7 +95,8 @@ def _from_searches(folder: Path, said: Mapping) -> Choice:
     import pandas as pd
 
     from weightlab.runs.folder import RunFolder
-    from weightlab.runs.specifications import PROTOCOLS, from_description
+    from weightlab.runs.setting import PROTOCOLS
+    from weightlab.runs.specifications import from_description
 
     values = _narrowed(folder, _wanted(said))
     records = {place: RunFolder(place).records() for place in values}
@@ -134,7 +134,7 @@ def _narrowed(folder: Path, wanted: Mapping) -> dict[Path, dict]:
     for name in AGREEING:
         there = dict.fromkeys(str(each.get(name)) for each in values.values())
         if len(there) > 1:
-            choice = f"name one in the command ({SAID[name]}), or " if name in SAID else ""
+            choice = f"name one in the command ({_said(name)}), or " if name in APART else ""
             raise UserError(
                 f"{folder} holds searches of several kinds of {name} ({', '.join(there)}); {choice}give the folder of one search"
             )
@@ -146,7 +146,7 @@ def _wanted(said: Mapping) -> dict:
     from weightlab import data
     from weightlab.networks import own as own_networks
 
-    found = {name: value for name, value in choices.given(said).items() if name in SAID}
+    found = {name: value for name, value in choices.given(said).items() if name in APART}
     if "weights" in found:
         found["weights"] = own_networks.absolute(found["weights"])
     return found | ({"dataset": data.check(found["dataset"])} if "dataset" in found else {})
@@ -171,6 +171,12 @@ def _read(file: Path) -> dict:
     if not isinstance(values, dict):
         raise UserError(f"{file} must hold a mapping, got {type(values).__name__}")
     return values
+
+
+def _said(name: str) -> str:
+    """How a command says what a setting calls so."""
+    option = next(option for option, its in choices.NAMES.items() if its == name)
+    return "its first argument" if name == "network" else f"--{option}"
 
 
 def _listed(plan: int | list[int]) -> list[int]:

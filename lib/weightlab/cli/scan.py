@@ -5,17 +5,10 @@ import typer
 from weightlab.cli import choices, options, output
 
 
+@options.asks(lambda role: role.measured or role.apart)
 def scan(
     ctx: typer.Context,
-    network: options.Network = None,
-    weights: options.Weights = None,
-    data: options.Data = None,
-    images: options.Images = None,
-    format: options.Format = None,
-    method: options.Method = None,
-    protocol: options.Protocol = None,
-    k: options.Ks = None,
-    whole_net: options.WholeNet = None,
+    said: None = None,
     threshold: options.Threshold = None,
     folder: options.SearchesFolder = None,
     device: options.Device = "auto",
@@ -25,7 +18,7 @@ def scan(
     import pandas as pd
 
     from weightlab.runs import Runner
-    from weightlab.runs.specifications import PROTOCOLS, RECORDED_SPLITS
+    from weightlab.runs.setting import PROTOCOLS, RECORDED_SPLITS
     from weightlab.search import space
 
     setting, asked = choices.setting(ctx.params), choices.threshold(threshold)

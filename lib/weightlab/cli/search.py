@@ -17,18 +17,10 @@ if TYPE_CHECKING:
 SHOWN = 5  # plans
 
 
+@options.asks(lambda role: True)
 def search(
     ctx: typer.Context,
-    network: options.Network = None,
-    weights: options.Weights = None,
-    data: options.Data = None,
-    images: options.Images = None,
-    format: options.Format = None,
-    method: options.Method = None,
-    protocol: options.Protocol = None,
-    objective: Annotated[str | None, option("The rate to aim at: storage or layer_mean.", default="storage")] = None,
-    k: options.Ks = None,
-    whole_net: options.WholeNet = None,
+    said: None = None,
     threshold: options.Threshold = None,
     search: Annotated[str | None, option("genetic, particle_swarm, black_hole or random.", default="genetic")] = None,
     population: Annotated[int | None, option("Plans in a generation.", default="the search's own")] = None,
@@ -112,7 +104,7 @@ def _print(found: "pd.DataFrame", records: "pd.DataFrame", spec: "Specification"
     import pandas as pd
 
     from weightlab import analysis
-    from weightlab.runs.specifications import PROTOCOLS, RECORDED_SPLITS
+    from weightlab.runs.setting import PROTOCOLS, RECORDED_SPLITS
 
     chooser, limit = PROTOCOLS[spec.protocol], analysis.ACCEPTABLE_LOSS_PP
     hints.few_images(spec, limit)
@@ -130,7 +122,7 @@ def _print(found: "pd.DataFrame", records: "pd.DataFrame", spec: "Specification"
 
 def _tell_uniform(records: "pd.DataFrame", spec: "Specification") -> None:
     """Print the best plan with one k in all layers, to compare with the best found, or that there is none."""
-    from weightlab.runs.specifications import RECORDED_SPLITS
+    from weightlab.runs.setting import RECORDED_SPLITS
 
     if spec.whole_net:  # all its plans have one k
         return

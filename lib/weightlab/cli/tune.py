@@ -10,18 +10,13 @@ from weightlab.cli.options import option
 from weightlab.errors import UserError
 
 
+@options.asks(options.planned)
 def tune(
     ctx: typer.Context,
-    network: options.Network = None,
+    said: None = None,
     plan: options.Plan = None,
     source: options.Source = None,
     within: options.Within = 1.0,
-    weights: options.Weights = None,
-    data: options.Data = None,
-    images: options.Images = None,
-    format: options.Format = None,
-    method: options.Method = None,
-    protocol: options.Protocol = None,
     spread: Annotated[float | None, option("Spread of the lifted space (equation 3.1).", default="2")] = None,
     focuses: Annotated[str | None, option("Focus values to try, 0 among them.", metavar="LIST", default="0,0.2,...,9.8")] = None,
     folder: Annotated[Path | None, option("Folder that keeps the table of all trials.", default=options.TUNING)] = None,
@@ -34,7 +29,7 @@ def tune(
     from dataclasses import replace
 
     from weightlab import runs, tuning
-    from weightlab.runs.specifications import PROTOCOLS
+    from weightlab.runs.setting import PROTOCOLS
 
     if save is not None:
         output.check(save, force, (".json",))
@@ -58,7 +53,7 @@ def tune(
 def _print(row, names: list[str], plan: list[int], chooser: str) -> None:
     import pandas as pd
 
-    from weightlab.runs.specifications import RECORDED_SPLITS
+    from weightlab.runs.setting import RECORDED_SPLITS
 
     output.table(pd.DataFrame({"layer": names, "k": plan, "focus": row["focuses"]}))
     losses = {when: [row[f"{split}_loss_pp_{when}"] for split in RECORDED_SPLITS] for when in ("before", "after")}

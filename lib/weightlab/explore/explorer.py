@@ -8,15 +8,15 @@ from pathlib import Path
 import ipywidgets
 import pandas as pd
 
-from weightlab import figures, formats, models, paths, training
-from weightlab.compression.sharing import clustering
+from weightlab import figures, models, paths, training
 from weightlab.errors import UserError
 from weightlab.explore import controls, pages
 from weightlab.explore.latest import Latest
 from weightlab.explore.searching import SearchPanel
 from weightlab.explore.sliders import PlanSliders
 from weightlab.explore.study import Study
-from weightlab.runs.specifications import Setting
+from weightlab.runs.setting import Setting
+from weightlab.settings import leaves
 
 START = 16  # k of every layer where no plan is given
 PAUSE_S = 0.1  # figures wait until sliders have rested so long
@@ -89,8 +89,12 @@ class Explorer:
     def _make_widgets(self) -> None:
         setting, row = self.study.setting, ipywidgets.HBox
         self.network = controls.dropdown("network", dict.fromkeys([*models.NETWORKS, setting.network]), setting.network)
-        self.format = controls.dropdown("format", formats.FORMATS, setting.format)
-        self.method = controls.dropdown("method", clustering.METHODS, setting.method)
+        self.choices = {
+            field.name: controls.dropdown(field.name, role.allowed(), getattr(setting, field.name))
+            for field, role in leaves(Setting)
+            if role.allowed
+        }
+        dropdowns = [self.network, *self.choices.values()]
         self.layer = controls.dropdown("layer", self.study.names, self.study.names[0])
         self.write, self.written = controls.button("Write the file", "write"), controls.html("written")
         self.storage_rate, self.layer_mean_rate = controls.html("storage-rate"), controls.html("layer-mean-rate")
@@ -100,7 +104,7 @@ class Explorer:
         rates = row([self.storage_rate, self.layer_mean_rate], layout=ipywidgets.Layout(grid_gap="2em"))
         numbers = ipywidgets.VBox([rates, self.accuracy, self.table])
         self.widget = ipywidgets.VBox([
-            row([self.network, self.format, self.method]),
+            row(dropdowns),
             self.message,
             row([self._sliders_box, numbers]),
             row([ipywidgets.VBox([self.layer, self.histogram]), self.plans]),
@@ -108,7 +112,7 @@ class Explorer:
             row([self.write, self.written]),
             ipywidgets.HTML(HELP),
         ]).add_class("weightlab-explorer")  # fmt: skip
-        for choice in (self.network, self.format, self.method):
+        for choice in dropdowns:
             choice.observe(lambda change: self._ask(), "value")
         self.layer.observe(lambda change: self._show_figures(), "value")
         self.write.on_click(lambda button: self._start(self._write))
@@ -134,13 +138,8 @@ class Explorer:
         if network != self.study.setting.network:
             own = network == self._given[0]
             dataset, weights = self._given[1:] if own else (training.dataset_of(network), None)
-        said = {
-            "network": network,
-            "dataset": dataset,
-            "weights": weights,
-            "format": self.format.value,
-            "method": self.method.value,
-        }
+        said = {"network": network, "dataset": dataset, "weights": weights}
+        said |= {name: choice.value for name, choice in self.choices.items()}
         return {name: value for name, value in said.items() if value != getattr(self.study.setting, name)}
 
     def _answer(self, request: tuple[dict, list[int]]) -> None:
@@ -172,7 +171,9 @@ class Explorer:
         except Exception:
             setting = self.study.setting
             self._quiet = True
-            self.network.value, self.format.value, self.method.value = setting.network, setting.format, setting.method
+            self.network.value = setting.network
+            for name, choice in self.choices.items():
+                choice.value = getattr(setting, name)
             self._quiet = False
             raise
         self._show_study(plan if self.study.names == old.names else [START] * len(self.study.names))
@@ -209,7 +210,7 @@ class Explorer:
         self._job.start()
 
     def _set_busy(self, busy: bool) -> None:
-        for control in (self.write, self.network, self.format, self.method):
+        for control in (self.write, self.network, *self.choices.values()):
             control.disabled = busy
         self.searching.set_busy(busy)
 

@@ -2,24 +2,25 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
 
 from weightlab import accounting, analysis, data, models, packing, paths, sharing, training
-from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.evaluation.activation_cache import KEPT_BYTES
 from weightlab.networks import answers
 from weightlab.runs import Runner, Specification
 from weightlab.runs.folder import RunFolder
-from weightlab.runs.specifications import RECORDED_SPLITS, Setting
+from weightlab.runs.setting import RECORDED_SPLITS, Setting
 from weightlab.search.fitness import TargetRule
+from weightlab.settings import names
 
 FIRST_RATE = 10  # where the target of a small search starts
-SAME = ("network", "dataset", "images", "method", "format", "whole_net", "checkpoint", "data", "schema")  # of comparable searches
+# What comparable searches have in common: the weights are told by their checkpoint.
+SAME = {*names(Setting, "measured"), "checkpoint", "data", "schema"} - {"weights", *names(Setting, "tried")}
 POINTS = ["search", "plan", "storage_rate", "validation_loss_pp"]
 
 
@@ -44,8 +45,7 @@ class Study:
         self.model = models.load(setting.network, weights=setting.weights)
         self.splits = splits or [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
         self.example = answers.fitting_images(self.model, self.splits)
-        made = setting.method, setting.format, setting.candidates, setting.whole_net, self.example, self.folder / "codebooks"
-        self.codebooks = Codebooks(self.model, *made)
+        self.codebooks = setting.compression.make(self.model, self.example, self.folder / "codebooks")
         # Searches, which measure both splits, have an evaluator of their own: one evaluator is not to be used by two threads.
         half = KEPT_BYTES // len(RECORDED_SPLITS)
         self._evaluator = Evaluator(self.model, self.codebooks, [self.validation], threads=threads, memory=half)
@@ -132,7 +132,9 @@ class Study:
         """
         acceptable = round(self.original_accuracy - analysis.ACCEPTABLE_LOSS_PP / 100, 6)
         target = TargetRule(self.original_accuracy, FIRST_RATE, "batch", limit_accuracy=acceptable)
-        rest = {"threshold": None, "uniform_start": True} | asdict(self.setting)
+        rest = {"threshold": None, "uniform_start": True} | {
+            each.name: getattr(self.setting, each.name) for each in fields(self.setting)
+        }
         spec = Specification(target=target, search=search, seed=seed, budget=budget, **rest)
         runner = Runner(self.folder, threads=self.threads, progress=False, workers=1)  # its evaluator's memory goes with it
         records = runner.run(spec, wait=False, progress=progress, stop=stop)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from weightlab.runs.runner import Outcome, Runner, evaluator, read, records_hash, uniform_plans
-    from weightlab.runs.specifications import PROTOCOLS, RECORDED_SPLITS, Setting, Specification, grid
+    from weightlab.runs.setting import PROTOCOLS, RECORDED_SPLITS, Setting
+    from weightlab.runs.specifications import Specification, grid
 
 __all__ = [
     "PROTOCOLS",

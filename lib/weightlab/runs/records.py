@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from weightlab.runs.specifications import Specification
+from weightlab.settings import leaves
+
 
 @dataclass(frozen=True)
 class Column:
@@ -22,14 +25,11 @@ PARTS = {
     SCORE: "how the search scored it, known once its whole generation is measured",
 }
 EVALUATIONS = (
-    Column("network", "str", "", "name of the network; of a user's own with the first digits of its weights' SHA-256", SEARCH),
-    Column("dataset", "str", "", "name of the dataset; of a user's own with the first digits of its contents' SHA-256", SEARCH),
-    Column("protocol", "str", "", "`held_out`: validation chooses; `published`: test chooses, as in the thesis", SEARCH),
-    Column("objective_rate", "str", "", "the rate that is searched for: `storage` or `layer_mean`", SEARCH),
-    Column("method", "str", "", "how weights are clustered", SEARCH),
-    Column("format", "str", "", "how centroids are stored", SEARCH),
-    Column("search", "str", "", "name of the search", SEARCH),
-    Column("seed", "int64", "", "seed of the search", SEARCH),
+    *(
+        Column(field.name, {str: "str", int: "int64"}[field.type], "", role.column, SEARCH)
+        for field, role in leaves(Specification)
+        if role.column
+    ),
     Column("target", "str", "", "`fixed`, or how the target moves: `batch` or `pointwise`", SEARCH),
     Column("target_accuracy_start", "float64", "fraction", "accuracy of the target at the start", SEARCH),
     Column("target_rate_start", "float64", "", "rate of the target at the start", SEARCH),

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from weightlab import backend, data, models, paths, rng, search, storage
-from weightlab.compression.sharing.codebooks import Codebooks
+from weightlab import backend, data, models, paths, rng, search, settings, storage
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.networks import answers
@@ -19,7 +18,8 @@ from weightlab.networks import own as own_networks
 from weightlab.runs import executors, loop, status
 from weightlab.runs.folder import RunFolder
 from weightlab.runs.progress import Progress, Steps
-from weightlab.runs.specifications import PROTOCOLS, RECORDED_SPLITS, Setting, Specification
+from weightlab.runs.setting import PROTOCOLS, RECORDED_SPLITS, Setting
+from weightlab.runs.specifications import Specification
 from weightlab.runs.specifications import grid as grid  # for callers, beside `Specification`
 from weightlab.search import space
 from weightlab.search.fitness import Target
@@ -42,9 +42,8 @@ def evaluator(
     setting.check_unchanged()
     model = models.load(setting.network, weights=setting.weights)
     splits = [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
-    whole, example = whole_net or setting.whole_net, answers.fitting_images(model, splits)
-    codebooks = Codebooks(model, setting.method, setting.format, setting.candidates, whole, example, codebooks_folder)
-    return Evaluator(model, codebooks, splits, device, threads)
+    variants = setting.compression.make(model, answers.fitting_images(model, splits), codebooks_folder, whole_net)
+    return Evaluator(model, variants, splits, device, threads)
 
 
 def uniform_plans(evaluator: Evaluator, ks: Iterable[int]) -> pd.DataFrame:
@@ -297,6 +296,6 @@ def _complete(folder: str | Path, runs: Iterable[str] | None = None) -> list[Pat
 
 def _identity(spec: Specification) -> dict:
     """The columns by which readers of the records tell searches apart; `target_*_start` is where the target began."""
-    names = "protocol", "objective_rate", "method", "format", "search", "seed"
+    columns = {name: getattr(spec, name) for name in settings.names(Specification, "column")}
     target = {"target": spec.target.form, "target_accuracy_start": spec.target.accuracy, "target_rate_start": spec.target.rate}
-    return spec.labels() | {name: getattr(spec, name) for name in names} | target
+    return columns | spec.labels() | target

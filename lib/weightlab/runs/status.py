@@ -12,7 +12,9 @@ import pandas as pd
 
 from weightlab import errors, paths, storage
 from weightlab.errors import UserError, choose
+from weightlab.runs.specifications import Specification
 from weightlab.search.fitness import fitness
+from weightlab.settings import names
 
 try:
     import fcntl
@@ -20,10 +22,11 @@ except ImportError:  # Windows
     fcntl = None
 
 STATES = ("complete", "running", "partial", "waiting", "failed", "damaged")
-GROUP = ["network", "dataset", "method", "format", "target", "search", "objective_rate", "protocol"]
-ALIKE = (["network", "dataset", "method", "format", "images", "search"], ["network", "dataset", "images"], [])  # in speed
+GROUP = [*(name for name in names(Specification, "column") if name != "seed"), "target"]
 BEST = ["best_accuracy", "best_rate", "target_accuracy", "target_rate"]
 FIELDS = ["run", "state", *GROUP, "images", "threshold", "seed", "budget", "evaluations", "seconds", *BEST, "error"]
+MEASURED = [name for name in FIELDS if name in names(Specification, "measured")]
+ALIKE = ([*MEASURED, "search"], ["network", "dataset", "images"], [])  # in speed
 DIGITS = 16  # of a hash, enough to compare by eye
 
 
@@ -163,8 +166,8 @@ def remaining_seconds(table: pd.DataFrame, workers: int = 1) -> float | None:
 
 
 def _seconds_each(measured: pd.DataFrame, row: dict) -> float:
-    for names in ALIKE:
-        alike = measured[(measured[names] == pd.Series({name: row[name] for name in names})).all(axis=1)]
+    for same in ALIKE:
+        alike = measured[(measured[same] == pd.Series({name: row[name] for name in same})).all(axis=1)]
         if len(alike):
             break
     return alike["seconds"].sum() / alike["evaluations"].sum()

@@ -1,0 +1,134 @@
+"""What is measured on what: chosen values, checked at once, hashed into a name.
+
+Without numpy and torch, so that the command can read the fields quickly.
+"""
+
+import hashlib
+import json
+from dataclasses import KW_ONLY, asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from weightlab.compression.sharing.settings import Sharing
+from weightlab.errors import UserError, choose
+from weightlab.settings import Option, chosen, names, takes_fields_of
+
+PROTOCOLS = {"held_out": "validation", "published": "test"}  # the split on which everything is chosen
+RECORDED_SPLITS = ("validation", "test")
+SCHEMA = 3  # raised whenever records of an older kind may no longer be reused
+
+
+@takes_fields_of("compression")
+@dataclass(frozen=True)
+class Setting:
+    """What plans are measured on. `images` limits each split to its first images (None: all).
+
+    `network` and `dataset` are names, or a user's own: `module:factory` with the file of its `weights` (None: the factory's), and an
+    `.npz` file or a folder of pictures (see `data.own`). Paths are kept absolute. `compression` is what is chosen for the method that makes
+    the network small; its fields can be given, and are there, as if they were fields of this.
+    Raises `UserError` for unknown names and numbers out of range.
+    """
+
+    network: str = chosen(
+        option=Option("network", "A network here (such as lenet5_tanh), or module:factory of your own."),
+        measured=True, apart=True, column="name of the network; of a user's own with the first digits of its weights' SHA-256",
+    )  # fmt: skip
+    _: KW_ONLY
+    weights: str | None = chosen(
+        None,
+        Option(
+            "weights",
+            "State dict of a network of your own: .safetensors, or torch's, in which nothing else is executed.",
+            type=Path,
+        ),
+        measured=True, apart=True, later=True,
+    )  # fmt: skip
+    dataset: str = chosen(
+        "mnist",
+        Option("data", "A dataset's name, an .npz file or a folder of pictures by class.", "what a network here was trained on"),
+        measured=True, apart=True, column="name of the dataset; of a user's own with the first digits of its contents' SHA-256",
+    )  # fmt: skip
+    images: int | None = chosen(None, Option("images", "Take only the first images of each split.", "all", int), measured=True)
+    protocol: str = chosen(
+        "held_out",
+        Option("protocol", "held_out chooses on validation, published on test.", "held_out"),
+        apart=True, column="`held_out`: validation chooses; `published`: test chooses, as in the thesis",
+    )  # fmt: skip
+    objective_rate: str = chosen(
+        "storage",
+        Option("objective", "The rate to aim at: storage or layer_mean.", "storage"),
+        column="the rate that is searched for: `storage` or `layer_mean`",
+    )  # fmt: skip
+    compression: Sharing = field(default_factory=Sharing)
+
+    def __post_init__(self):
+        from weightlab import accounting, data, models
+
+        object.__setattr__(self, "weights", models.check(self.network, self.weights))
+        object.__setattr__(self, "dataset", data.check(self.dataset))
+        choose("protocol", self.protocol, PROTOCOLS)
+        choose("objective rate", self.objective_rate, accounting.RATES)
+        if self.images is not None:
+            check_whole("images", self.images, 1, "None or ")
+        if self.protocol == "published":
+            self.compression.check_published()
+
+    def __getattr__(self, name: str) -> Any:
+        """The fields of `compression`."""
+        if name.startswith("_") or "compression" not in vars(self):  # while it is copied or unpickled
+            raise AttributeError(name)
+        return getattr(self.compression, name)
+
+    def measured(self) -> "Setting":
+        """The part of it that answers depend on: the same for all protocols, rates and searches."""
+        kept = {name: getattr(self, name) for name in names(Setting, "measured") if name in Setting.__dataclass_fields__}
+        setting = Setting(**kept, compression=self.compression)
+        vars(setting)["_contents"] = self._contents  # the same files as they were then
+        return setting
+
+    def describe(self) -> dict:
+        """All of it as JSON-ready values, with SHA-256 of the weights and of own data.
+
+        What was not there from the beginning only where it is set, so that what was named before keeps its name.
+        """
+        later = names(type(self), "later")
+        values = {name: value for name, value in asdict(self).items() if name != "compression" and (value or name not in later)}
+        return values | self.compression.describe() | self._contents | {"schema": SCHEMA}
+
+    @cached_property
+    def _contents(self) -> dict:
+        """SHA-256 of the weights and of own data, looked at once for each setting: a folder may hold many files."""
+        return self._look()
+
+    def _look(self) -> dict:
+        from weightlab import data, models
+
+        own = data.identity(self.dataset)
+        return {"checkpoint": models.identity(self.network, self.weights)} | ({"data": own} if own else {})
+
+    def check_unchanged(self) -> None:
+        """Raise `UserError` if weights or own data are no longer those that its hash stands for."""
+        if self._look() != self._contents:
+            raise UserError(
+                f"weights of {self.network} or data of {self.dataset} have changed since they were chosen; choose anew"
+            )
+
+    def labels(self) -> dict:
+        """What records call network and dataset: names, with the first digits of their SHA-256 where they are a user's own."""
+        from weightlab import data, models
+
+        return {"network": models.label(self.network, self.weights), "dataset": data.label(self.dataset)}
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits that name its folder or file; where a user's own files lie does not change it, what they hold does."""
+        places = {"weights"} | ({"dataset"} if "data" in self._contents else set())
+        values = {name: value for name, value in self.describe().items() if name not in places}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_whole(name: str, value, least: int, other: str = "") -> None:
+    """Raise `UserError` unless a value is a whole number of at least so much."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"{name} must be {other}a whole number of at least {least}, got {value!r}")

@@ -1,0 +1,88 @@
+"""What may be chosen, stated once: lists of options, columns and hashes are derived from the fields of frozen dataclasses.
+
+A field says with `chosen` what else there is to know of it. A dataclass that holds another as a field can take that one's fields as its
+own arguments (`takes_fields_of`).
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a command asks for a field: the option's name (in Python), its help, how the default is shown, type, flags and metavar."""
+
+    name: str
+    help: str
+    shown: str | bool = False
+    type: Any = str
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+
+
+@dataclass(frozen=True)
+class Role:
+    """What is derived from a field.
+
+    `measured`: answers depend on it. `later`: it is left out of descriptions where it is not set, so that what was named before there
+    was such a field keeps its name. `tried`: it says which variants are tried. `implied`: a plan itself says it. `apart`: searches in
+    one folder are told apart by it.
+    `column`: the meaning of its column in records, "" for none. `allowed`: the values it may have, if they are a list.
+    """
+
+    measured: bool = False
+    later: bool = False
+    tried: bool = False
+    implied: bool = False
+    apart: bool = False
+    column: str = ""
+    option: Option | None = None
+    allowed: Callable[[], Iterable[str]] | None = None
+
+
+def chosen(default: Any = dataclasses.MISSING, option: Option | None = None, kw_only: bool = False, **roles) -> Any:
+    """A field with a `Role`."""
+    keyword = {"kw_only": True} if kw_only else {}
+    return dataclasses.field(default=default, metadata={"role": Role(option=option, **roles)}, **keyword)
+
+
+def leaves(cls: type) -> Iterator[tuple[dataclasses.Field, Role]]:
+    """Fields and their roles, those of a dataclass within at the place of the field that holds it."""
+    for field in dataclasses.fields(cls):
+        inner = field.default_factory
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
+            yield from leaves(inner)
+        else:
+            yield field, field.metadata.get("role", Role())
+
+
+def names(cls: type, role: str) -> list[str]:
+    """The names of all leaves that have a role."""
+    return [field.name for field, its in leaves(cls) if getattr(its, role)]
+
+
+def takes_fields_of(name: str) -> Callable[[type], type]:
+    """Let a dataclass take the fields of the one that it holds as `name` as arguments too; they go before those of a given `name`."""
+
+    def decorate(cls: type) -> type:
+        made = cls.__init__
+        inner = next(field for field in dataclasses.fields(cls) if field.name == name).default_factory
+
+        @functools.wraps(made)
+        def init(self, *arguments, **values):
+            held = values.get(name) or inner()
+            own = {field.name: values.pop(field.name) for field in dataclasses.fields(held) if field.name in values}
+            made(self, *arguments, **values | ({name: dataclasses.replace(held, **own)} if own else {}))
+
+        signature = inspect.signature(made)
+        inside = [each for each in inspect.signature(inner).parameters.values()]
+        outside = list(signature.parameters.values())
+        init.__signature__ = signature.replace(parameters=[*outside, *inside])  # type: ignore[attr-defined]
+        cls.__init__ = init  # type: ignore[misc]
+        return cls
+
+    return decorate
