@@ -69,11 +69,12 @@ def _fit(points: pd.DataFrame, groups: list[str]):
 def _curve(points: pd.DataFrame) -> np.ndarray:
     """Coefficients of a curve by least squares, highest power first; `UserError` for too few rates."""
     need(points, "rate", "loss")
-    if points["rate"].nunique() <= len(PARAMETERS):
-        raise UserError(f"no curve: {points['rate'].nunique()} different rates, at least {len(PARAMETERS) + 1} are needed")
+    rates, losses = points["rate"].to_numpy(), points["loss"].to_numpy()
+    if (different := len(np.unique(rates))) <= len(PARAMETERS):
+        raise UserError(f"no curve: {different} different rates, at least {len(PARAMETERS) + 1} are needed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", np.exceptions.RankWarning)
-        return np.polyfit(points["rate"], points["loss"], DEGREE)
+        return np.polyfit(rates, losses, DEGREE)
 
 
 def _f(points: pd.DataFrame, groups: list[str]) -> float:
@@ -86,4 +87,5 @@ def _f(points: pd.DataFrame, groups: list[str]) -> float:
 
 
 def _squares(points: pd.DataFrame) -> float:
-    return float(((points["loss"] - np.polyval(_curve(points), points["rate"])) ** 2).sum())
+    fitted = np.polyval(_curve(points), points["rate"].to_numpy())
+    return float(((points["loss"].to_numpy() - fitted) ** 2).sum())
