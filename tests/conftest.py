@@ -6,13 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from hypothesis import settings
+from warm_kernels import TORCH, Warm
 
 import weightlab.notebook_files  # noqa: F401  before a test imports nbformat, which is faster so
 from weightlab import paths
@@ -34,20 +37,30 @@ def smoke_outputs(tmp_path_factory, worker_id):
     base = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
     environment = stand_in_root(base / "repository")
 
-    def outputs(name: str) -> Path:
+    def run(name: str, wait: bool = True) -> Path | None:
+        """The folder of a notebook's outputs; None, without `wait`, where another process is at it or at one that it reads."""
         folder = base / "repository" / "outputs" / "smoke" / name
-        for other in notebooks_before(name):
-            outputs(other)
-        with FileLock(base / f"{name}.lock"):
+        if (folder / "notebook.ipynb").exists():
+            return folder
+        if not wait and any(run(other, wait) is None for other in notebooks_before(name)):
+            return None
+        with contextlib.suppress(Timeout), FileLock(base / f"{name}.lock", timeout=-1 if wait else 0):
             if not (folder / "notebook.ipynb").exists():
                 command = [sys.executable, "-m", "weightlab.notebooks", name, "--profile", "smoke"]
                 done = subprocess.run(command, env=environment, capture_output=True, text=True)
                 assert done.returncode == 0, done.stderr[-2000:]
-        return folder
+            return folder
+
+    def outputs(name: str) -> Path:
+        for wait in (False, True):  # first what no other process is at
+            for other in notebooks_before(name):
+                run(other, wait)
+        return run(name)
 
     return outputs
 
 
+@cache
 def notebooks_before(name: str) -> list[str]:
     """The notebooks that make runs before a notebook, in its order."""
     make = ["make", "-nB", "PYTHON=python", "PROFILE=smoke", f"outputs/smoke/{name}/notebook.ipynb"]
@@ -75,10 +88,24 @@ def report_root(smoke_outputs, tmp_path_factory):
     return root, stand_in_root(root)
 
 
+@pytest.fixture(scope="session")
+def warm():
+    """The environment of processes whose notebooks get kernels that have imported some modules already."""
+    with contextlib.ExitStack() as stack:
+
+        @cache
+        def environment(modules: tuple[str, ...]) -> dict:
+            made = Warm(Path(stack.enter_context(tempfile.TemporaryDirectory())), modules)  # a socket's path must be short
+            stack.callback(made.close)
+            return made.environment
+
+        yield environment
+
+
 @pytest.fixture
-def own_root(tmp_path):
-    """A stand-in repository of a test's own: its folder, and the environment for processes."""
-    return tmp_path, stand_in_root(tmp_path)
+def own_root(tmp_path, warm):
+    """A stand-in repository of a test's own: its folder, and the environment for processes, whose kernels are warm."""
+    return tmp_path, stand_in_root(tmp_path) | warm(TORCH)
 
 
 def tracebacks(text: str) -> list[str]:

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import notebooks_before
+from conftest import notebooks_before, stand_in_root
 from scipy import stats
+from warm_kernels import PLAIN
 
 from weightlab import analysis, notebooks, paths, storage
 from weightlab.analysis import uncertainty
@@ -515,9 +516,9 @@ def newest(outputs, name):
 
 
 @pytest.fixture
-def without_torch(own_root, tmp_path):
+def without_torch(tmp_path, warm):
     """A stand-in repository in which importing torch fails, and a way to run a notebook there: its answers, or its error."""
-    root, environment = own_root
+    root, environment = tmp_path, stand_in_root(tmp_path) | warm(PLAIN)
     (tmp_path / "forbidden" / "torch").mkdir(parents=True)
     (tmp_path / "forbidden" / "torch" / "__init__.py").write_text("raise ImportError('this notebook only reads records')")
     before = os.pathsep.join(filter(None, [str(tmp_path / "forbidden"), os.environ.get("PYTHONPATH")]))
