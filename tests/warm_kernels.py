@@ -68,11 +68,11 @@ def kernel(connection: socket.socket) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    os.environ.pop("JPY_PARENT_PID", None)  # not this one's parent; instead it ends with the other end
     sys.path[:0] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.argv = ["ipykernel_launcher", "-f", *asked["arguments"]]
+    parent = f"--IPKernelApp.parent_handle={os.getppid()}"  # where a cold kernel has the parent's number from its environment
+    sys.argv = ["ipykernel_launcher", "-f", *asked["arguments"], parent]
     connection.sendall(os.getpid().to_bytes(4, "big"))
-    threading.Thread(target=lambda: (connection.recv(1), os._exit(1)), daemon=True).start()
+    threading.Thread(target=lambda: (connection.recv(1), os._exit(1)), daemon=True).start()  # it ends with the other end
     from ipykernel import kernelapp
 
     kernelapp.launch_new_instance()
