@@ -26,6 +26,7 @@ from weightlab.runs.folder import RunFolder
 from weightlab.search import space
 from weightlab.search.fitness import TargetRule, fitness
 from weightlab.search.genetic import Genetic
+from weightlab.settings import leaves
 
 # --- specifications -------------------------------------------------------------------------------------------------------------
 
@@ -109,7 +110,7 @@ CHANGED_TARGET = {
 }
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Specification) if field.name != "weights"])  # see test_own
+@pytest.mark.parametrize("name", [field.name for field, _ in leaves(Specification) if field.name != "weights"])  # see test_own
 def test_any_changed_field_changes_the_hash(trained, name):
     start = replace(SPEC, method="minibatch", settings={})  # a method that both protocols allow
     other = replace(start, **{name: CHANGED[name]} | ({"settings": {}} if name == "search" else {}))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from weightlab import errors, paths, storage
 from weightlab.errors import UserError, choose
+from weightlab.runs.setting import Setting
 from weightlab.runs.specifications import Specification
 from weightlab.search.fitness import fitness
 from weightlab.settings import names
@@ -22,11 +23,12 @@ except ImportError:  # Windows
     fcntl = None
 
 STATES = ("complete", "running", "partial", "waiting", "failed", "damaged")
-GROUP = [*(name for name in names(Specification, "column") if name != "seed"), "target"]
+COLUMNS, MEASURED = (names(Specification, role) for role in ("column", "measured"))
+OTHERS = [name for name in names(Setting, "column") if name not in MEASURED]  # how plans are chosen
+GROUP = [*(name for name in COLUMNS if name in MEASURED), "target", "search", *OTHERS]
 BEST = ["best_accuracy", "best_rate", "target_accuracy", "target_rate"]
 FIELDS = ["run", "state", *GROUP, "images", "threshold", "seed", "budget", "evaluations", "seconds", *BEST, "error"]
-MEASURED = [name for name in FIELDS if name in names(Specification, "measured")]
-ALIKE = ([*MEASURED, "search"], ["network", "dataset", "images"], [])  # in speed
+ALIKE = ([*(name for name in FIELDS if name in MEASURED), "search"], ["network", "dataset", "images"], [])  # in speed
 DIGITS = 16  # of a hash, enough to compare by eye
 
 
