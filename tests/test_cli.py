@@ -438,10 +438,11 @@ def test_export_gives_the_same_classes(packed, tmp_path):
     assert notes["network"] == "lenet5_tanh" and notes["plan"] == str(packing.read(packed).details.plan)
 
 
-# --- a network of a user's own, each command as a process -----------------------------------------------------------------------
+# --- a network of a user's own, in processes -------------------------------------------------------------------------------------
 
 
 def test_a_network_of_ones_own_goes_from_scan_to_export(home):
+    """Each kind of command that imports the network starts as a process; those between, whose imports are the same, are called."""
     space = ["--k", "1:4", "--threshold", "0.3", "--folder", "own"]
     printed, progress = process("scan", *OWN, *space)
     lines = [line.split()[0] for line in printed.splitlines() if line.split()[:1] in (["first"], ["head"])]
@@ -449,9 +450,9 @@ def test_a_network_of_ones_own_goes_from_scan_to_export(home):
     assert "scan" in progress and "it/s" not in printed
     printed, _ = process("search", *OWN, *space, "--target", "0.6,16", "--search", "random", "--budget", 40)
     assert "digits.npz" not in printed and "kept in" in printed
-    process("tune", OWN[0], "--from", "own", "--within", 100, "--focuses", "0,1", "--folder", "own-tuned", "--save", "own.json")
+    called("tune", OWN[0], "--from", "own", "--within", 100, "--focuses", "0,1", "--folder", "own-tuned", "--save", "own.json")
     printed, _ = process("compress", OWN[0], "--plan", "own.json", "-o", "own.packed", "--half-rest", "--no-entropy")
-    told = json.loads(process("inspect", "own.packed", "--json")[0])
+    told = json.loads(called("inspect", "own.packed", "--json").stdout)
     assert f"{told['file_bytes']} bytes" in printed and told["network"] == "cli_net:Small"
     assert [layer["layer"] for layer in told["layers"]] == ["first", "head"] and told["plan"] == [
         layer["k"] for layer in told["layers"]
@@ -460,11 +461,11 @@ def test_a_network_of_ones_own_goes_from_scan_to_export(home):
     assert packing.read("own.packed").details.rest == "float16"
     printed, _ = process("evaluate", "own.packed", "--network", "cli_net:Small", "--data", "digits.npz")
     assert printed.count(", which agrees") == 2
-    process("unpack", "own.packed", "-o", "own.pt")
+    called("unpack", "own.packed", "-o", "own.pt")
     models.load("cli_net:Small", weights="own.pt")
     printed, _ = process("export", "own.packed", "-o", "own.onnx", "--network", "cli_net:Small", "--input", "1,32,32")
     assert onnx.load("own.onnx").graph.input[0].type.tensor_type.shape.dim[2].dim_value == 32
-    assert process("status", "own")[0].startswith("1 of 1 searches complete")
+    assert called("status", "own").stdout.startswith("1 of 1 searches complete")
 
 
 def test_the_network_that_a_file_names_is_never_imported(home, tmp_path):
