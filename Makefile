@@ -63,13 +63,13 @@ retrain: $(ENV) $(MNIST) $(FASHION) ## train the networks again (20 to 30 minute
 	$(RUN) -m weightlab.training --retrain
 
 experiments: $(NOTEBOOKS:%=outputs/$(PROFILE)/%/notebook.ipynb) ## run all notebooks (PROFILE=smoke, quick or full)
-	@$(RUN) -m weightlab.notebooks --results --profile $(PROFILE)
+	@$(RUN) -m weightlab results --profile $(PROFILE)
 
 experiment: outputs/$(PROFILE)/$(NB)/notebook.ipynb ## run one notebook: NB=02_optimizers PROFILE=smoke
-	@$(RUN) -m weightlab.notebooks --results --profile $(PROFILE)
+	@$(RUN) -m weightlab results --profile $(PROFILE)
 
 outputs/$(PROFILE)/%/notebook.ipynb: notebooks/%.ipynb params/$(PROFILE)/%.yaml $(LIBRARY) $(MODELS) | $(ENV) $(MNIST)
-	$(RUN) -m weightlab.notebooks $* --profile $(PROFILE) $(WORKERS:%=--workers %) $(SCHEDULER:%=--scheduler %)
+	$(RUN) -m weightlab run $* --profile $(PROFILE) $(WORKERS:%=--workers %) $(SCHEDULER:%=--scheduler %)
 
 outputs/$(PROFILE)/07_mobilenet_v2/notebook.ipynb: $(STAND_IN) | $(FASHION)
 
@@ -80,10 +80,10 @@ $(call executed,12%): $(call executed,06%)
 $(call executed,13%): $(call executed,01% 02% 03% 04% 05% 06% 07% 11% 12%) published/claims.csv
 
 status: $(ENV) ## tell which searches of PROFILE are complete, partial or failed, and how long the rest takes
-	@$(RUN) -m weightlab.runs.status --profile $(PROFILE) $(WORKERS:%=--workers %)
+	@$(RUN) -m weightlab status --profile $(PROFILE) $(WORKERS:%=--workers %)
 
 report: $(ENV) ## make a site of PROFILE's executed notebooks and the docs: build/report/<profile>/index.html
-	@$(RUN) -m weightlab.report --profile $(PROFILE)
+	@$(RUN) -m weightlab report --profile $(PROFILE)
 
 lab: $(ENV) $(MNIST) ## open JupyterLab on a page that links the notebooks
 	$(RUN) -m jupyterlab --notebook-dir . --LabApp.default_url=/lab/tree/notebooks/index.ipynb

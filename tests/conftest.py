@@ -46,7 +46,7 @@ def smoke_outputs(tmp_path_factory, worker_id):
             return None
         with contextlib.suppress(Timeout), FileLock(base / f"{name}.lock", timeout=-1 if wait else 0):
             if not (folder / "notebook.ipynb").exists():
-                command = [sys.executable, "-m", "weightlab.notebooks", name, "--profile", "smoke"]
+                command = [sys.executable, "-m", "weightlab", "run", name, "--profile", "smoke"]
                 done = subprocess.run(command, env=environment, capture_output=True, text=True)
                 assert done.returncode == 0, done.stderr[-2000:]
             return folder
@@ -65,7 +65,7 @@ def notebooks_before(name: str) -> list[str]:
     """The notebooks that make runs before a notebook, in its order."""
     make = ["make", "-nB", "PYTHON=python", "PROFILE=smoke", f"outputs/smoke/{name}/notebook.ipynb"]
     plan = subprocess.run(make, cwd=paths.root(), capture_output=True, text=True, check=True).stdout
-    return [other for other in re.findall(r"-m weightlab\.notebooks (\S+) --profile", plan) if other != name]
+    return [other for other in re.findall(r"-m weightlab run (\S+) --profile", plan) if other != name]
 
 
 def stand_in_root(folder: Path) -> dict:

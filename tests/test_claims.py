@@ -525,15 +525,8 @@ def without_torch(tmp_path, warm):
     environment |= {"PYTHONPATH": before, "OMP_NUM_THREADS": "1"}
 
     def run(name, *settings):
-        command = [
-            sys.executable,
-            "-m",
-            "weightlab.notebooks",
-            name,
-            "--profile",
-            "smoke",
-            *(["--set", *settings] if settings else []),
-        ]
+        given = [word for setting in settings for word in ("--set", setting)]
+        command = [sys.executable, "-m", "weightlab", "run", name, "--profile", "smoke", *given]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root())
         if done.returncode:
             return done.stderr.strip().splitlines()[-1]

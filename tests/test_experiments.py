@@ -42,7 +42,8 @@ def answers(folder):
 
 def execute(name, own_root, *settings):
     root, environment = own_root
-    command = [sys.executable, "-m", "weightlab.notebooks", name, "--profile", "smoke", "--set", *settings]
+    given = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "weightlab", "run", name, "--profile", "smoke", *given]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     return root / "outputs" / "smoke" / name, done
 

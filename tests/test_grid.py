@@ -343,7 +343,7 @@ def test_durations_read_well(seconds, text):
 
 def test_make_status_tells_it_as_a_command(own_root):
     root, environment = own_root
-    command = [sys.executable, "-m", "weightlab.runs.status", "--profile", "smoke"]
+    command = [sys.executable, "-m", "weightlab", "status", "--profile", "smoke"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == "no search of profile smoke has been begun\n"
     runner_in(root / "outputs" / "smoke" / "searches").run_all(small())

@@ -148,7 +148,7 @@ def test_wrong_values_end_the_command_with_one_sentence(own_root, name, setting,
     earlier = root / "outputs" / "smoke" / name / "notebook.ipynb"
     earlier.parent.mkdir(parents=True)
     earlier.write_text("earlier")
-    command = [sys.executable, "-m", "weightlab.notebooks", name, "--profile", "smoke", "--set", setting]
+    command = [sys.executable, "-m", "weightlab", "run", name, "--profile", "smoke", "--set", setting]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root())
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
@@ -196,7 +196,7 @@ def test_a_run_replaces_its_own_files_and_leaves_a_persons(own_root):
     (folder / "notes.txt").write_text("mine")
     (folder / "old.png").write_text("made by an earlier run")
     (folder / "run.json").write_text(json.dumps({"files": ["old.png", "notebook.ipynb"]}))
-    command = [sys.executable, "-m", "weightlab.notebooks", "00_explore", "--profile", "smoke"]
+    command = [sys.executable, "-m", "weightlab", "run", "00_explore", "--profile", "smoke"]
     subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root(), check=True)
     names = {file.name for file in folder.iterdir()}
     assert names == {".ipynb_checkpoints", "notes.txt", "notebook.ipynb", "run.json", "weights_with_centroids.png"}
@@ -207,7 +207,7 @@ def test_a_run_replaces_its_own_files_and_leaves_a_persons(own_root):
 def test_unwritable_outputs_folder_is_refused_before_work(own_root):
     root, environment = own_root
     (root / "outputs").write_text("a file where the folder should be")
-    command = [sys.executable, "-m", "weightlab.notebooks", "00_explore", "--profile", "smoke"]
+    command = [sys.executable, "-m", "weightlab", "run", "00_explore", "--profile", "smoke"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root())
     assert done.returncode == 1 and done.stderr.startswith("error: the outputs folder") and done.stderr.count("\n") == 1
 

@@ -33,7 +33,7 @@ class Page(HTMLParser):
 
 
 def run(environment, *arguments):
-    command = [sys.executable, "-m", "weightlab.report", *arguments]
+    command = [sys.executable, "-m", "weightlab", "report", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 

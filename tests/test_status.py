@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from damages import DAMAGES, cut
 
-from weightlab import rng, runs, search, storage
+from weightlab import cli, rng, runs, search, storage
 from weightlab.errors import UserError
 from weightlab.runs import loop, status
 from weightlab.runs.folder import RunFolder
@@ -398,16 +399,21 @@ def test_speeds_of_other_numbers_of_images_are_a_last_resort(tmp_path):
 
 
 def test_looking_needs_no_torch():
-    code = "import sys, weightlab.runs.status, weightlab.runs.progress; print('torch' in sys.modules, 'IPython' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False False\n"
+    code = (
+        "import sys, weightlab.cli, weightlab.runs.progress\n"
+        "try: weightlab.cli.main()\n"
+        "finally: print('torch' in sys.modules, 'IPython' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "status"], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\nFalse False\n")
 
 
 def command(capsys, monkeypatch, root, *arguments):
     monkeypatch.setenv("WEIGHTLAB_ROOT", str(root))
-    monkeypatch.setattr(sys, "argv", ["status", *arguments])
-    status.main()
-    return capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["weightlab", "status", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code or capsys.readouterr().out
 
 
 def test_the_command_ends_well_with_failed_searches_and_with_none(tmp_path, capsys, monkeypatch):
@@ -451,5 +457,4 @@ def test_nothing_complete_has_no_hash(tmp_path):
 def test_a_wrong_question_is_refused(tmp_path, capsys, monkeypatch, arguments, sentence):
     for name in ("quick", "cluster"):
         (tmp_path / "params" / name).mkdir(parents=True)
-    with pytest.raises(UserError, match=sentence):
-        command(capsys, monkeypatch, tmp_path, *arguments)
+    assert re.search(f"^error: {sentence}", command(capsys, monkeypatch, tmp_path, *arguments))

@@ -186,12 +186,12 @@ def test_make_redoes_a_notebook_only_when_what_it_rests_on_changed(tmp_path):
         ).stdout
 
     later = time.time() + 10
-    assert "weightlab.notebooks 01_total_vs_layerwise" in commands()
-    assert "weightlab.notebooks 02_optimizers" not in commands() and "weightlab.data" not in commands()
+    assert "weightlab run 01_total_vs_layerwise" in commands()
+    assert "weightlab run 02_optimizers" not in commands() and "weightlab.data" not in commands()
     os.utime(tmp_path / "params" / "smoke" / "02_optimizers.yaml", (later, later))
-    assert "weightlab.notebooks 02_optimizers" in commands() and "weightlab.notebooks 00_explore" not in commands()
+    assert "weightlab run 02_optimizers" in commands() and "weightlab run 00_explore" not in commands()
     os.utime(tmp_path / "lib" / "weightlab" / "runs" / "runner.py", (later, later))
-    assert "weightlab.notebooks 00_explore" in commands()
+    assert "weightlab run 00_explore" in commands()
 
 
 def test_environment_file_has_no_second_list_of_packages():

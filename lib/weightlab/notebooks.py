@@ -1,6 +1,5 @@
 """Run a notebook headless with the parameters of a profile, and record what was run."""
 
-import argparse
 import ast
 import hashlib
 import json
@@ -14,7 +13,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from weightlab import errors, paths, storage, values
+from weightlab import paths, storage, values
 from weightlab.errors import UserError, choose
 from weightlab.notebook_files import nbformat
 from weightlab.runs import executors
@@ -207,7 +206,8 @@ def _files_of(folder: Path) -> list[str]:
 
 
 def results(profile: str) -> str:
-    """Where the results of a profile are, one line per file."""
+    """Where the results of a profile are, one line per file; raises `UserError` for an unknown profile."""
+    choose("profile", profile, profiles())
     lines = []
     for folder in sorted((paths.outputs() / profile).glob("[0-9]*")):
         for file in sorted(folder.glob("*")):
@@ -239,32 +239,3 @@ def overrides(name: str, pairs: list[str], workers: int | None = None, scheduler
     given = {"workers": workers, "scheduler": scheduler}
     executors.check(**given)
     return values.assigned(pairs) | {key: value for key, value in given.items() if value is not None and key in defaults(name)}
-
-
-def main() -> None:
-    """`python -m weightlab.notebooks NOTEBOOK`: run one notebook, or list the results of a profile."""
-    parser = argparse.ArgumentParser(
-        prog="python -m weightlab.notebooks", description="Run a notebook headless, or list results."
-    )
-    parser.add_argument("notebook", nargs="?", help="its name, such as 02_optimizers")
-    parser.add_argument("--profile", default="quick", help="smoke, quick (default) or full: the folder of params/ to take")
-    parser.add_argument(
-        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters to override, values as in YAML 1.2"
-    )
-    parser.add_argument("--workers", type=int, help="processes of this machine that run searches (default: as many as cores)")
-    parser.add_argument("--scheduler", help="a dask scheduler's address, or a YAML file of params/cluster, to run searches there")
-    parser.add_argument("--results", action="store_true", help="only print where the profile's results are")
-    arguments = parser.parse_args()
-    choose("profile", arguments.profile, profiles())
-    if arguments.results:
-        print(results(arguments.profile))
-        return
-    if arguments.notebook is None:
-        raise UserError(f"name a notebook; allowed: {', '.join(names())}")
-    given = overrides(arguments.notebook, arguments.set, arguments.workers, arguments.scheduler)
-    folder = run(arguments.notebook, arguments.profile, given)
-    print(f"{arguments.notebook}: {folder}")
-
-
-if __name__ == "__main__":
-    errors.run(main, lambda: True)

@@ -1,6 +1,5 @@
 """A site to read offline: the executed notebooks of a profile with their answers in front, the documentation, a search."""
 
-import argparse
 import json
 import re
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from weightlab import errors, figures, notebooks, paths
+from weightlab import figures, notebooks, paths
 from weightlab.errors import UserError, choose
 from weightlab.notebook_files import nbformat
 
@@ -205,17 +204,3 @@ def _sphinx() -> type:
     except ImportError as error:
         raise UserError(f"a report needs {error.name}: pip install 'weightlab[report]'") from None
     return Sphinx
-
-
-def main() -> None:
-    """`python -m weightlab.report`: make the site of a profile and say where it is and how large."""
-    parser = argparse.ArgumentParser(prog="python -m weightlab.report", description="Make a site of a profile's results.")
-    parser.add_argument("--profile", default="quick", help="smoke, quick (default) or full")
-    page = build(parser.parse_args().profile)
-    files = [file for file in page.parent.rglob("*") if file.is_file()]
-    pages, megabytes = sum(file.suffix == ".html" for file in files), sum(file.stat().st_size for file in files) / 1e6
-    print(f"{page} ({pages} pages, {megabytes:.1f} MB)")
-
-
-if __name__ == "__main__":
-    errors.run(main)

@@ -10,7 +10,7 @@ import pytest
 @pytest.fixture(scope="module")
 def site(report_root):
     root, environment = report_root
-    subprocess.run([sys.executable, "-m", "weightlab.report", "--profile", "smoke"], env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "weightlab", "report", "--profile", "smoke"], env=environment, check=True)
     return root / "build" / "report" / "smoke"
 
 

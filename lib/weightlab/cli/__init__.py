@@ -43,7 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (scan.scan, search.search, tune.tune, compress.compress, files.inspect, evaluate.evaluate, files.unpack,
-                export.export, laboratory.run, laboratory.status):  # fmt: skip
+                export.export, laboratory.run, laboratory.results, laboratory.status, laboratory.report):  # fmt: skip
     app.command(epilog=options.DATA_FORMAT if "data" in inspect.signature(command).parameters else None)(command)
 
 

@@ -1,4 +1,4 @@
-"""`weightlab run` and `weightlab status`: notebooks, and the state of their searches."""
+"""`weightlab run`, `results`, `status` and `report`: notebooks, what they have written, the state of their searches, a site of it all."""
 
 import os
 from pathlib import Path
@@ -40,6 +40,13 @@ def run(
     print(f"{notebook}: {notebooks.run(notebook, profile, notebooks.overrides(notebook, set or [], workers, scheduler))}")
 
 
+def results(profile: Annotated[str, option("Whose results to list.", default=True)] = "quick") -> None:
+    """List the files that a profile's notebooks have written."""
+    from weightlab import notebooks
+
+    print(notebooks.results(profile))
+
+
 def status(
     folder: Annotated[
         Path | None, typer.Argument(help="A folder of searches, in place of a profile's.", show_default=False)
@@ -59,3 +66,13 @@ def status(
             raise UserError(f"{folder} is no folder; name one that holds searches, or a --profile")
     for line in status.tell(place, where, workers, as_json).split("\n"):
         print(plain(line))
+
+
+def report(profile: Annotated[str, option("Whose results to show.", default=True)] = "quick") -> None:
+    """Make a site of a profile's executed notebooks, the documentation and the library's reference."""
+    from weightlab import report
+
+    page = report.build(profile)
+    files = [file for file in page.parent.rglob("*") if file.is_file()]
+    pages, megabytes = sum(file.suffix == ".html" for file in files), sum(file.stat().st_size for file in files) / 1e6
+    print(f"{page} ({pages} pages, {megabytes:.1f} MB)")

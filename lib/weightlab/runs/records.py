@@ -77,6 +77,9 @@ SCANS = (
 )
 
 
+COMMAND = """python -c 'from weightlab.runs import records; print(records.page(), end="")' > docs/records.md"""
+
+
 def names(part: str) -> list[str]:
     """The columns of a part of a record, in order."""
     return [column.name for column in EVALUATIONS if column.part == part]
@@ -84,12 +87,7 @@ def names(part: str) -> list[str]:
 
 def page() -> str:
     """`docs/records.md`."""
-    told = [
-        "# Records",
-        "",
-        "Made from `lib/weightlab/runs/records.py` by `python -m weightlab.runs.records > docs/records.md`.",
-        "",
-    ]
+    told = ["# Records", "", "Made from `lib/weightlab/runs/records.py`:", "", "```sh", COMMAND, "```", ""]
     told += [
         "A search is a folder, `outputs/<profile>/searches/<hash>/`. Its tables are Parquet files, each with its own checksum in it:"
     ]
@@ -116,7 +114,3 @@ def page() -> str:
 def _table(columns) -> list[str]:
     rows = [f"| `{each.name}` | {each.dtype} | {each.unit} | {each.meaning} |" for each in columns]
     return ["| column | type | unit | meaning |", "|---|---|---|---|", *rows]
-
-
-if __name__ == "__main__":
-    print(page(), end="")

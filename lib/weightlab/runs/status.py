@@ -1,6 +1,5 @@
 """What state a grid of searches is in, read from its folders alone: whoever works on it, wherever, may go on meanwhile."""
 
-import argparse
 import hashlib
 import json
 import math
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from weightlab import errors, paths, storage
+from weightlab import paths, storage
 from weightlab.errors import UserError, choose
 from weightlab.runs.setting import Setting
 from weightlab.runs.specifications import Specification
@@ -272,20 +271,3 @@ def tell(folder: Path, where: str, workers: int = 1, as_json: bool = False) -> s
     if not len(table):
         return f"no search {where} has been begun"
     return summary(table, workers) + (f"\nrecords {records_hash(folder, complete)[:DIGITS]}" if len(complete) else "")
-
-
-def main() -> None:
-    """`python -m weightlab.runs.status`: what is complete, partial or failed in the searches of a profile."""
-    parser = argparse.ArgumentParser(
-        prog="python -m weightlab.runs.status",
-        description="Tell the state of a profile's searches. Failed searches do not fail it.",
-    )
-    parser.add_argument("--profile", default="quick", help="the folder of outputs/ to look at (default: quick)")
-    parser.add_argument("--workers", type=int, default=1, help="how many processes will do the rest (for the time it takes)")
-    parser.add_argument("--json", action="store_true", help="a row per search, as JSON")
-    arguments = parser.parse_args()
-    print(tell(folder_of(arguments.profile), f"of profile {arguments.profile}", arguments.workers, arguments.json))
-
-
-if __name__ == "__main__":
-    errors.run(main)
