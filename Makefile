@@ -82,7 +82,7 @@ $(call executed,13%): $(call executed,01% 02% 03% 04% 05% 06% 07% 11% 12%) publi
 status: $(ENV) ## tell which searches of PROFILE are complete, partial or failed, and how long the rest takes
 	@$(RUN) -m weightlab status --profile $(PROFILE) $(WORKERS:%=--workers %)
 
-report: $(ENV) ## make a site of PROFILE's executed notebooks and the docs: build/report/<profile>/index.html
+report: $(ENV) ## make a site of PROFILE's executed notebooks, docs and a reference: build/report/<profile>/index.html
 	@$(RUN) -m weightlab report --profile $(PROFILE)
 
 lab: $(ENV) $(MNIST) ## open JupyterLab on a page that links the notebooks

@@ -1,5 +1,7 @@
 """The report, made by the command and read as a visitor's browser would find it: pages, links, anchors, images, search index."""
 
+import importlib
+import inspect
 import json
 import re
 import shutil
@@ -11,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 
-from weightlab import notebooks, paths, report
+from weightlab import notebooks, paths, reference, report
 from weightlab.errors import UserError
 
 
@@ -59,6 +61,30 @@ def test_every_executed_notebook_and_document_has_a_page(site):
     documents = [*(paths.root() / "docs").rglob("*.md"), paths.root() / "README.md"]
     for file in documents:
         assert (site / file.relative_to(paths.root()).with_suffix(".html")).exists(), file
+
+
+def test_the_reference_describes_what_users_import_and_links_it_from_each_room(site, pages):
+    for room in (importlib.import_module(f"weightlab.{name}") for name in reference.ROOMS):
+        page = pages[site / "reference" / f"{room.__name__}.html"]
+        offered = [getattr(room, name) for name in getattr(room, "__all__", ())]
+        for each in [each for each in offered if inspect.isclass(each) or inspect.isfunction(each)]:
+            name = f"{each.__module__}.{each.__qualname__}"
+            links = [link for link in page.leads if link.endswith(f"#{name}")]
+            assert links or name in page.anchors, name  # that a link leads to its anchor is another test
+    assert (
+        "weightlab.compression.html#weightlab.compression.sharing.share.share"
+        in pages[site / "reference/weightlab.sharing.html"].leads
+    )
+    assert "reference/index.html" in pages[site / "index.html"].leads
+
+
+def test_docstrings_read_as_prose_with_names_as_code_and_examples_as_examples(site):
+    for file in (site / "reference").glob("weightlab.*.html"):
+        article = file.read_text().split("<article")[1].split("</article>")[0]
+        assert not re.search(r"`|\\[*_|]|system-message", re.sub(r"(?s)<pre>.*?</pre>", "", article)), file
+    text = (site / "reference" / "weightlab.accounting.html").read_text()
+    assert '<span class="pre">weights</span>' in text and 'class="doctest' in text and "array([0, 1, 2, 2, 3])" in text
+    assert "--objective" in (site / "reference" / "weightlab.cli.html").read_text()
 
 
 def test_every_link_and_image_inside_the_site_is_there(site, pages):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import weightlab
-from weightlab import paths
+from weightlab import paths, reference
 
 # A room imports only rooms named before it, and inside a package a file imports only files named before it. There is no exception.
 ROOMS = {
@@ -49,6 +49,7 @@ ROOMS = {
     ],
     "notebook_files": [],
     "notebooks": [],
+    "reference": [],
     "report": [],
     "explore": ["latest", "study", "controls", "sliders", "pages", "searching", "explorer"],
     "cli": [
@@ -96,6 +97,10 @@ def test_a_module_imports_only_what_stands_before_it(file):
         return
     later = {other for other in imports(file) if rank(other) >= rank(name(file))}
     assert not later, f"{name(file)} imports {later}"
+
+
+def test_the_reference_has_the_rooms_in_their_order():
+    assert [*reference.ROOMS, "__main__"] == list(ROOMS)
 
 
 def test_every_module_has_a_place():

@@ -26,7 +26,7 @@ def key_bits(k: ArrayLike) -> np.ndarray:
 def stored_bits(weights: ArrayLike, plans: ArrayLike, format: str) -> np.ndarray:
     """Bits of each layer's indices and codebook, int64 (..., L): p·ceil(log2 k) + k·b_rv.
 
-    >>> stored_bits([150, 48_000], [4, 32], "float16")  # a layer of 150 weights and one of 48 000
+    >>> stored_bits(weights=[150, 48_000], plans=[4, 32], format="float16")
     array([   364, 240512])
     """
     weights, plans = np.asarray(weights), np.asarray(plans)
@@ -55,7 +55,7 @@ def storage_rate(weights: ArrayLike, plans: ArrayLike, format: str) -> np.ndarra
 def layer_mean_rate(weights: ArrayLike, plans: ArrayLike, format: str) -> np.ndarray:
     """The thesis's figure (its code; section 3.1 gives the layer rate only): mean of the layers' rates (3.2), unweighted.
 
-    >>> print(layer_mean_rate([150, 48_000], [4, 32], "float16").round(2))  # the small layer counts as much as the large one
+    >>> print(layer_mean_rate([150, 48_000], [4, 32], "float16").round(2))
     9.64
     """
     return _rates_of_sharing(weights, plans, format)["layer_mean_rate"]

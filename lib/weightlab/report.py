@@ -1,4 +1,4 @@
-"""A site to read offline: the executed notebooks of a profile with their answers in front, the documentation, a search."""
+"""A site to read offline: the executed notebooks of a profile, their answers in front, documentation, reference, a search."""
 
 import json
 import re
@@ -12,17 +12,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from weightlab import figures, notebooks, paths
+from weightlab import figures, notebooks, paths, reference
 from weightlab.errors import UserError, choose
 from weightlab.notebook_files import nbformat
 
 HEADLINE = "01_total_vs_layerwise"  # its figure and its table stand on the front page
-# As in Jupyter; the theme leaves no space between numbers.
-STYLE = "article table.dataframe :is(th, td) { padding: 0.2em 0.6em; text-align: right; font-size: 0.9em; }"
+# Tables as in Jupyter: the theme leaves no space between numbers. Examples of the reference are wrapped.
+STYLE = """article table.dataframe :is(th, td) { padding: 0.2em 0.6em; text-align: right; font-size: 0.9em; }
+dd .doctest pre { white-space: pre-wrap; }
+"""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SPHINX = {
     "project": "weightlab",
-    "extensions": ["myst_nb"],
+    "extensions": ["myst_nb", *reference.EXTENSIONS],
     "html_title": "weightlab",
     "html_theme": "sphinx_book_theme",
     "html_theme_options": {
@@ -42,7 +44,7 @@ SPHINX = {
     "nb_execution_mode": "off",
     "nb_ipywidgets_js": {},  # nor require.js
     "nb_merge_streams": True,
-}
+} | reference.SETTINGS
 
 
 def build(profile: str) -> Path:
@@ -63,7 +65,9 @@ def build(profile: str) -> Path:
         with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{profile}.") as working:
             source, site = Path(working) / "source", Path(working) / "site"
             _write_source(source, profile, records)
-            sphinx(source, None, site, Path(working) / "doctrees", "html", SPHINX, status=None, warning=sys.stderr).build()
+            making = sphinx(source, None, site, Path(working) / "doctrees", "html", SPHINX, status=None, warning=sys.stderr)
+            making.connect("autodoc-process-docstring", reference.plain_docstring)
+            making.build()
             for left in [*site.rglob("*.map"), *site.rglob("*webpack-macros.html")]:  # what themes are made from; no page uses it
                 left.unlink()
             shutil.rmtree(final, ignore_errors=True)
@@ -90,7 +94,8 @@ def _read(file: Path, parse: Callable[[str], dict]) -> dict:
 
 
 def _write_source(source: Path, profile: str, records: dict[str, dict]) -> None:
-    """Write what Sphinx reads: the front page, notebooks as executed, README and documentation."""
+    """Write what Sphinx reads: the front page, notebooks as executed, README, documentation and reference."""
+    reference.write(source / "reference")
     shutil.copytree(paths.root() / "docs", source / "docs")
     readme = (paths.root() / "README.md").read_text()
     (source / "README.md").write_text(readme)
@@ -121,6 +126,7 @@ def _write_source(source: Path, profile: str, records: dict[str, dict]) -> None:
         _provenance(profile, records),
         _contents("Notebooks", [f"notebooks/{name}" for name in records]),
         _contents("Documentation", ["About weightlab <README>", "docs/*"]),
+        _contents("Library", ["Room by room <reference/index>"]),
         _contents("Decisions", ["docs/decisions/*"]),
     ]
     (source / "index.md").write_text("\n\n".join(parts))

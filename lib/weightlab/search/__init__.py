@@ -31,7 +31,8 @@ def make(name: str, space: Space, rng: np.random.Generator, uniform_start: bool 
     >>> search = make("genetic", space, np.random.default_rng(0), population=6)
     >>> for _ in range(20):
     ...     plans = search.ask()  # (6, 5), or (5, 5) once there is an elite
-    ...     search.tell(np.stack([plans.mean(1), plans.min(1)], axis=1), lambda objectives: objectives.sum(1))
+    ...     objectives = np.stack([plans.mean(1), plans.min(1)], axis=1)
+    ...     search.tell(objectives, fitness=lambda objectives: objectives.sum(1))
     >>> search.evaluations, search.best_plan
     (101, array([44, 42, 45, 31, 50]))
     """
