@@ -50,6 +50,7 @@ def pack(
     holds what was measured, mappings with split, images, original and packed. `codebooks`, of the same network, method and format,
     spare clustering. Raises `UserError` as `sharing.share` and `pack_compressed` do, and for codebooks of something else.
 
+    >>> from weightlab import models
     >>> model = models.load("lenet5_tanh")
     >>> content = pack(model, plan=[3, 5, 8, 2, 4], format="float16")
     >>> sum(value.nbytes for value in model.state_dict().values()) // len(content)
