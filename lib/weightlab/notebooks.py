@@ -40,7 +40,7 @@ def defaults(name: str) -> dict:
     if len(tagged) != 1:
         raise UserError(f"notebook {name} needs exactly one cell tagged 'parameters', got {len(tagged)}")
     assignments = [node for node in ast.parse(tagged[0]).body if isinstance(node, ast.Assign)]
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
+    return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in assignments}
 
 
 def profile_parameters(name: str, profile: str) -> dict:
@@ -56,7 +56,7 @@ def profile_parameters(name: str, profile: str) -> dict:
     return given
 
 
-def _check_number(name: str, key: str, value) -> None:
+def _check_number(name: str, key: str, value: object) -> None:
     """Raise `UserError` for a parameter of a notebook that is a number there and something else here."""
     default = defaults(name)[key]
     counts = isinstance(default, int | float) and not isinstance(default, bool)
@@ -115,13 +115,14 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
         raise UserError(_death(name, final, parameters)) from None
     _settle(working / "notebook.ipynb")
     made = sorted(working.iterdir(), key=lambda file: file.name == "notebook.ipynb")  # the notebook last: make looks at its time
+    files = [file.name for file in made]
     record = {
         "notebook": name, "profile": profile, "parameters": parameters | {"output_folder": str(final)}, "seed": parameters.get("seed"),
         "commit": _commit(), "versions": {"python": platform.python_version()} | {each: version(each) for each in RECORDED_PACKAGES},
         "device": _processor(), "cores": os.cpu_count(), "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "minutes": round((time.time() - started) / 60, 2), "files": [file.name for file in made],
+        "minutes": round((time.time() - started) / 60, 2), "files": files,
     }  # fmt: skip
-    for stale in set(_files_of(final)) - set(record["files"]):
+    for stale in set(_files_of(final)) - set(files):
         (final / Path(stale).name).unlink(missing_ok=True)
     for file in made:
         file.replace(final / file.name)
@@ -229,13 +230,14 @@ def _commit() -> str | None:
 
 def _processor() -> str:
     try:
-        return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
-    except (OSError, TypeError):
-        return platform.processor() or platform.machine()
+        name = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        name = None
+    return name[1] if name else platform.processor() or platform.machine()
 
 
 def overrides(name: str, pairs: list[str], workers: int | None = None, scheduler: str | None = None) -> dict:
     """Parameters that a command line sets, `pairs` being NAME=VALUE; workers and scheduler where the notebook has them."""
+    executors.check(workers, scheduler)
     given = {"workers": workers, "scheduler": scheduler}
-    executors.check(**given)
     return values.assigned(pairs) | {key: value for key, value in given.items() if value is not None and key in defaults(name)}

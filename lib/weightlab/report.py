@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from weightlab import figures, notebooks, paths, reference
 from weightlab.errors import UserError, choose
 from weightlab.notebook_files import nbformat
 
+Content = TypeVar("Content")
 HEADLINE = "01_total_vs_layerwise"  # its figure and its table stand on the front page
 # Tables as in Jupyter: the theme leaves no space between numbers. Examples of the reference are wrapped.
 STYLE = """article table.dataframe :is(th, td) { padding: 0.2em 0.6em; text-align: right; font-size: 0.9em; }
@@ -84,7 +86,7 @@ def _records(profile: str) -> dict[str, dict]:
     return {name: _read(folders[name] / "run.json", json.loads) for name in whole}
 
 
-def _read(file: Path, parse: Callable[[str], dict]) -> dict:
+def _read(file: Path, parse: Callable[[str], Content]) -> Content:
     try:
         return parse(file.read_text())
     except ValueError:
