@@ -219,7 +219,7 @@ class Evaluator:
             try:
                 for rows, part in product(proof.rows(len(columns)), range(len(parts))):
 
-                    def keep(group: list[int], logits: np.ndarray, rows=rows, part=part) -> None:
+                    def keep(group: list[int], logits: np.ndarray, rows: np.ndarray = rows, part: int = part) -> None:
                         for row, each in zip(group, logits, strict=True):
                             found[part, tuple(rows[row].tolist())].append(torch.from_numpy(each.T))
 
@@ -256,7 +256,7 @@ class Evaluator:
     def _portions(self, rows: np.ndarray) -> Iterator[slice]:
         """Sorted rows in as few portions as keep the weights that are made at a time below `WEIGHTS_BYTES`."""
         sizes = [self.variants.layers[layer].weights * 4 for layer in self._order]
-        start, made = 0, set()
+        start, made = 0, set[tuple[int, int]]()
         for row, plan in enumerate(rows.tolist()):
             added = set(enumerate(plan))
             if row > start and sum(sizes[column] for column, _ in made | added) > WEIGHTS_BYTES:
@@ -272,7 +272,7 @@ class Evaluator:
         close: dict[tuple[int, int], list[int]] = defaultdict(list)  # images by plan and split
 
         def through(chunk: Chunk) -> None:
-            counts, near = np.zeros(len(rows), dtype=np.int64), []
+            counts, near = np.zeros(len(rows), dtype=np.int64), list[tuple[int, int]]()
 
             def take(group: list[int], logits: np.ndarray) -> None:
                 right, unclear = tally(logits, chunk.labels, self._margin)

@@ -9,13 +9,14 @@ count does.
 from collections.abc import Callable
 from functools import cache
 from types import FunctionType
+from typing import Any
 
 import numpy as np
 from numba import njit
 
 LANES = 512  # images at a time
 ROWS, TAPS = 10, 10  # of a linear layer at a time: beyond 100 weights LLVM gives up proving that results do not overwrite them
-COMPILE = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+COMPILE: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 _U = np.uintp  # an index that cannot be negative: numba then leaves out the test for it, and LLVM vectorises
 
 # tanh(x) ~ x·P(x²)/Q(x²), fitted to tanh on |x| <= 7.9 by reweighted least squares; error below 3e-7 in float32 arithmetic
@@ -25,7 +26,7 @@ _Q0, _Q1, _Q2, _Q3, _Q4 = map(np.float32, (1, 0.467777729, 0.0261644125, 0.00034
 
 
 @njit(inline="always", error_model="numpy")
-def _tanh(x):
+def _tanh(x: np.float32) -> np.float32:
     x = min(max(x, -_LIMIT), _LIMIT)
     t = x * x
     return x * (_P0 + t * (_P1 + t * (_P2 + t * (_P3 + t * _P4)))) / (_Q0 + t * (_Q1 + t * (_Q2 + t * (_Q3 + t * _Q4))))
@@ -64,10 +65,12 @@ def _compiled(function: Callable, name: str, names: dict) -> Callable:
     return njit(**COMPILE)(FunctionType(code, names, name))
 
 
-_taps, _add_products = 0, None  # of one shape of kernels: `_convolution` compiles `_convolve` with that shape's in their place
+# Of one shape of kernels: `_convolution` compiles `_convolve` with that shape's in their place.
+_taps = 0
+_add_products: Any = None
 
 
-def _convolve(x, height, width, weights, bias, tanh, out):
+def _convolve(x: np.ndarray, height: int, width: int, weights: np.ndarray, bias: np.ndarray, tanh: bool, out: np.ndarray) -> None:
     channels, h, w, n = out.shape
     inputs = len(weights) // (len(bias) * _taps)
     sums = np.empty((8, LANES), np.float32)  # of two channels at the four places of a window
@@ -132,7 +135,7 @@ def _written_out(name: str, arguments: str, starts: list[str], body: list[str], 
         *(f"        {line}" for line in body),
         *(f"        sums[U({each * LANES}) + i] = s{each}" for each in range(count)),
     ]
-    names = {"__name__": __name__, "U": _U}
+    names: dict[str, Any] = {"__name__": __name__, "U": _U}
     exec(compile("\n".join(lines), __file__, "exec"), names)  # with a file of its own numba can keep what it compiled
     return njit(**COMPILE)(names[name])
 
@@ -150,7 +153,7 @@ _accumulate_many, _accumulate_one = _accumulate_linear(TAPS), _accumulate_linear
 
 
 @njit(**COMPILE)
-def _linear(x, weights, bias, tanh, relu, out):
+def _linear(x: np.ndarray, weights: np.ndarray, bias: np.ndarray, tanh: bool, relu: bool, out: np.ndarray) -> None:
     outputs, n = out.shape
     inputs = len(weights) // len(bias)
     sums = np.empty((ROWS, LANES), np.float32)
@@ -181,7 +184,7 @@ def _linear(x, weights, bias, tanh, relu, out):
 
 
 @njit(cache=True, nogil=True)
-def tally(logits, labels, margin):
+def tally(logits: np.ndarray, labels: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
     """Correct images, int64 (variants,), of logits (variants, classes, n), and which are too close to call, bool (variants, n).
 
     An image is too close to call, and not counted, if the logit of its class and the highest other differ by less than `margin`.

@@ -4,6 +4,7 @@ The tree is walked depth first, chunk of images by chunk; the most recent activa
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -49,16 +50,16 @@ def walk(
                 take(group, stages[stage].logits(x(), variants))
                 continue
             shelf, prefixes = chunk.shelves[stage], [tuple(rows[row, :end].tolist()) for row in group]
-            outputs = [shelf.get(prefix) for prefix in prefixes]
-            missing = [i for i, output in enumerate(outputs) if output is None]
+            outputs = {i: kept for i, prefix in enumerate(prefixes) if (kept := shelf.get(prefix)) is not None}
+            missing = [i for i in range(len(group)) if i not in outputs]
             work[stage] += len(missing), len(group) - len(missing)
             if missing:
                 made = [shelf.take() for _ in missing]
                 stages[stage](x(), [variants[i] for i in missing], made)
                 for i, output in zip(missing, made, strict=True):
                     outputs[i] = shelf.keep(prefixes[i], output)
-            for row, until, output in zip(group, untils[at : at + step], outputs, strict=True):
-                descend(stage + 1, row, until, lambda output=output: output)
+            for i, (row, until) in enumerate(zip(group, untils[at : at + step], strict=True)):
+                descend(stage + 1, row, until, partial(outputs.__getitem__, i))
 
     descend(0, 0, len(rows), lambda: chunk.images.float() / 255)
     return work

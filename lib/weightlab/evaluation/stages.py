@@ -5,6 +5,7 @@ A stage has fast ways for what it knows to the last option; whoever makes one ho
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,8 @@ class Stage:
     ):
         self.module, self.weights, self._own = module, weights, own
         parts = sequences.flat([module])
-        self.layer, self.tail = parts[0], [part for part in parts[1:] if type(part) not in (nn.Dropout, nn.Identity)]
+        self.layer: Any = parts[0]  # that a convolution or a linear layer has a weight, torch does not type
+        self.tail = [part for part in parts[1:] if type(part) not in (nn.Dropout, nn.Identity)]
         convolution = type(self.layer) is nn.Conv2d and self.layer.groups == 1 and self.layer.padding_mode == "zeros"
         flat = type(self.layer) is nn.Linear and len(shape) == 1
         self.linear = flat or (convolution and _covers(self.layer, shape))
@@ -160,12 +162,11 @@ class Stage:
 
     def _compute(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, out: torch.Tensor) -> None:
         """The stage on a CPU, compiled; x and out lie images last."""
-        x, weight, bias, out = x.movedim(0, -1).numpy(), weight.numpy(), bias.numpy(), out.movedim(0, -1).numpy()
+        x, out = x.movedim(0, -1), out.movedim(0, -1)
         if self.linear:
-            out = out.reshape(-1, out.shape[-1])  # a view: images last, it is contiguous
-            kernels.linear(x.reshape(-1, x.shape[-1]), weight.reshape(len(weight), -1), bias, self.activation, out)
-        else:
-            kernels.convolve(x, weight, bias, self.activation, out)
+            x, weight, out = x.flatten(0, -2), weight.flatten(1), out.flatten(0, -2)  # views: images last, they are contiguous
+        compute = kernels.linear if self.linear else kernels.convolve
+        compute(x.numpy(), weight.numpy(), bias.numpy(), self.activation, out.numpy())
 
     def _bias(self, variants: int) -> torch.Tensor:
         """The bias of the layer, zero where it has none, as often as there are variants."""
@@ -275,7 +276,7 @@ def images_last(x: torch.Tensor) -> torch.Tensor:
     return x.movedim(0, -1).contiguous().movedim(-1, 0)
 
 
-def _covers(layer: nn.Conv2d, shape: torch.Size) -> bool:
+def _covers(layer: nn.Module, shape: torch.Size) -> bool:
     """Whether a convolution's kernel is as large as its input, which makes it a linear layer."""
     return tuple(shape[1:]) == layer.kernel_size and layer.padding == (0, 0) and layer.dilation == (1, 1)
 
