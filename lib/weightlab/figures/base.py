@@ -1,12 +1,15 @@
 """What all figures have in common: names, colours, axes, and how a figure is saved."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib import ticker
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from weightlab import analysis, paths, storage
@@ -38,7 +41,7 @@ def save(figure: Figure, folder: str | Path, name: str) -> Path:
     return file
 
 
-def panels(columns: int, rows: int = 1, width: float = 5.5, height: float = 3.8, **shared) -> tuple[Figure, np.ndarray]:
+def panels(columns: int, rows: int = 1, width: float = 5.5, height: float = 3.8, **shared: Any) -> tuple[Figure, np.ndarray]:
     with sns.axes_style("whitegrid"):
         figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **shared)
     figure.set_layout_engine("constrained")
@@ -46,7 +49,7 @@ def panels(columns: int, rows: int = 1, width: float = 5.5, height: float = 3.8,
     return figure, axes
 
 
-def styles(names) -> dict[str, dict]:
+def styles(names: Iterable) -> dict[str, dict]:
     """A colour and a marker for each name, the same whatever is plotted with it."""
     names = list(names)
     colours = sns.color_palette("colorblind", len(names))
@@ -56,13 +59,13 @@ def styles(names) -> dict[str, dict]:
     }
 
 
-def limit_line(axes) -> None:
+def limit_line(axes: Axes) -> None:
     axes.axhline(analysis.ACCEPTABLE_LOSS_PP, color="black", linestyle=":", linewidth=1)
     axes.annotate("1 pp", (1, analysis.ACCEPTABLE_LOSS_PP), xycoords=("axes fraction", "data"), xytext=(-2, 2),
                   textcoords="offset points", ha="right", fontsize=8)  # fmt: skip
 
 
-def log_scale(axes) -> None:
+def log_scale(axes: Axes) -> None:
     """A logarithmic ordinate with plain numbers at 1, 2 and 5."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

@@ -1,7 +1,7 @@
 """Loss against rate of several groups at once: the best of every run, and fronts; colour is the group, shape the search."""
 
+import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -44,14 +44,14 @@ def fronts_by_group(records: pd.DataFrame, group: str, rate: str) -> Figure:
     return _legend(figure, colours, markers, [])
 
 
-def _grid(table: pd.DataFrame, group: str) -> tuple[Figure, list, dict, dict]:
+def _grid(table: pd.DataFrame, group: str) -> tuple[Figure, np.ndarray, dict, dict]:
     """Panels (losses, networks), a colour for each group, a marker for each search."""
     figure, axes = panels(table["network"].nunique(), len(LOSSES), sharex="col")
     colours = {name: style["color"] for name, style in styles(dict.fromkeys(table[group])).items()}
     return figure, axes, colours, dict(zip(dict.fromkeys(table["search"].dropna()), MARKERS, strict=False))
 
 
-def _points(axes: list[Axes], rows: pd.DataFrame, group: str, rate: str, colours: dict, markers: dict) -> None:
+def _points(axes: np.ndarray, rows: pd.DataFrame, group: str, rate: str, colours: dict, markers: dict) -> None:
     for (name, search), part in rows.groupby([group, "search"], sort=False):
         size = 5 + 1.8 * list(colours).index(name)  # hollow and of different sizes: equal points of several groups stay visible
         look = {"marker": markers[search], "color": colours[name], "markersize": size, "markerfacecolor": "none"}
@@ -59,7 +59,7 @@ def _points(axes: list[Axes], rows: pd.DataFrame, group: str, rate: str, colours
             ax.plot(part[rate], part[loss], linestyle="", markeredgewidth=1.5, **look)
 
 
-def _decorate(axes: list[Axes], rate: str, network: str) -> None:
+def _decorate(axes: np.ndarray, rate: str, network: str) -> None:
     for ax, title in zip(axes, LOSSES.values(), strict=True):
         limit_line(ax)
         ax.set(ylabel=title)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from weightlab.figures.base import label, panels, styles
@@ -102,7 +103,7 @@ def focus_by_spread(trials: pd.DataFrame, accuracy: str) -> Figure:
     return figure
 
 
-def _open(ax) -> None:
+def _open(ax: Axes) -> None:
     """Leave a range of percentages around a line that is flat."""
     low, high = ax.dataLim.intervaly
     if high - low < 0.1:
