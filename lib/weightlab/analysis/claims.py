@@ -96,7 +96,7 @@ def _judge(row: dict, read: Callable[[str], pd.DataFrame]) -> dict:
     statistic = STATISTICS[row["statistic"]]
     try:
         tables = [read(name) for name in row["tables"].split()]
-        network, stand_in = where.get("network"), ""
+        network, stand_in = where.get("network", ""), ""
         if network in STAND_INS and not any((table["network"] == network).any() for table in tables):
             where, stand_in = (
                 where | {"network": STAND_INS[network]},

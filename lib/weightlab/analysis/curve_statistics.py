@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.regression.linear_model import RegressionResults
 
 from weightlab.analysis.findings import Finding, fewest, need, pick
 from weightlab.analysis.regression import PARAMETERS, coefficients, common_curve_test, fit_curves
@@ -62,7 +63,7 @@ def scatter_growth_p(residuals: pd.DataFrame) -> Finding:
     return Finding(float(p) if rank > 0 else 1.0, len(residuals), f"rank correlation {rank:+.2f}")
 
 
-def _fit(points: pd.DataFrame, groups: list[str]):
+def _fit(points: pd.DataFrame, groups: list[str]) -> RegressionResults:
     return fit_curves(pick(points, {"group": groups}), least=1)
 
 

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import statsmodels.formula.api as smf
+from numpy.typing import ArrayLike
 from scipy import stats
 from statsmodels.regression.linear_model import RegressionResults
 from statsmodels.stats.anova import anova_lm
@@ -154,7 +155,7 @@ def fitted_curves(fit: RegressionResults, steps: int = 100) -> pd.DataFrame:
     The interval is missing where the curve of a group passes through all its points.
     """
     spans = _points(fit).groupby("group")["rate"].agg(["min", "max"])
-    grids = [pd.DataFrame({"group": name, "rate": np.linspace(*span, steps)}) for name, *span in spans.itertuples()]
+    grids = [pd.DataFrame({"group": name, "rate": np.linspace(low, high, steps)}) for name, low, high in spans.itertuples()]
     grid = pd.concat(grids, ignore_index=True)
     robust, known = _robust(fit)
     band = robust.get_prediction(grid.assign(group=_codes(grid["group"]))).summary_frame()
@@ -237,6 +238,6 @@ def _codes(groups: pd.Series) -> np.ndarray:
     return np.unique(groups.astype(str), return_inverse=True)[1]
 
 
-def _tests(test: str, hypotheses: list[str], f, df, residual_df: float, p) -> pd.DataFrame:
+def _tests(test: str, hypotheses: list[str], f: ArrayLike, df: ArrayLike, residual_df: float, p: ArrayLike) -> pd.DataFrame:
     table = pd.DataFrame({"test": test, "hypothesis": hypotheses, "F": np.asarray(f), "df": np.asarray(df, dtype=int)})
     return table.assign(residual_df=int(residual_df), p=np.asarray(p))

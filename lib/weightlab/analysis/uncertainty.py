@@ -49,7 +49,8 @@ def interval(
     if len(known) < LEVEL * RESAMPLES:
         return np.nan, np.nan
     tail = 50 * (1 - LEVEL)
-    return tuple(float(each) for each in np.percentile(known, [tail, 100 - tail]))
+    lower, upper = np.percentile(known, [tail, 100 - tail])
+    return float(lower), float(upper)
 
 
 def _of_units(tables: Sequence[pd.DataFrame], arguments: Mapping, asked: Mapping) -> Iterator[list[pd.DataFrame]]:
@@ -79,7 +80,7 @@ def _units(table: pd.DataFrame, over: list[str], within: list[str]) -> dict[tupl
         units = list(table.groupby([*within, *over], sort=True).indices.values())
     else:
         return {}
-    groups = {}
+    groups: dict[tuple, list[np.ndarray]] = {}
     for rows in units:
         groups.setdefault(tuple(table[column].iat[rows[0]] for column in within), []).append(rows)
     return groups
