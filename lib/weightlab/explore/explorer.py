@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
 import pandas as pd
@@ -53,8 +54,11 @@ class Explorer:
         output_folder: str | Path = "outputs/by_hand/00_explore",
     ):
         dataset = training.dataset_of(network) if dataset is None else dataset
-        chosen = {"whole_net": isinstance(plan, int), "weights": weights, "images": images, "k_max": k_max}
-        self.study = Study(Setting(network, dataset=dataset, format=format, method=method, **chosen), searches_folder, threads)
+        setting = Setting(
+            network, dataset=dataset, method=method, format=format, k_max=k_max, images=images, weights=weights,
+            whole_net=isinstance(plan, int),
+        )  # fmt: skip
+        self.study = Study(setting, searches_folder, threads)
         ks = [plan] if isinstance(plan, int) else [START] * len(self.study.names) if plan is None else plan
         self.output_folder, self._given = paths.resolve(output_folder), (network, dataset, weights)
         self.answers, self.report = 0, pd.DataFrame()
@@ -77,7 +81,7 @@ class Explorer:
             self._job.join(timeout_s)
         return not self._job.is_alive() and self._answering.wait(timeout_s) and self._drawing.wait(timeout_s)
 
-    def _repr_mimebundle_(self, **options) -> dict:
+    def _repr_mimebundle_(self, **options: Any) -> dict:
         """The widgets, and for a page without a kernel the numbers and the figure as they are now."""
         plain = f"The explorer's sliders need a running kernel; they were left at plan {pages.plan(self.plan)}."
         shown = self.storage_rate, self.layer_mean_rate, self.accuracy, self.plans
@@ -229,7 +233,7 @@ class Explorer:
     def _guarded(self, work: Callable) -> Callable:
         """`work`, which tells in a sentence what goes wrong."""
 
-        def guarded(*arguments) -> None:
+        def guarded(*arguments: object) -> None:
             try:
                 work(*arguments)
             except UserError as error:

@@ -17,7 +17,7 @@ class Latest:
         self._waiting: list = []  # at most one request
         self._thread: threading.Thread | None = None
 
-    def ask(self, request) -> None:
+    def ask(self, request: object) -> None:
         """Have this request worked on, instead of any that still waits."""
         with self._lock:
             self._waiting = [request]

@@ -34,7 +34,7 @@ class SearchPanel:
         self.box = ipywidgets.VBox([row, self.progress])
         self.search.on_click(lambda button: start(self._run))
         self.stop.on_click(lambda button: self._stopping.set())
-        self.take_best.on_click(lambda button: take(self.best["plan"]))
+        self.take_best.on_click(lambda button: None if self.best is None else take(self.best["plan"]))
         self.reset()
 
     def reset(self) -> None:

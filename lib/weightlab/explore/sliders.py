@@ -1,6 +1,6 @@
 """A slider for the k of every layer; where there are many layers, a slider for each block of them, with its layers' own below."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ipywidgets
@@ -70,7 +70,7 @@ class PlanSliders:
                 group.value = int(np.median([self.layers[i].value for i in members]))
 
     @contextmanager
-    def _hold(self):
+    def _hold(self) -> Iterator[None]:
         """What sliders are set to meanwhile is not the move of a hand."""
         self._held = True
         try:

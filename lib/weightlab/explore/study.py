@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -51,7 +52,7 @@ class Study:
         self._evaluator = Evaluator(self.model, self.codebooks, [self.validation], threads=threads, memory=half)
         self.original_accuracy = float(self._evaluator.baseline()[0])  # on validation
 
-    def changed(self, **choices) -> "Study":
+    def changed(self, **choices: Any) -> "Study":
         """The study of another network, dataset, format or method."""
         setting = replace(self.setting, **choices)
         same = (setting.dataset, setting.images) == (self.setting.dataset, self.setting.images)
