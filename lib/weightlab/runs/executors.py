@@ -12,15 +12,19 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from weightlab.errors import UserError
 from weightlab.runs import job_queues
 
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
 DEATHS = 3  # in a row, without an item completed in between, after which it is the items that kill workers
 ANSWER_S = 10  # a scheduler's time to answer
 PATIENCE_S = 600  # with a scheduler that has no worker, before a word about it, and before the next
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def check(workers: int | None, scheduler: str | None) -> None:
@@ -103,7 +107,8 @@ def _on_dask(function: Callable[[Item], Result], items: list[Item], scheduler: s
     except ImportError:
         raise UserError("a dask scheduler needs the extra: pip install 'weightlab[cluster]'") from None
 
-    cluster, left = None if "://" in scheduler else job_queues.start(job_queues.read(scheduler)), {}
+    cluster = None if "://" in scheduler else job_queues.start(job_queues.read(scheduler))
+    left: dict[Future, Item] = {}
     try:
         with _connected(Client, cluster or scheduler) as client, _told_of_silence(client, scheduler):
             _probe(client, scheduler)
@@ -129,7 +134,7 @@ def _on_dask(function: Callable[[Item], Result], items: list[Item], scheduler: s
             cluster.close()
 
 
-def _probe(client, scheduler: str) -> None:
+def _probe(client: "Client", scheduler: str) -> None:
     """Wait for a worker and have it import this package, for a worker that cannot would end with every task it is given."""
     from distributed.scheduler import KilledWorker
 
@@ -147,7 +152,7 @@ def _probe(client, scheduler: str) -> None:
 
 
 @contextmanager
-def _told_of_silence(client, scheduler: str) -> Iterator[None]:
+def _told_of_silence(client: "Client", scheduler: str) -> Iterator[None]:
     """A context in which a thread warns every `PATIENCE_S` seconds for which the scheduler has had no worker."""
     ended = threading.Event()
 
@@ -176,7 +181,7 @@ def _told_of_silence(client, scheduler: str) -> Iterator[None]:
         watching.join(ANSWER_S)
 
 
-def _connected(client: type, to):
+def _connected(client: type["Client"], to: object) -> "Client":
     try:
         return client(to, timeout=ANSWER_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

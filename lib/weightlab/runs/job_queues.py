@@ -10,9 +10,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from weightlab import errors, paths, values
 from weightlab.errors import UserError, choose
+
+if TYPE_CHECKING:
+    from dask_jobqueue.core import JobQueueCluster
 
 KINDS = {"pbs": "PBS", "slurm": "SLURM"}
 LEAVE_EARLIER_S = 120  # than the walltime: a worker that leaves hands its task on, one that is killed is missed only later
@@ -34,7 +39,7 @@ class Cluster:
     jobs: int = 1
     options: Mapping = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         choose("kind of cluster", self.kind, KINDS)
         if isinstance(self.jobs, bool) or not isinstance(self.jobs, int) or self.jobs < 1:
             raise UserError(f"jobs must be a whole number of at least 1, got {self.jobs!r}")
@@ -81,7 +86,7 @@ def job_script(cluster: Cluster) -> str:
         made.close()
 
 
-def start(cluster: Cluster):
+def start(cluster: Cluster) -> "JobQueueCluster":
     """The dask-jobqueue cluster, at work: it keeps `jobs` jobs in the queue until it is closed.
 
     Raises `UserError` where the queue's command is missing or refuses the first job.
@@ -96,9 +101,9 @@ def start(cluster: Cluster):
     return made
 
 
-def _submit_first(made) -> None:
+def _submit_first(made: "JobQueueCluster") -> None:
     """Submit one job and wait for the answer: of what comes later, refusals are only logged."""
-    command = made.job_cls.submit_command
+    command = made.job_cls.submit_command  # type: ignore[union-attr]  # every cluster but the abstract one has it
     if not shutil.which(command):
         raise UserError(f"the command {command} is not found: jobs are submitted on a login node of the cluster")
 
@@ -135,7 +140,7 @@ def seconds(walltime: str, kind: str) -> int:
     return int(days or 0) * 86_400 + sum(number * 60**power for power, number in enumerate(reversed(numbers)))
 
 
-def _made(cluster: Cluster):
+def _made(cluster: Cluster) -> "JobQueueCluster":
     options = {"allowed_failures": LOSSES, "dashboard": False, "dashboard_address": None}
     made = getattr(_jobqueue(), f"{KINDS[cluster.kind]}Cluster")
     return made(**cluster.settings(), scheduler_options=options)
@@ -150,7 +155,7 @@ def _known(kind: str) -> set[str]:
     return names - ours - {"base_class_kwargs", "job_kwargs"}
 
 
-def _jobqueue():
+def _jobqueue() -> ModuleType:
     try:
         import dask_jobqueue
     except ImportError:

@@ -15,6 +15,7 @@ from weightlab.runs import records
 from weightlab.runs.folder import RunFolder
 from weightlab.search import Search
 from weightlab.search.fitness import Target
+from weightlab.search.space import IntegerSpace
 
 SLICE_S = 10  # a generation that takes longer is measured in slices of about this length
 KEPT_S = 1  # the least time between two checkpoints
@@ -33,7 +34,8 @@ class Pace:
     """
 
     def __init__(self, most: int | None = None):
-        self._most, self._seconds_each = most, None
+        self._most = most
+        self._seconds_each: float | None = None
 
     def next(self, left: int) -> int:
         """The number of plans of the next call, of those that are left."""
@@ -101,8 +103,9 @@ class _Course:
         here, evaluated = time.time(), 0.0
         begun = self._begun or {"started": here} | dict.fromkeys(SPENT, 0.0)
         plans = search.ask()
-        if self._begun and not np.array_equal(plans[: len(self._begun_plans)], self._begun_plans):
+        if self._begun_plans is not None and not np.array_equal(plans[: len(self._begun_plans)], self._begun_plans):
             raise self._foreign("the plans of its last generation are others")
+        self._begun_plans = None
         head = self._head(plans)
 
         def times() -> dict:
@@ -132,7 +135,7 @@ class _Course:
     def complete(self, identity: Mapping) -> pd.DataFrame:
         """Write the final records, with columns `identity` before the others, and return them as they are read."""
         table = pd.concat(self.records, ignore_index=True)
-        for column, value in reversed(identity.items()):
+        for column, value in reversed(list(identity.items())):
             table.insert(0, column, value)
         self._folder.complete(table, pd.DataFrame(self._times))
         return self._folder.records()
@@ -142,7 +145,7 @@ class _Course:
         keys, first = [tuple(plan) for plan in plans], self._search.evaluations
         head = {"evaluation": np.arange(first, first + len(plans)), "generation": self._search.generation, "plan": list(plans)}
         head["repeated"] = [key in self._seen or key in keys[:i] for i, key in enumerate(keys)]
-        if self._search.uniform_start:
+        if self._search.uniform_start and isinstance(self._search.space, IntegerSpace):
             head["uniform"] = self._search.space.is_uniform(plans)
         return pd.DataFrame(head)
 

@@ -31,7 +31,9 @@ class Progress:
 
     def __init__(self, folder: str | Path, runs: Iterable[str], workers: int = 1, show: bool = True, every_s: float = 1.0):
         self._survey, self._workers, self._every_s = status.Survey(folder, runs), workers, every_s
-        self._show, self._ended, self._thread = show, threading.Event(), None
+        self._show, self._ended = show, threading.Event()
+        self._thread: threading.Thread | None = None
+        self._display: _Notebook | _Terminal | _Log
         self._made = 0  # evaluations since it started, by whomever
         self._changes: deque[tuple[float, int]] = deque()  # when, evaluations made by then
         self._last: pd.DataFrame | None = None  # by run
@@ -46,7 +48,7 @@ class Progress:
                 self._thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._thread is not None:
             self._ended.set()
             self._thread.join(PATIENCE_S)
@@ -114,7 +116,7 @@ class Steps:
             self._bar = tqdm(total=self._total, initial=self._done, desc=self._what)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
         elif self._show:
@@ -143,7 +145,7 @@ class _Notebook:
 
     least_s = 0
 
-    def __init__(self):
+    def __init__(self) -> None:
         from IPython.display import display
 
         self._handle = display({"text/plain": "searches begin"}, raw=True, display_id=True)
@@ -157,7 +159,7 @@ class _Notebook:
 class _Terminal:
     least_s = 0
 
-    def __init__(self):
+    def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live
 

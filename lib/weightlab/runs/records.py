@@ -1,5 +1,6 @@
 """Every column of the tables that searches leave, stated once; `docs/records.md` is made from it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from weightlab.runs.specifications import Specification
@@ -111,6 +112,6 @@ def page() -> str:
     return "\n".join(told) + "\n"
 
 
-def _table(columns) -> list[str]:
+def _table(columns: Iterable[Column]) -> list[str]:
     rows = [f"| `{each.name}` | {each.dtype} | {each.unit} | {each.meaning} |" for each in columns]
     return ["| column | type | unit | meaning |", "|---|---|---|---|", *rows]

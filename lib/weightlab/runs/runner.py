@@ -183,25 +183,27 @@ class Runner:
         What is complete is read, what is partial is resumed. A search that fails does not stop the others; at the end `UserError`
         names what failed. Several calls on one folder, from wherever, share the work.
         """
-        specs = {spec.hash: spec for spec in specs}
-        tables = {run: RunFolder(self.folder / run).records() for run in specs}
-        left = [spec for run, spec in specs.items() if tables[run] is None]
+        wanted = {spec.hash: spec for spec in specs}
+        tables = {run: RunFolder(self.folder / run).records() for run in wanted}
+        left = [spec for run, spec in wanted.items() if tables[run] is None]
         for spec in left:
             RunFolder(self.folder / spec.hash).begin(spec.describe())
         # First one search of each setting, so that scans and codebooks are made side by side; then what shares them, together.
         settings = [spec.measured().hash for spec in left]
         order = sorted(range(len(left)), key=lambda i: (settings[i] in settings[:i], settings[i]))
         left = [left[i] for i in order]
-        with Progress(self.folder, list(specs), self.workers, show=self.progress and bool(left)):
+        with Progress(self.folder, list(wanted), self.workers, show=self.progress and bool(left)):
             failures = self._work_off(left)
         if failures:
-            complete = sum(RunFolder(self.folder / run).records() is not None for run in specs)
-            counted = f"{len(failures)} of {len(specs)} searches failed, {complete} are complete and kept; the first"
-            raise UserError(f"{'the search failed' if len(specs) == 1 else counted}: {failures[0]}")
+            complete = sum(RunFolder(self.folder / run).records() is not None for run in wanted)
+            counted = f"{len(failures)} of {len(wanted)} searches failed, {complete} are complete and kept; the first"
+            raise UserError(f"{'the search failed' if len(wanted) == 1 else counted}: {failures[0]}")
         tables |= {spec.hash: RunFolder(self.folder / spec.hash).records() for spec in left}
-        if lost := [run for run, table in tables.items() if table is None]:
-            raise UserError(f"records of {lost[0]} are not in {self.folder}, where all workers must see the same folder")
-        return pd.concat([table.assign(run=run) for run, table in tables.items()], ignore_index=True)
+        found = [table.assign(run=run) for run, table in tables.items() if table is not None]
+        if len(found) < len(tables):
+            lost = next(run for run, table in tables.items() if table is None)
+            raise UserError(f"records of {lost} are not in {self.folder}, where all workers must see the same folder")
+        return pd.concat(found, ignore_index=True)
 
     def _work_off(self, specs: list[Specification]) -> list[str]:
         """Complete searches, first those that nobody else is at work on; returns what failed, a sentence each."""

@@ -19,7 +19,7 @@ from weightlab.settings import names
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module that may be missing has no type of its own
 
 STATES = ("complete", "running", "partial", "waiting", "failed", "damaged")
 COLUMNS, MEASURED = (names(Specification, role) for role in ("column", "measured"))
@@ -27,7 +27,11 @@ OTHERS = [name for name in names(Setting, "column") if name not in MEASURED]  # 
 GROUP = [*(name for name in COLUMNS if name in MEASURED), "target", "search", *OTHERS]
 BEST = ["best_accuracy", "best_rate", "target_accuracy", "target_rate"]
 FIELDS = ["run", "state", *GROUP, "images", "threshold", "seed", "budget", "evaluations", "seconds", *BEST, "error"]
-ALIKE = ([*(name for name in FIELDS if name in MEASURED), "search"], ["network", "dataset", "images"], [])  # in speed
+ALIKE: tuple[list[str], ...] = (
+    [*(name for name in FIELDS if name in MEASURED), "search"],
+    ["network", "dataset", "images"],
+    [],
+)  # in speed
 DIGITS = 16  # of a hash, enough to compare by eye
 
 
