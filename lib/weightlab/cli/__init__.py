@@ -5,6 +5,7 @@ Whatever takes long to import is imported inside functions, so that help and mis
 
 import inspect
 import warnings
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -18,10 +19,10 @@ CHECKPOINTED = ("search", "tune", "run")  # what is stopped in them goes on
 class Commands(TyperGroup):
     """Subcommands whose mistakes end in one sentence (see `errors.run`) and whose warnings take one line, once; both go to stderr."""
 
-    def invoke(self, ctx: typer.Context) -> None:
+    def invoke(self, ctx: Any) -> None:  # a context of typer's own copy of click, which has no public name
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            told = set()
+            told: set[str] = set()
             warnings.showwarning = lambda message, *_: _tell_once(str(message), told)
             errors.run(lambda: TyperGroup.invoke(self, ctx), lambda: ctx.invoked_subcommand in CHECKPOINTED)
 

@@ -1,9 +1,9 @@
 """From options to what the library is asked for: settings, specifications, networks and images; and configuration files."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from weightlab.data import Split
     from weightlab.runs.specifications import Specification
+    from weightlab.search.fitness import TargetRule
 
 NAMES = {role.option.name: field.name for field, role in leaves(Setting) if role.option}  # option: what `Setting` calls it
 APART = names(Setting, "apart")
@@ -30,7 +31,7 @@ def given(said: Mapping) -> dict:
     return found | (options.ks(said["k"]) if said.get("k") else {})
 
 
-def setting(said: Mapping, **more) -> "Setting":
+def setting(said: Mapping, **more: Any) -> "Setting":
     """The setting that options, and what else is known of it, make."""
     values = given(said) | more
     if said.get("no_data"):
@@ -106,7 +107,7 @@ def _with_network(values: dict) -> dict:
     return values if "dataset" in values else values | {"dataset": dataset_of(values["network"])}
 
 
-def _target(said: Mapping):
+def _target(said: Mapping) -> "TargetRule":
     from weightlab.search.fitness import TargetRule
 
     accuracy, rate = options.pair("target", said["target"] or options.TARGET)
@@ -130,7 +131,8 @@ def _size(search: str) -> str:
     from weightlab.search import SEARCHES
 
     choose("search", search, SEARCHES)
-    return next(name for name in SIZES if name in SEARCHES[search].Settings.__dataclass_fields__)
+    allowed = {each.name for each in fields(SEARCHES[search].Settings)}
+    return next(name for name in SIZES if name in allowed)
 
 
 def _budget(ctx: typer.Context, search: str, settings: Mapping) -> int | None:
@@ -140,7 +142,8 @@ def _budget(ctx: typer.Context, search: str, settings: Mapping) -> int | None:
     """
     budget, iterations = ctx.params["budget"], ctx.params["iterations"]
     if budget is not None and iterations is not None:
-        spoken = [name for name in ("budget", "iterations") if ctx.get_parameter_source(name).name == "COMMANDLINE"]
+        sources = {name: ctx.get_parameter_source(name) for name in ("budget", "iterations")}
+        spoken = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
         if len(spoken) != 1:
             raise UserError(f"give either budget or iterations, got {budget} and {iterations}")
         return budget if spoken == ["budget"] else evaluations(search, settings, iterations)

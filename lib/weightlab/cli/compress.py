@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,7 +48,8 @@ def compress(
     books = sharing.codebooks(model, choice.plan, setting.format, setting.method, example)
     choice = choice.of(books.names)
     arguments = model, choice.plan, setting.format, setting.method, choice.lifts(books.names), example
-    stored = {"rest": packing.RESTS[half_rest], "entropy_coded": not no_entropy, "network": setting.network, "codebooks": books}
+    stored: dict[str, Any] = {"rest": packing.RESTS[half_rest], "entropy_coded": not no_entropy, "network": setting.network}
+    stored["codebooks"] = books
     content = packing.pack(*arguments, **stored)
     packed = packing.Packed(*packed_format.check(content, limit_bytes=sys.maxsize), content)  # it is no foreign file
     accuracy = _accuracy(model, packed.load(model), splits, device, threads)

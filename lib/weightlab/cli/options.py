@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,7 @@ test_labels. The folder holds CLASS/PICTURE, cut likewise, or validation/CLASS/P
 value/255, and standardises its images itself if it was trained on such."""
 
 
-def option(help: str, *names: str, default: str | bool = False, metavar: str | None = None, **rest):
+def option(help: str, *names: str, default: str | bool = False, metavar: str | None = None, **rest: Any) -> Any:
     """An option whose default is shown as text, or not at all."""
     return typer.Option(*names, help=help, show_default=default, metavar=metavar, **rest)
 

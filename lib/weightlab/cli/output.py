@@ -27,16 +27,16 @@ def table(frame: "pd.DataFrame", apart: str | None = None) -> None:
     console = Console(markup=False, highlight=False, emoji=False, width=width)
     below = list(frame[apart]) if apart and 2 * frame[apart].map(len).max() > console.width else []
     if below:
-        frame = frame.assign(**{apart: range(1, len(frame) + 1)})
+        frame = frame.assign(**{str(apart): range(1, len(frame) + 1)})
     rows = [
         [f"{value:.3f}" if isinstance(value, float) else plain(value) for value in row] for row in frame.itertuples(index=False)
     ]
     tight = sum(max(map(len, column)) + 3 for column in zip(map(str, frame), *rows, strict=True)) > console.width
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=not tight, collapse_padding=tight)
     for place, name in enumerate(frame):
-        number = frame[name].dtype.kind in "iuf"
-        shown.add_column(plain(name), justify="right" if number else "left", overflow="fold")
-        if number and tight:
+        numeric = frame[name].dtype.kind in "iuf"
+        shown.add_column(plain(name), justify="right" if numeric else "left", overflow="fold")
+        if numeric and tight:
             shown.columns[-1].max_width = max(len(each) for each in [*plain(name).split(), *(row[place] for row in rows)])
     for row in rows:
         shown.add_row(*row)

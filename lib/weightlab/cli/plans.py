@@ -57,8 +57,8 @@ def chosen(said: Mapping) -> Choice:
     if plan := options.plan(text):
         if text.isdecimal():
             output.note(f"plan {text} is one codebook for the whole net; each:{text} gives every layer its own")
-            plan = plan[0]
-        return Choice(choices.setting(said, whole_net=isinstance(plan, int)), plan)
+            return Choice(choices.setting(said, whole_net=True), plan[0])
+        return Choice(choices.setting(said, whole_net=False), plan)
     if text.endswith(".json"):
         return _from_file(Path(text), said)
     raise UserError(
@@ -152,7 +152,7 @@ def _wanted(said: Mapping) -> dict:
     return found | ({"dataset": data.check(found["dataset"])} if "dataset" in found else {})
 
 
-def _check_said(file: Path, network: str, said: Mapping) -> None:
+def _check_said(file: Path, network: object, said: Mapping) -> None:
     """Raise `UserError` if only a file names a network of a user's own, whose module would be imported."""
     from weightlab.networks import own as own_networks
 

@@ -1,5 +1,7 @@
 """`weightlab scan`: which numbers of clusters each layer can bear alone."""
 
+from collections.abc import Iterable
+
 import typer
 
 from weightlab.cli import choices, options, output
@@ -40,9 +42,9 @@ def scan(
     space.reduce(table, f"{chooser}_accuracy", -1 if least is None else least)  # says what to do where a layer has none
 
 
-def ranges(ks) -> str:
+def ranges(ks: Iterable[int]) -> str:
     """Ascending k in short, such as 3-8, 10; "none" where there are none."""
-    found = []
+    found: list[list[int]] = []
     for k in map(int, ks):
         if found and found[-1][1] == k - 1:
             found[-1][1] = k

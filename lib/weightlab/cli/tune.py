@@ -1,13 +1,16 @@
 """`weightlab tune`: a plan made better at the same rate."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from weightlab.cli import options, output, plans
 from weightlab.cli.options import option
 from weightlab.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @options.asks(options.planned)
@@ -33,7 +36,7 @@ def tune(
 
     if save is not None:
         output.check(save, force, (".json",))
-    grid = {"spread": spread} if spread is not None else {}
+    grid: dict[str, Any] = {"spread": spread} if spread is not None else {}
     grid |= {"focuses": _numbers(focuses)} if focuses is not None else {}
     choice = plans.chosen(ctx.params)
     if choice.focuses:
@@ -50,7 +53,7 @@ def tune(
         print(f"plan file: {save}")
 
 
-def _print(row, names: list[str], plan: list[int], chooser: str) -> None:
+def _print(row: "pd.Series", names: list[str], plan: list[int], chooser: str) -> None:
     import pandas as pd
 
     from weightlab.runs.setting import RECORDED_SPLITS

@@ -19,7 +19,7 @@ KINDS = (".safetensors", ".pt", ".pth", ".bin")  # of files with weights; all bu
 _folders: list[str] = []  # that modules are imported from, the first one first
 
 
-def is_own(network: str) -> bool:
+def is_own(network: object) -> bool:
     """Whether a name is `module:factory` rather than that of a network of this library."""
     return isinstance(network, str) and ":" in network
 
