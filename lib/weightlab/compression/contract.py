@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
 from weightlab import accounting, formats, models
@@ -63,7 +64,8 @@ Replacement = torch.Tensor | nn.Module  # of a layer: its weight, float32 of its
 class Method(Protocol):
     """A network's layers and the variants of their weights; for each layer `groups` says which group it is in, int64 (layers,)."""
 
-    layers: Sequence[models.Layer]
+    @property
+    def layers(self) -> Sequence[models.Layer]: ...
 
     @property
     def names(self) -> list[str]:
@@ -114,7 +116,7 @@ def weights(method: Method) -> np.ndarray:
     return np.bincount(method.groups, [layer.weights for layer in method.layers], len(method.names)).astype(np.int64)
 
 
-def check(method: Method, plans: np.ndarray, least: int = 1) -> np.ndarray:
+def check(method: Method, plans: ArrayLike, least: int = 1) -> np.ndarray:
     """Plans as int64 (n, groups); raises `UserError` for a wrong length, or a variant that there is not from `least` on."""
     plans = np.atleast_2d(np.asarray(plans))
     if plans.shape[-1] != len(method.names):

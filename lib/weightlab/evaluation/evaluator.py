@@ -16,10 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
 from queue import SimpleQueue
+from typing import Generic, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
 from weightlab import backend, models
@@ -40,7 +42,10 @@ SIBLINGS_BYTES = 32 << 20  # the activations of variants of a stage that are com
 WEIGHTS_BYTES = 256 << 20  # of shared weights that are made at a time
 
 
-class Evaluator:
+Variants = TypeVar("Variants", bound=Method)
+
+
+class Evaluator(Generic[Variants]):
     """Numbers of correctly classified images of one network under many plans, on one or more splits.
 
     `threads` (all cores by default) work on different images, `chunk` images at a time, and at most `memory` bytes of activations
@@ -51,7 +56,7 @@ class Evaluator:
     def __init__(
         self,
         model: nn.Module,
-        variants: Method,
+        variants: Variants,
         splits: Sequence[Split],
         device: str = "auto",
         threads: int | None = None,
@@ -73,7 +78,7 @@ class Evaluator:
         """Number of images of each split, int64 (splits,)."""
         return np.array([len(split) for split in self.splits])
 
-    def correct(self, plans: np.ndarray, partial: bool = False) -> np.ndarray:
+    def correct(self, plans: ArrayLike, partial: bool = False) -> np.ndarray:
         """Correctly classified images, int64 (n, splits), for plans (n, groups).
 
         With `partial` a 0 in a plan leaves that group unshared, as the range scan needs. Raises `UserError` for a wrong plan.
@@ -90,7 +95,7 @@ class Evaluator:
             self._known |= zip(new, map(tuple, self._evaluate(np.array(new)).tolist()), strict=True)
         return np.array([self._known[key] for key in keys], dtype=np.int64).reshape(len(keys), len(self.splits))
 
-    def accuracy(self, plans: np.ndarray, partial: bool = False) -> np.ndarray:
+    def accuracy(self, plans: ArrayLike, partial: bool = False) -> np.ndarray:
         """Fractions of correctly classified images, float64 (n, splits)."""
         return self.correct(plans, partial) / self.images
 
@@ -98,7 +103,7 @@ class Evaluator:
         """Accuracy of the original network, float64 (splits,)."""
         return self.accuracy([[0] * len(self.variants.names)], partial=True)[0]
 
-    def measure(self, plans: np.ndarray) -> pd.DataFrame:
+    def measure(self, plans: ArrayLike) -> pd.DataFrame:
         """A row per plan: every rate, and for each split `<split>_accuracy` (fraction) and `<split>_loss_pp` (percentage points)."""
         correct, original = self.correct(plans), self.correct([[0] * len(self.variants.names)], partial=True)
         table = pd.DataFrame(contract.rates(self.variants, contract.check(self.variants, plans)))

@@ -34,7 +34,7 @@ def evaluator(
     device: str = "auto",
     threads: int | None = None,
     codebooks_folder: str | Path | None = None,
-) -> Evaluator:
+) -> Evaluator[Codebooks]:
     """An evaluator for plans of a setting (with `whole_net`, or if the setting says so, of one k) on the splits that are recorded.
 
     Raises `UserError` if network, weights or data cannot be had, have changed, or do not fit each other.
@@ -74,9 +74,11 @@ class Runner:
         backend.check_threads(threads)
         one_is_enough = backend.device(device).type == "cuda"
         self.workers, self.scheduler = workers or (1 if one_is_enough else backend.cores()), scheduler
-        self._evaluators: dict[str, Evaluator] = {}  # by the hash of what was measured on, so that no changed file goes unseen
+        self._evaluators: dict[
+            str, Evaluator[Codebooks]
+        ] = {}  # by the hash of what was measured on, so that no changed file goes unseen
 
-    def evaluator(self, setting: Setting) -> Evaluator:
+    def evaluator(self, setting: Setting) -> Evaluator[Codebooks]:
         """The evaluator of a setting, made once."""
         key = setting.measured().hash
         if key not in self._evaluators:
