@@ -24,7 +24,7 @@ def unpack(stored: np.ndarray, n: int, bits: int) -> np.ndarray | None:
     if len(stored) != -(-n * bits // 8) or np.unpackbits(stored[-1:], bitorder="little")[(n * bits - 1) % 8 + 1 :].any():
         return None
     stream = np.unpackbits(stored, count=n * bits, bitorder="little").reshape(n, bits)
-    labels = np.zeros(n, dtype=np.uint8 if bits <= 8 else np.uint16)
+    labels: np.ndarray = np.zeros(n, dtype=np.uint8 if bits <= 8 else np.uint16)
     for bit in range(bits):
         labels |= stream[:, bit].astype(labels.dtype) << np.array(bit, dtype=labels.dtype)
     return labels

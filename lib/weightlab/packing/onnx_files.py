@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +21,11 @@ from torch import nn
 from weightlab import backend, models, paths, storage, training
 from weightlab.errors import UserError, choose
 from weightlab.networks import answers
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, TensorProto
+    from onnx_ir import Node
+    from onnxruntime import InferenceSession
 
 PROBED = 4  # images of the example, and one more at random, on which the file is compared with the network
 OPSET = 21  # the first that knows 4-bit integers
@@ -98,13 +104,13 @@ def compare(file: str | Path, model: nn.Module, images: torch.Tensor, threads: i
     return Comparison(len(images), other_class, float(np.abs(ours - theirs).max() / scale))
 
 
-def _answers(session, images: torch.Tensor) -> np.ndarray:
+def _answers(session: "InferenceSession", images: torch.Tensor) -> np.ndarray:
     """onnxruntime's logits (n, classes) for images float (n, ...); like the network, it is given a single image twice."""
     batch = torch.cat([images, images]) if len(images) == 1 else images
     return session.run(["logits"], {"images": batch.numpy()})[0][: len(images)]
 
 
-def _refuse_other_answers(session, model: nn.Module, example: torch.Tensor) -> None:
+def _refuse_other_answers(session: "InferenceSession", model: nn.Module, example: torch.Tensor) -> None:
     """Raise `UserError` if a session does not give what the network gives for an example and some random images."""
     network, generator = models.copied(model).cpu().eval(), torch.Generator().manual_seed(0)
     some = example[:PROBED].detach().cpu()
@@ -141,7 +147,7 @@ def _check(name: str, centroids: np.ndarray, labels: np.ndarray, parameter: nn.P
         )
 
 
-def _exported(model: nn.Module, example: torch.Tensor):
+def _exported(model: nn.Module, example: torch.Tensor) -> "ModelProto":
     """The network as an ONNX model (`onnx.ModelProto`) whose parameters are initialisers of their own, under their own names.
 
     The exporter's optimisation is left out, because it merges batch norm and weights; what it would do to constants is done here.
@@ -154,7 +160,7 @@ def _exported(model: nn.Module, example: torch.Tensor):
     batch = _batch(model, example)
     try:
         with _quiet():
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(  # None only without dynamo
                 model, (batch,), input_names=["images"], output_names=["logits"], opset_version=OPSET, dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("n")},), optimize=False, verbose=False,
             )  # fmt: skip
@@ -183,12 +189,12 @@ def _batch(model: nn.Module, example: torch.Tensor) -> torch.Tensor:
     return batch
 
 
-def _reads(node, names: set[str]) -> bool:
+def _reads(node: "Node", names: set[str]) -> bool:
     """Whether a node needs the values of an initialiser among `names`."""
     return node.op_type != "Shape" and any(value is not None and value.name in names for value in node.inputs)
 
 
-def _bare(network):
+def _bare(network: "ModelProto") -> "ModelProto":
     """An ONNX model without what the exporter tells of its origin: ten times the graph itself, with paths of this machine."""
     graph = network.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
@@ -197,7 +203,7 @@ def _bare(network):
     return network
 
 
-def _look_up(graph, books: Books, names: Mapping[str, str]) -> None:
+def _look_up(graph: "GraphProto", books: Books, names: Mapping[str, str]) -> None:
     """Put a look-up in place of every initialiser among `names`, which say under what name its book is (tied weights have several)."""
     stored = {names.get(tensor.name) for tensor in graph.initializer}
     if lost := [name for name in names.values() if name not in stored]:
@@ -233,14 +239,14 @@ def _steps(weight: str, table: str, k: int, labels: np.ndarray) -> tuple:
     return stored, [cast, onnx.helper.make_node("Gather", [table, indices], [weight])]
 
 
-def _tensor(name: str, values: np.ndarray, kind: str):
+def _tensor(name: str, values: np.ndarray, kind: str) -> "TensorProto":
     """An ONNX tensor of a type called as in `onnx.TensorProto`."""
     onnx = _extra("onnx")
     dtype = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(kind))
     return onnx.numpy_helper.from_array(values.astype(dtype), name)
 
 
-def _session(content: bytes, file: Path, threads: int):
+def _session(content: bytes, file: Path, threads: int) -> "InferenceSession":
     """onnxruntime's session for what is, or is to be, in a file, on the CPU."""
     onnxruntime = _extra("onnxruntime")
     options = onnxruntime.SessionOptions()

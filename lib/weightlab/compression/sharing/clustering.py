@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 from numba import njit
@@ -58,6 +59,12 @@ class Codebook:
         return float(((np.ravel(weights).astype(np.float64) - self.values()) ** 2).sum())
 
 
+@overload
+def cluster(weights: np.ndarray, ks: int, method: str = ..., format: str = ..., lift: Lift = ...) -> Codebook: ...
+@overload
+def cluster(
+    weights: np.ndarray, ks: Iterable[int], method: str = ..., format: str = ..., lift: Lift = ...
+) -> dict[int, Codebook]: ...
 def cluster(
     weights: np.ndarray, ks: int | Iterable[int], method: str = "exact", format: str = "float32", lift: Lift = PLAIN
 ) -> Codebook | dict[int, Codebook]:
@@ -87,7 +94,7 @@ def cluster(
     return books[int(ks)] if isinstance(ks, int | np.integer) else books
 
 
-def check_k(k) -> None:
+def check_k(k: object) -> None:
     """Raise `UserError` unless k is a whole number of clusters that labels can hold."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= K_MAX:
         raise UserError(f"number of clusters k must be a whole number from 1 to {K_MAX}, got {k!r}")
@@ -169,7 +176,7 @@ def _trace(splits: np.ndarray, k: int) -> np.ndarray:
 
 
 @njit(cache=True)
-def _splits(prefix, k_max):
+def _splits(prefix: np.ndarray, k_max: int) -> np.ndarray:
     """prefix float64 (4, n+1) -> int32 (k_max, n+1): where the last of row + 1 clusters of the first j points starts."""
     n = prefix.shape[1] - 1
     mass, sum_x, sum_y, squares = prefix[0], prefix[1], prefix[2], prefix[3]
@@ -206,7 +213,7 @@ def _splits(prefix, k_max):
 # --- the thesis's arms ----------------------------------------------------------------------------------------------------------
 
 
-def _by_estimator(make: Callable, centres: Callable[[object], np.ndarray]) -> Callable:
+def _by_estimator(make: Callable, centres: Callable[[Any], np.ndarray]) -> Callable:
     """A method that fits one scikit-learn estimator per k on points (n, 1), or (n, 2) when lifted, on a single thread."""
 
     def method(flat: np.ndarray, ks: list[int], lift: Lift) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -230,19 +237,19 @@ def _by_estimator(make: Callable, centres: Callable[[object], np.ndarray]) -> Ca
     return method
 
 
-def _kmeans(k: int):
+def _kmeans(k: int) -> Any:
     from sklearn.cluster import KMeans
 
     return KMeans(k, init="k-means++", n_init=10, max_iter=300, random_state=42)
 
 
-def _minibatch(k: int):
+def _minibatch(k: int) -> Any:
     from sklearn.cluster import MiniBatchKMeans
 
     return MiniBatchKMeans(k, n_init=3, batch_size=1024, random_state=42)
 
 
-def _gmm(k: int):
+def _gmm(k: int) -> Any:
     from sklearn.mixture import GaussianMixture
 
     return GaussianMixture(k, n_init=1, random_state=42)
