@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,7 @@ WEIGHTS_BYTES = 256 << 20  # of shared weights that are made at a time
 
 
 Variants = TypeVar("Variants", bound=Method)
+Others = TypeVar("Others", bound=Method)
 
 
 class Evaluator(Generic[Variants]):
@@ -118,14 +119,14 @@ class Evaluator(Generic[Variants]):
         splits = [[split.dataset, split.name, len(split)] for split in self.splits]
         return self.variants.describe() | {"splits": splits}
 
-    def under(self, variants: Method) -> "Evaluator":
+    def under(self, variants: Others) -> "Evaluator[Others]":
         """An evaluator like this one for other variants of the same layers; nothing is proven anew, nothing is known yet.
 
         The two must not work at the same time. Raises `UserError` for variants of other layers.
         """
         if list(variants.layers) != list(self.variants.layers):
             raise UserError(f"variants must be of the layers {', '.join(self._names)}, got others")
-        other = copy.copy(self)
+        other = cast("Evaluator[Others]", copy.copy(self))
         other.variants, other._known, other._work = variants, {}, np.zeros_like(self._work)
         other._asked = other._repeated = other._referred = 0
         other._chunks = other._divided(self.splits)

@@ -5,7 +5,7 @@ A stage has fast ways for what it knows to the last option; whoever makes one ho
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -118,7 +118,7 @@ class Stage:
             for y, out in zip(self._one_by_one(x, variants), outs, strict=True):
                 out.copy_(y)
         elif self.compiled and not x.is_cuda:
-            for (weight,), out in zip(variants, outs, strict=True):
+            for weight, out in zip(_weights(variants), outs, strict=True):
                 self._compute(x, weight, self._bias(1), out)
         elif self.one_layer and (self.linear or x.is_cuda):
             for part, out in zip(self._side_by_side(x, variants).chunk(len(variants), dim=1), outs, strict=True):
@@ -133,7 +133,7 @@ class Stage:
             return torch.stack([y.t() for y in self._one_by_one(x, variants)]).cpu().numpy()
         if self.one_layer and self.linear and not self.tail:
             if self.compiled and not x.is_cuda:
-                weight = torch.cat([weight for (weight,) in variants])
+                weight = torch.cat(_weights(variants))
                 y = self.empty(len(x), weight.shape[:1], x.device)
                 self._compute(x, weight, self._bias(len(variants)), y)
             else:
@@ -143,8 +143,8 @@ class Stage:
 
     def _one_by_one(self, x: torch.Tensor, variants: list[Variant]) -> list[torch.Tensor]:
         """Outputs for variants of which some have modules in the place of layers, (n, ...) each."""
-        own = [i for i, variant in enumerate(variants) if self._own and all(isinstance(each, nn.Module) for each in variant)]
-        together = dict(zip(own, self._own(x, [variants[i] for i in own]), strict=True)) if self._own and own else {}
+        own = {i: variant for i, variant in enumerate(variants) if _all_modules(variant)}
+        together = dict(zip(own, self._own(x, list(own.values())), strict=True)) if self._own and own else {}
         return [together[i] if i in together else self._call(x, variant) for i, variant in enumerate(variants)]
 
     def _call(self, x: torch.Tensor, variant: Variant) -> torch.Tensor:
@@ -175,7 +175,7 @@ class Stage:
 
     def _side_by_side(self, x: torch.Tensor, variants: list[Variant]) -> torch.Tensor:
         """The stage of one layer under all variants at once: (n, variants·channels, ...)."""
-        layer, weight, bias = self.layer, torch.cat([weight for (weight,) in variants]), self._bias(len(variants))
+        layer, weight, bias = self.layer, torch.cat(_weights(variants)), self._bias(len(variants))
         if isinstance(layer, nn.Linear):
             y = F.linear(x, weight, bias)
         elif self.linear:
@@ -247,7 +247,7 @@ def _in_sequence(
         return ""
     expected, x = answers.forward(model, images.clone()), images
     for module, held in zip(modules, inside, strict=True):
-        variants = [tuple(weights[place] for place in held.values()) for weights in (originals, others)]
+        variants: list[Variant] = [tuple(weights[place] for place in held.values()) for weights in (originals, others)]
         given = module, tuple(held), x.shape[1:]
         ours = own(module, list(held.values()), x.shape[1:]) if held else None
         stage = Stage(*given, images_last=all(each.compiled for each in found.stages), own=ours)
@@ -269,6 +269,15 @@ def _in_sequence(
 
 def _replaces(variant: Variant) -> bool:
     return any(isinstance(each, nn.Module) for each in variant)
+
+
+def _all_modules(variant: Variant) -> TypeGuard[tuple[nn.Module, ...]]:
+    return all(isinstance(each, nn.Module) for each in variant)
+
+
+def _weights(variants: list[Variant]) -> list[torch.Tensor]:
+    """The weights of a stage's one layer, in the place of which no module stands."""
+    return [weight for (weight,) in variants if isinstance(weight, torch.Tensor)]
 
 
 def images_last(x: torch.Tensor) -> torch.Tensor:
