@@ -33,7 +33,7 @@ class Compressed:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weight of every layer in a group, by the layer's name, float32 of its shape."""
-        found = {}
+        found: dict[str, torch.Tensor] = {}
         for layers, stored in zip(self.layers, self.stored, strict=True):
             sizes = [layer.weights for layer in layers]
             parts = torch.from_numpy(kinds.weights(stored, sum(sizes))).split(sizes)

@@ -4,6 +4,7 @@ A method whose weights are neither of the two kinds here adds a kind of its own.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def bits(stored: Stored) -> int:
     """Bits as `storage_rate` charges them, labels at equal width: a codebook in full, even where there are fewer distinct weights."""
     charged = {name: part.bits for name, part in stored.parts.items()}
     if stored.kind == "codebook":
-        charged["centroids"] = stored.settings["k"] * formats.get(stored.parts["centroids"].format).bits
+        charged["centroids"] = stored.settings["k"] * formats.get(_centroids(stored).format).bits
     return sum(charged.values())
 
 
@@ -30,7 +31,12 @@ def thesis_bits(stored: Stored, n: int) -> int:
     """Bits of n weights by the denominator of equation 3.2 for a codebook, else those charged."""
     if stored.kind != "codebook":
         return bits(stored)
-    return int(accounting.thesis_bits(n, stored.settings["k"], stored.parts["centroids"].format))
+    return int(accounting.thesis_bits(n, stored.settings["k"], _centroids(stored).format))
+
+
+def _centroids(stored: Stored) -> Values:
+    """The centroids of a codebook, which are `Values` wherever it has been read."""
+    return cast(Values, stored.parts["centroids"])
 
 
 def _codebook(stored: Stored, n: int) -> np.ndarray:

@@ -23,7 +23,7 @@ class Mixed:
     methods: Mapping[str, Method]
     options: Sequence[Sequence[tuple[str, int]]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.methods:
             raise UserError("a mix needs at least one method")
         for name, method in self.methods.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import nn
@@ -132,7 +133,7 @@ class Codebooks:
             for layer, part in zip(layers, values.split([layer.weights for layer in layers]), strict=True):
                 models.weight(model, layer.name).copy_(part.reshape(layer.shape))
 
-    def check(self, plans: np.ndarray, least: int = 1) -> np.ndarray:
+    def check(self, plans: ArrayLike, least: int = 1) -> np.ndarray:
         """Plans as int64 (n, groups); raises `UserError` for a wrong length or a k outside `least`..65 536."""
         return contract.check(self, plans, least)
 

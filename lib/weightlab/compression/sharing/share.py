@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from itertools import product
+from typing import TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -75,7 +76,7 @@ def codebooks(
     example: torch.Tensor | None = None,
 ) -> Codebooks:
     """The codebooks that a plan is about: of each layer, or of the whole net where the plan is one int."""
-    return Codebooks(model, method, format, ks=(), whole_net=_whole(plan), example=example)
+    return Codebooks(model, method, format, ks=(), whole_net=not _several(plan), example=example)
 
 
 def choose_books(
@@ -100,10 +101,10 @@ def compressed(books: Codebooks, plan: int | Iterable[int], lifts: Mapping[str, 
 
 def check_plan(books: Codebooks, plan: int | Iterable[int]) -> list[int]:
     """A plan as one k per group; raises `UserError` unless it fits."""
-    plan = [plan] if _whole(plan) else list(plan)
-    for k in plan:
+    ks = list(plan) if _several(plan) else [plan]
+    for k in ks:
         clustering.check_k(k)
-    return books.check(plan)[0].tolist()
+    return books.check(np.array(ks))[0].tolist()
 
 
 def report(books: Codebooks, plan: int | Iterable[int], chosen: Iterable[clustering.Codebook]) -> pd.DataFrame:
@@ -125,8 +126,8 @@ def report(books: Codebooks, plan: int | Iterable[int], chosen: Iterable[cluster
     return pd.DataFrame(rows)
 
 
-def _whole(plan: int | Iterable[int]) -> bool:
-    return not isinstance(plan, Iterable) or isinstance(plan, str)
+def _several(plan: int | Iterable[int]) -> TypeGuard[Iterable[int]]:
+    return isinstance(plan, Iterable) and not isinstance(plan, str)
 
 
 def time_plans(
