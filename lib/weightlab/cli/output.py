@@ -11,7 +11,7 @@ from weightlab.errors import UserError, choose, plain
 if TYPE_CHECKING:
     import pandas as pd
 
-    from weightlab.packing.packed_format import Measured
+    from weightlab.packing.metadata import Measured
 
 
 def table(frame: "pd.DataFrame", apart: str | None = None) -> None:

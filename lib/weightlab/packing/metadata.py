@@ -2,7 +2,8 @@
 
 import json
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -37,6 +38,8 @@ Weight = Annotated[tuple[str, Shape], Field(strict=False)]  # JSON knows lists o
 Texts = Annotated[dict[str, Any], AfterValidator(_texts)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Format: TypeAlias = Literal[tuple(formats.FORMATS)]  # type: ignore[valid-type]  # a checker knows no names that are listed at run time
+Kind: TypeAlias = Literal[tuple(kinds.READERS)]  # type: ignore[valid-type]
 
 
 class _Strict(BaseModel):
@@ -83,7 +86,7 @@ class Group(_Weights):
 class ValuesPart(_Strict):
     """A tensor of numbers in a format."""
 
-    format: Literal[tuple(formats.FORMATS)]
+    format: Format
 
 
 class LabelsPart(_Strict):
@@ -97,7 +100,7 @@ class LabelsPart(_Strict):
 class StoredGroup(_Weights):
     """Weights that a reader makes of parts, each a tensor, and settings."""
 
-    kind: Literal[tuple(kinds.READERS)]
+    kind: Kind
     settings: Annotated[dict[str, int | float | str | bool], BeforeValidator(_few)]
     parts: Annotated[dict[str, ValuesPart | LabelsPart], BeforeValidator(_few)]
     error: float = Field(ge=0)
@@ -118,17 +121,15 @@ class Measured(_Strict):
     packed: Fraction
 
 
-class Details(_Strict):
-    """The metadata of version 1, in which all groups are codebooks; a plan that is one int has one for the whole net."""
-
-    version: Literal[1]
+class _Details(_Strict):
+    version: int
     written_by: str
     load: str
     network: str
-    format: Literal[tuple(formats.FORMATS)]
+    format: str
     method: str
     plan: Counts | Count
-    groups: list[Group] = Field(min_length=1, fail_fast=True)
+    groups: Sequence[Group | StoredGroup]
     same: Texts  # names of tensors that are another one under a second name
     rest: Literal["as it was", "float16"]  # how all that is not shared is stored
     accuracy: list[Measured] = Field(fail_fast=True)
@@ -141,12 +142,24 @@ class Details(_Strict):
         """What the tensors of each group are called, before a colon and the name of the part."""
         return ["whole net"] if isinstance(self.plan, int) else [group.weights[0][0] for group in self.groups]
 
+    @property
+    def named(self) -> list[tuple[str, Group | StoredGroup]]:
+        """The groups with their names."""
+        return list(zip(self.names, self.groups, strict=True))
 
-class StoredDetails(Details):
+
+class Details(_Details):
+    """The metadata of version 1, in which all groups are codebooks; a plan that is one int has one for the whole net."""
+
+    version: Literal[1]
+    format: Format
+    groups: list[Group] = Field(min_length=1, fail_fast=True)
+
+
+class StoredDetails(_Details):
     """The metadata of version 2, in which every group says how it is stored; `format` is only a text."""
 
     version: Literal[2]
-    format: str
     plan: Counts
     groups: list[StoredGroup] = Field(min_length=1, fail_fast=True)
 
@@ -162,7 +175,7 @@ def header_bytes(content: bytes, size: int | None = None) -> int:
     return 8 + length
 
 
-def parse(content: bytes) -> tuple[Details, dict[str, dict]]:
+def parse(content: bytes) -> tuple[Details | StoredDetails, dict[str, dict]]:
     """The metadata of a file and its table of tensors (name: dtype, shape, data_offsets); neither has met the data yet."""
     try:
         table = json.loads(content[8 : header_bytes(content)], object_pairs_hook=_once, parse_constant=_no_constant)
@@ -182,8 +195,9 @@ def parse(content: bytes) -> tuple[Details, dict[str, dict]]:
         raise UserError("its version is no whole number from 1")
     if version > VERSION:
         raise UserError(f"it has version {version} of the format, this weightlab reads up to {VERSION}; update weightlab")
+    kind: type[Details] | type[StoredDetails] = Details if version == 1 else StoredDetails
     try:
-        return (Details if version == 1 else StoredDetails).model_validate(values), table
+        return kind.model_validate(values), table
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))

@@ -17,17 +17,17 @@ from torch import nn
 
 from weightlab import accounting, models
 from weightlab.compression import kinds
-from weightlab.compression.contract import Stored
+from weightlab.compression.contract import Labels, Stored
 from weightlab.errors import UserError, plain
 from weightlab.packing import metadata, packed_format
-from weightlab.packing.metadata import Details
+from weightlab.packing.metadata import Details, StoredDetails
 
 
 @dataclass(frozen=True)
 class Packed:
     """A packed file that has been read: `details` (its metadata), what is stored of each group, and all other tensors."""
 
-    details: Details
+    details: Details | StoredDetails
     stored: Sequence[Stored]
     rest: dict[str, torch.Tensor]
     content: bytes
@@ -72,14 +72,14 @@ class Packed:
         `k` is None for weights without a codebook, `bits` are those of a label.
         """
         rows, table = [], metadata.parse(self.content)[1]
-        for name, group, stored in zip(self.details.names, self.details.groups, self.stored, strict=True):
+        for (name, group), stored in zip(self.details.named, self.stored, strict=True):
             bits, labels = kinds.bits(stored), stored.parts.get("labels")
             places = [table[f"{name}:{part}"]["data_offsets"] for part in stored.parts]
             rows.append({
                 "layer": name.removesuffix(".weight"),
                 "weights": group.size,
                 "k": stored.settings.get("k"),
-                "bits": labels.width if labels else 0,
+                "bits": labels.width if isinstance(labels, Labels) else 0,
                 "coding": group.label_coding,
                 "stored_bits": bits,
                 "rate": group.size * accounting.ORIGINAL_BITS / bits,

@@ -30,7 +30,7 @@ STORABLE = {
 }  # fmt: skip
 
 
-def check(content: bytes, limit_bytes: int | None = None) -> tuple[Details, list[Stored], dict]:
+def check(content: bytes, limit_bytes: int | None = None) -> tuple[Details | StoredDetails, list[Stored], dict]:
     """Everything in a file, believed at last: metadata, what is stored of each group, and all other tensors by name.
 
     `limit_bytes` is what the unpacked network may take (default: 64 MiB, or 256 times the file where that is more).
@@ -55,10 +55,11 @@ def check(content: bytes, limit_bytes: int | None = None) -> tuple[Details, list
         raise UserError(f"its tensors do not fit the file ({' '.join(str(error).split())[:200]})") from None
     if odd := [name for name, value in tensors.items() if value.dtype == torch.bool and value.view(torch.uint8).gt(1).any()]:
         raise UserError(f"its tensor {odd[0]!r} of BOOL holds bytes other than 0 and 1")
-    groups = zip(details.names, details.groups, strict=True)
     if isinstance(details, StoredDetails):
-        return details, [_stored(name, group, tensors) for name, group in groups], tensors
-    return details, [_codebook(details, name, group, tensors) for name, group in groups], tensors
+        found = [_stored(name, group, tensors) for name, group in zip(details.names, details.groups, strict=True)]
+    else:
+        found = [_codebook(details, name, group, tensors) for name, group in zip(details.names, details.groups, strict=True)]
+    return details, found, tensors
 
 
 def seal(content: bytes) -> bytes:
@@ -67,13 +68,13 @@ def seal(content: bytes) -> bytes:
     return content.replace(place + UNSEALED.encode(), place + hashlib.sha256(content).hexdigest().encode(), 1)
 
 
-def _check_seal(content: bytes, details: Details) -> None:
+def _check_seal(content: bytes, details: Details | StoredDetails) -> None:
     whole = content.replace(details.sha256.encode(), UNSEALED.encode(), 1)
     if hashlib.sha256(whole).hexdigest() != details.sha256:
         raise UserError("its checksum is wrong: it was damaged or changed since it was written")
 
 
-def _check_names(details: Details, table: dict[str, dict]) -> None:
+def _check_names(details: Details | StoredDetails, table: dict[str, dict]) -> None:
     """Every tensor has one place in the network, every group its tensors, and the plan is that of the groups."""
     if isinstance(details, StoredDetails):
         if len(details.plan) != len(details.groups):
@@ -83,7 +84,7 @@ def _check_names(details: Details, table: dict[str, dict]) -> None:
         if ([details.plan] if isinstance(details.plan, int) else details.plan) != ks:
             raise UserError(f"its plan {str(details.plan)[:100]} is not that of its groups, {str(ks)[:100]}")
     shared = [weight for group in details.groups for weight, _ in group.weights]
-    needed = [f"{name}:{part}" for name, group in zip(details.names, details.groups, strict=True) for part in group.parts]
+    needed = [f"{name}:{part}" for name, group in details.named for part in group.parts]
     if missing := [name for name in needed if name not in table]:
         raise UserError(f"it lacks the tensor {missing[0]!r}")
     own = [*shared, *(set(table) - set(needed))]
@@ -95,7 +96,7 @@ def _check_names(details: Details, table: dict[str, dict]) -> None:
         raise UserError(f"its tensor {lost[0]!r} is said to be {details.same[lost[0]]!r}, which it lacks")
 
 
-def _check_entry(name: str, entry: dict, details: Details) -> None:
+def _check_entry(name: str, entry: dict, details: Details | StoredDetails) -> None:
     """A line of the safetensors table: a type we know, a shape that has as many bytes as the file gives it."""
     try:
         dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,8 +64,8 @@ def pack(
         if codebooks.describe() != books.describe():
             raise UserError(f"the codebooks are not those of this network, plan, format {format} and method {method}")
         books = codebooks
-    options = {"rest": rest, "entropy_coded": entropy_coded, "network": network, "accuracy": accuracy}
-    return pack_compressed(model, sharing.compressed(books, plan, lifts), **options)
+    compressed = sharing.compressed(books, plan, lifts)
+    return pack_compressed(model, compressed, rest=rest, entropy_coded=entropy_coded, network=network, accuracy=accuracy)
 
 
 def pack_compressed(
@@ -86,11 +87,13 @@ def pack_compressed(
     state, same = _once(_storable(model.state_dict(), rest), shared)
     if wrong := [name for name in shared if state[name].dtype != torch.float32]:
         raise UserError(f"{wrong[0]} is {state[wrong[0]].dtype}; rates are stated against float32, so only that is packed")
-    whole, tensors, groups = isinstance(compressed.plan, int), {}, []
+    plan = compressed.plan if isinstance(compressed.plan, int) else list(compressed.plan)
+    tensors: dict[str, torch.Tensor] = {}
+    groups = []
     for layers, stored in zip(compressed.layers, compressed.stored, strict=True):
         weights = {f"{layer.name}.weight": list(layer.shape) for layer in layers}
         parts, own = _parts(stored, entropy_coded)
-        prefix = sharing.WHOLE_NET if whole else next(iter(weights))
+        prefix = sharing.WHOLE_NET if isinstance(plan, int) else next(iter(weights))
         tensors |= {f"{prefix}:{part}": tensor for part, tensor in own.items()}
         original = np.concatenate([state[name].numpy().ravel() for name in weights]).astype(np.float64)
         error = math.sqrt(float(((original - kinds.weights(stored, len(original))) ** 2).sum()) / len(original))
@@ -104,7 +107,7 @@ def pack_compressed(
         load=LOAD,
         network=network,
         method=compressed.method,
-        plan=compressed.plan if whole else list(compressed.plan),
+        plan=plan,
         same=same,
         rest=rest,
         accuracy=[_measured(each) for each in accuracy],
@@ -132,19 +135,19 @@ def _parts(stored: Stored, entropy_coded: bool) -> tuple[dict[str, dict], dict[s
     return said, tensors
 
 
-def _details(groups: list[dict], **values) -> Details:
+def _details(groups: list[dict], **values: Any) -> Details | StoredDetails:
     """The metadata: of version 1 where all groups are codebooks in one format, whose readers are older."""
     formats_used = {part["format"] for group in groups for part in group["parts"].values() if "format" in part}
     format = formats_used.pop() if len(formats_used) == 1 else "mixed"
     if format == "mixed" or any(group["kind"] != "codebook" for group in groups):
-        return StoredDetails(version=2, format=format, groups=groups, **values)
+        return StoredDetails.model_validate(values | {"version": 2, "format": format, "groups": groups})
     books = []
     for group in groups:
         labels = group["parts"].get("labels", {"bits": 0, "coding": "none"})
         said = {"k": group["settings"]["k"], "bits": labels["bits"], "coding": labels["coding"]}
         books.append({"weights": group["weights"], **said, "error": group["error"]})
     plan = values["plan"] if isinstance(values["plan"], int) else [book["k"] for book in books]
-    return Details(version=1, format=format, groups=books, **values | {"plan": plan})
+    return Details.model_validate(values | {"version": 1, "format": format, "groups": books, "plan": plan})
 
 
 def _changed(compressed: Compressed, state: Mapping, shared: list[str], same: Mapping) -> dict[str, torch.Tensor]:
@@ -156,7 +159,7 @@ def _changed(compressed: Compressed, state: Mapping, shared: list[str], same: Ma
     return {same.get(name, name): tensor.detach().cpu().contiguous() for name, tensor in compressed.tensors.items()}
 
 
-def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *arguments, **options) -> Packed:
+def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *arguments: Any, **options: Any) -> Packed:
     """Write what `pack` makes, whole or not at all, after it has been read as any other file is."""
     file, content = Path(file), pack(model, plan, *arguments, **options)
     packed = Packed(*packed_format.check(content, limit_bytes=sys.maxsize), content)
@@ -206,7 +209,9 @@ def _once(state: Mapping[str, torch.Tensor], shared: list[str]) -> tuple[dict[st
 
     All that are named in `shared` stay, before others.
     """
-    first, kept, same = {}, {}, {}
+    first: dict[tuple, str] = {}
+    kept: dict[str, torch.Tensor] = {}
+    same: dict[str, str] = {}
     for name in dict.fromkeys([*shared, *state]):
         value = state[name].detach()
         place = value.data_ptr(), value.shape, value.stride(), value.dtype
