@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ SCHEMA = 2  # raised whenever tables of an older kind may no longer be read
 
 
 def focus_grid(
-    evaluator: Evaluator,
+    evaluator: Evaluator[Codebooks],
     plan: Sequence[int],
     folder: str | Path,
     spread: float = SPREAD,
@@ -85,7 +86,7 @@ def chosen(grid: pd.DataFrame) -> np.ndarray:
     return grid.loc[grid["chosen"]].sort_values("layer")["focus"].to_numpy()
 
 
-def measure(evaluator: Evaluator, plan: Sequence[int], focuses: np.ndarray, spread: float = SPREAD) -> pd.DataFrame:
+def measure(evaluator: Evaluator[Codebooks], plan: Sequence[int], focuses: np.ndarray, spread: float = SPREAD) -> pd.DataFrame:
     """`Evaluator.measure` of a plan under vectors of focus values (n, L); `focuses` of 0 throughout give the plan as it is."""
     plan, focuses = _plan(evaluator, plan), np.atleast_2d(focuses)
     if focuses.shape[1] != len(plan):
@@ -94,7 +95,9 @@ def measure(evaluator: Evaluator, plan: Sequence[int], focuses: np.ndarray, spre
         return _measure(lifting, plan, focuses, _spread(spread))
 
 
-def compare(evaluator: Evaluator, plan: Sequence[int], focuses: Sequence[float], spread: float = SPREAD) -> dict[str, float]:
+def compare(
+    evaluator: Evaluator[Codebooks], plan: Sequence[int], focuses: Sequence[float] | np.ndarray, spread: float = SPREAD
+) -> dict[str, float]:
     """A plan as it is and under one vector of focus values: rates, accuracy and loss as `<split>_loss_pp_before`, `…_after`."""
     table = measure(evaluator, plan, np.stack([np.zeros(len(focuses)), focuses]), spread)
     rates = [column for column in table if column.endswith("_rate")]
@@ -105,12 +108,12 @@ def compare(evaluator: Evaluator, plan: Sequence[int], focuses: Sequence[float],
 
 
 def tune(
-    evaluator: Evaluator,
+    evaluator: Evaluator[Codebooks],
     plan: Sequence[int],
     folder: str | Path,
     model: nn.Module | None = None,
     also: Sequence[Split] = (),
-    **grid,
+    **grid: Any,
 ) -> pd.DataFrame:
     """A plan before and after a `focus_grid`, whose arguments `grid` are.
 
@@ -121,6 +124,8 @@ def tune(
     focuses = chosen(focus_grid(evaluator, plan, folder, **grid))
     row = {"spread": float(spread), "focuses": focuses} | compare(evaluator, plan, focuses, spread)
     if also:
+        if model is None:
+            raise UserError("splits that are measured beside those of the evaluator need the network, got none")
         elsewhere = Evaluator(model, evaluator.variants, also, str(evaluator.device), evaluator.threads, memory=0)
         row |= compare(elsewhere, plan, focuses, spread)
     return pd.DataFrame([row | {f"loss_pp_{when}": row[f"{chooser}_loss_pp_{when}"] for when in ("before", "after")}])
@@ -175,7 +180,7 @@ def clustered_points(codebooks: Codebooks, layer: int, k: int, focuses: Sequence
 
 
 def one_by_one(
-    evaluator: Evaluator,
+    evaluator: Evaluator[Codebooks],
     plan: Sequence[int],
     folder: str | Path,
     spreads: Sequence[float],
@@ -201,7 +206,7 @@ def one_by_one(
 
 
 def swarm(
-    evaluator: Evaluator,
+    evaluator: Evaluator[Codebooks],
     plan: Sequence[int],
     folder: str | Path,
     spread: float = SPREAD,
@@ -209,7 +214,7 @@ def swarm(
     chooser: str = "validation",
     seed: int = 0,
     progress: bool = True,
-    **settings,
+    **settings: Any,
 ) -> pd.DataFrame:
     """A particle swarm over the focus of all layers at once, towards the highest accuracy on split `chooser`.
 
@@ -221,7 +226,7 @@ def swarm(
     choose("split", chooser, [split.name for split in evaluator.splits])
     box, budget = BoxSpace((focuses[-1],) * len(plan)), len(focuses) * len(plan)
     made = search.make("particle_swarm", box, rng.derive(seed, "focus swarm"), **SWARM | settings)
-    rate = float(evaluator.variants.rates(plan)["storage_rate"])
+    rate = float(evaluator.variants.rates(np.array(plan))["storage_rate"])
 
     # The rate never changes, so the fittest by equation 3.4 is the most accurate.
     target = Target(TargetRule(accuracy=1, rate=rate))
@@ -243,15 +248,15 @@ def swarm(
                     table = _measure(lifting, plan, focuses, spread)
                     return table.assign(accuracy=table[f"{chooser}_accuracy"], loss_pp=table[f"{chooser}_loss_pp"], rate=rate)
 
-                told = {"identity": {"chooser": chooser, "seed": seed}, "progress": lambda records: bar.update(len(records))}
-                table = loop.run(made, target, measured, budget, place.path, **told)
+                columns = {"chooser": chooser, "seed": seed}
+                table = loop.run(made, target, measured, budget, place.path, columns, lambda records: bar.update(len(records)))
         table = table.rename(columns={"plan": "focuses"})
     table.insert(0, "spread", float(spread))
     return table
 
 
 @contextmanager
-def _kept(folder: str | Path, kind: str, evaluator: Evaluator, identity: dict) -> Iterator[Path]:
+def _kept(folder: str | Path, kind: str, evaluator: Evaluator[Codebooks], identity: dict) -> Iterator[Path]:
     """The file that keeps what depends on the evaluator and `identity`, while no other process may work on it."""
     text = json.dumps([SCHEMA, kind, evaluator.describe(), identity], sort_keys=True)
     file = paths.resolve(folder) / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.parquet"
@@ -264,7 +269,7 @@ def _kept(folder: str | Path, kind: str, evaluator: Evaluator, identity: dict) -
 
 
 @contextmanager
-def _lifting(evaluator: Evaluator) -> Iterator[Evaluator]:
+def _lifting(evaluator: Evaluator[Codebooks]) -> Iterator[Evaluator[Lifted]]:
     """The evaluator for lifted variants of its codebooks."""
     evaluator.release()  # or two would keep activations
     lifting = evaluator.under(Lifted(evaluator.variants))
@@ -272,14 +277,14 @@ def _lifting(evaluator: Evaluator) -> Iterator[Evaluator]:
     lifting.release()  # the activations of one plan are of no use to the next
 
 
-def _measure(lifting: Evaluator, plan: Sequence[int], focuses: np.ndarray, spread: float) -> pd.DataFrame:
+def _measure(lifting: Evaluator[Lifted], plan: Sequence[int], focuses: np.ndarray, spread: float) -> pd.DataFrame:
     """`Evaluator.measure` of a plan under vectors of focus values (n, L), by an evaluator for lifted variants."""
     variant = lifting.variants.variant
     numbers = [[variant(k, Lift(focus, spread)) for k, focus in zip(plan, row, strict=True)] for row in focuses.tolist()]
     return lifting.measure(np.array(numbers))
 
 
-def _plan(evaluator: Evaluator, plan: Sequence[int]) -> list[int]:
+def _plan(evaluator: Evaluator[Codebooks], plan: Sequence[int]) -> list[int]:
     return evaluator.variants.check(plan)[0].tolist()
 
 
