@@ -10,6 +10,7 @@ import ipywidgets
 import pandas as pd
 
 from weightlab import figures, models, paths, training
+from weightlab.compression.sharing.settings import Sharing
 from weightlab.errors import UserError
 from weightlab.explore import controls, pages
 from weightlab.explore.latest import Latest
@@ -54,10 +55,8 @@ class Explorer:
         output_folder: str | Path = "outputs/by_hand/00_explore",
     ):
         dataset = training.dataset_of(network) if dataset is None else dataset
-        setting = Setting(
-            network, dataset=dataset, method=method, format=format, k_max=k_max, images=images, weights=weights,
-            whole_net=isinstance(plan, int),
-        )  # fmt: skip
+        shared = Sharing(method=method, format=format, k_max=k_max, whole_net=isinstance(plan, int))
+        setting = Setting(network, dataset=dataset, weights=weights, images=images, compression=shared)
         self.study = Study(setting, searches_folder, threads)
         ks = [plan] if isinstance(plan, int) else [START] * len(self.study.names) if plan is None else plan
         self.output_folder, self._given = paths.resolve(output_folder), (network, dataset, weights)
