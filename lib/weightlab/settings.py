@@ -44,10 +44,10 @@ class Role:
     allowed: Callable[[], Iterable[str]] | None = None
 
 
-def chosen(default: Any = dataclasses.MISSING, option: Option | None = None, kw_only: bool = False, **roles) -> Any:
+def chosen(default: Any = dataclasses.MISSING, option: Option | None = None, kw_only: bool = False, **roles: Any) -> Any:
     """A field with a `Role`."""
-    keyword = {"kw_only": True} if kw_only else {}
-    return dataclasses.field(default=default, metadata={"role": Role(option=option, **roles)}, **keyword)
+    role = Role(option=option, **roles)
+    return dataclasses.field(default=default, metadata={"role": role}, kw_only=kw_only or dataclasses.MISSING)
 
 
 def leaves(cls: type) -> Iterator[tuple[dataclasses.Field, Role]]:
@@ -68,12 +68,12 @@ def names(cls: type, role: str) -> list[str]:
 def takes_fields_of(name: str) -> Callable[[type], type]:
     """Let a dataclass take the fields of the one that it holds as `name` as arguments too; they go before those of a given `name`."""
 
-    def decorate(cls: type) -> type:
+    def decorate(cls: Any) -> Any:  # a dataclass, whose `__init__` is replaced
         made = cls.__init__
-        inner = next(field for field in dataclasses.fields(cls) if field.name == name).default_factory
+        inner: Any = next(field for field in dataclasses.fields(cls) if field.name == name).default_factory
 
         @functools.wraps(made)
-        def init(self, *arguments, **values):
+        def init(self: Any, *arguments: Any, **values: Any) -> None:
             held = values.get(name) or inner()
             own = {field.name: values.pop(field.name) for field in dataclasses.fields(held) if field.name in values}
             made(self, *arguments, **values | ({name: dataclasses.replace(held, **own)} if own else {}))
@@ -82,7 +82,7 @@ def takes_fields_of(name: str) -> Callable[[type], type]:
         inside = [each for each in inspect.signature(inner).parameters.values()]
         outside = list(signature.parameters.values())
         init.__signature__ = signature.replace(parameters=[*outside, *inside])  # type: ignore[attr-defined]
-        cls.__init__ = init  # type: ignore[misc]
+        cls.__init__ = init
         return cls
 
     return decorate

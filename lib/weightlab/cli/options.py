@@ -92,7 +92,7 @@ def asks(which: Callable[[Role], object]) -> Callable[[Callable], Callable]:
         own = inspect.signature(command).parameters
 
         @functools.wraps(command)
-        def called(**values):
+        def called(**values: Any) -> Any:
             return command(**{name: value for name, value in values.items() if name in own})
 
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from weightlab.runs.specifications import Specification
 from weightlab.settings import leaves
@@ -25,12 +26,9 @@ PARTS = {
     MEASURED: "what the plan achieved",
     SCORE: "how the search scored it, known once its whole generation is measured",
 }
+DTYPES: dict[Any, str] = {str: "str", int: "int64"}  # of fields
 EVALUATIONS = (
-    *(
-        Column(field.name, {str: "str", int: "int64"}[field.type], "", role.column, SEARCH)
-        for field, role in leaves(Specification)
-        if role.column
-    ),
+    *(Column(field.name, DTYPES[field.type], "", role.column, SEARCH) for field, role in leaves(Specification) if role.column),
     Column("target", "str", "", "`fixed`, or how the target moves: `batch` or `pointwise`", SEARCH),
     Column("target_accuracy_start", "float64", "fraction", "accuracy of the target at the start", SEARCH),
     Column("target_rate_start", "float64", "", "rate of the target at the start", SEARCH),

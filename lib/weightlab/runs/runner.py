@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from weightlab import backend, data, models, paths, rng, search, settings, storage
+from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.networks import answers
@@ -74,9 +75,8 @@ class Runner:
         backend.check_threads(threads)
         one_is_enough = backend.device(device).type == "cuda"
         self.workers, self.scheduler = workers or (1 if one_is_enough else backend.cores()), scheduler
-        self._evaluators: dict[
-            str, Evaluator[Codebooks]
-        ] = {}  # by the hash of what was measured on, so that no changed file goes unseen
+        # By the hash of what was measured on, so that no changed file goes unseen.
+        self._evaluators: dict[str, Evaluator[Codebooks]] = {}
 
     def evaluator(self, setting: Setting) -> Evaluator[Codebooks]:
         """The evaluator of a setting, made once."""

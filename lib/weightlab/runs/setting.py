@@ -62,7 +62,7 @@ class Setting:
     )  # fmt: skip
     compression: Sharing = field(default_factory=Sharing)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         from weightlab import accounting, data, models
 
         object.__setattr__(self, "weights", models.check(self.network, self.weights))
@@ -128,7 +128,7 @@ class Setting:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_whole(name: str, value, least: int, other: str = "") -> None:
+def check_whole(name: str, value: object, least: int, other: str = "") -> None:
     """Raise `UserError` unless a value is a whole number of at least so much."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UserError(f"{name} must be {other}a whole number of at least {least}, got {value!r}")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
+from typing import Any
 
 from weightlab import rng, search
 from weightlab.errors import UserError, choose
@@ -22,7 +23,7 @@ class Specification(Setting):
     `uniform_start` up to a quarter of the first generation are plans with one k in all layers.
     """
 
-    target: TargetRule
+    target: TargetRule  # type: ignore[misc]  # no default goes before it: `network` has none, which `chosen` hides
     search: str = chosen("genetic", column="name of the search")
     seed: int = chosen(0, column="seed of the search")
     budget: int = 400  # evaluations, repeats included
@@ -30,7 +31,7 @@ class Specification(Setting):
     settings: Mapping = field(default_factory=dict, kw_only=True)
     uniform_start: bool = chosen(False, later=True, kw_only=True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_whole("budget", self.budget, 1)
         check_whole("seed", self.seed, 0)
@@ -52,7 +53,7 @@ def grid(
     seeds: Iterable[int] = (0,),
     formats: Sequence[str] = ("float32",),
     methods: Sequence[str] = ("exact",),
-    **common,
+    **common: Any,
 ) -> list[Specification]:
     """Every combination, seeds running fastest, as specifications; `common` is what all of them share.
 

@@ -8,6 +8,8 @@ from weightlab.errors import UserError, choose
 from weightlab.settings import Option, chosen
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import nn
 
@@ -57,7 +59,7 @@ class Sharing:
         measured=True, later=True, implied=True,
     )  # fmt: skip
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         from weightlab.compression.sharing import clustering
 
         choose("clustering method", self.method, _methods())
@@ -85,7 +87,11 @@ class Sharing:
         return {name: value for name, value in asdict(self).items() if value or not roles[name].later}
 
     def make(
-        self, model: "nn.Module", example: "torch.Tensor | None" = None, folder=None, whole_net: bool = False
+        self,
+        model: "nn.Module",
+        example: "torch.Tensor | None" = None,
+        folder: "str | Path | None" = None,
+        whole_net: bool = False,
     ) -> "Codebooks":
         """The variants of a network's layers: codebooks, kept in a folder, if any; with `whole_net` in any case of all layers together."""
         from weightlab.compression.sharing.codebooks import Codebooks
