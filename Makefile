@@ -106,9 +106,10 @@ bench-files: $(ENV) $(MODELS) $(STAND_IN) ## measure packed files beside coremlt
 bench-networks: $(ENV) $(MNIST) $(MODELS) ## hold 2 000 random networks against the engine; a network at 224 x 224 (about 8 minutes)
 	$(RUN) benchmarks/networks.py
 
-lint: $(ENV) ## check style
+lint: $(ENV) ## check style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 format: $(ENV) ## mend style
 	$(RUN) -m ruff check --fix .
@@ -116,5 +117,5 @@ format: $(ENV) ## mend style
 
 clean: ## remove outputs (but those of PROFILE=full), caches and the environment; data and models stay
 	find outputs -mindepth 1 -maxdepth 1 ! -name full -exec rm -rf {} + 2>/dev/null || true
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build lib/*.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build lib/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
