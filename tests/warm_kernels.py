@@ -64,6 +64,7 @@ def kernel(connection: socket.socket) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or it could not wait for processes of its own
     os.setsid()
     os.chdir(asked["folder"])
     os.environ.clear()
