@@ -75,12 +75,11 @@ def _directive(value: Any) -> list[str]:
 
 def _help(app: Any) -> list[str]:
     """What `weightlab COMMAND --help` says of each command."""
-    import click
     import typer
 
     lines = []
-    for name, command in typer.main.get_command(app).commands.items():
-        context = click.Context(command, info_name=f"weightlab {name}", terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH)
+    for name, command in typer.main.get_group(app).commands.items():
+        context = typer.Context(command, info_name=f"weightlab {name}", terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH)
         said = [f"   {line}" for line in command.get_help(context).splitlines()]
         lines += [*_title(f"weightlab {name}", "-"), ".. code-block:: text", "", *said, ""]
     return lines
