@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from weightlab.errors import UserError
+from weightlab.errors import UserError, check_whole
 
 Result = TypeVar("Result")
 
@@ -37,8 +37,8 @@ def cores() -> int:
 
 def check_threads(n: int | None) -> int | None:
     """`n`, which is None or a number of threads; raises `UserError` for anything else."""
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
-        raise UserError(f"threads must be a whole number of at least 1, got {n!r}")
+    if n is not None:
+        check_whole("threads", n)
     return n
 
 

@@ -21,14 +21,25 @@ def choose(kind: str, value: object, allowed: Iterable) -> None:
         raise UserError(f"unknown {kind} {value!r}; allowed: {', '.join(map(str, allowed))}")
 
 
+def check_whole(name: str, value: object, least: int = 1, other: str = "") -> None:
+    """Raise `UserError` unless a value is a whole number of at least so much; `other`, such as "None or ", says what may stand for it."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"{name} must be {other}a whole number of at least {least}, got {value!r}")
+
+
 def plain(text: object) -> str:
     """A text from anywhere as one line, without characters that a terminal would obey."""
     return "".join(each if each.isprintable() else " " if each.isspace() else "\N{REPLACEMENT CHARACTER}" for each in str(text))
 
 
+def flat(text: object) -> str:
+    """A text, such as what an exception says, in one line with single spaces."""
+    return " ".join(str(text).split())
+
+
 def in_a_line(error: BaseException) -> str:
     """An exception of any kind, with its type, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {flat(error)[:200]}"
 
 
 def last_line(error: Exception) -> str:

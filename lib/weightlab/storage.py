@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from pyarrow import parquet
 
 from weightlab import paths
-from weightlab.errors import UserError
+from weightlab.errors import UserError, flat
 
 SEAL = "weightlab.sha256"  # the key under which a table's own checksum lies in it
 SEAL_PLACE = SEAL.encode() + b"\x18\x40"  # in the file: the key, then Thrift's mark of 64 bytes, then these
@@ -109,7 +109,7 @@ def read_table(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
         notes = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         return table.to_pandas(), {key: value for key, value in notes.items() if key not in (SEAL, "pandas")}
     except (ValueError, pyarrow.ArrowException) as error:
-        raise Damaged(f"{file} is damaged or was not written by weightlab ({' '.join(str(error).split())})") from error
+        raise Damaged(f"{file} is damaged or was not written by weightlab ({flat(error)})") from error
 
 
 def kept_table(file: Path) -> pd.DataFrame | None:

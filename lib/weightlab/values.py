@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 import yamlcore
 
-from weightlab.errors import UserError
+from weightlab.errors import UserError, flat
 
 
 class _Text(yamlcore.CommonLoader):
@@ -25,7 +25,7 @@ def read(text: str, what: str, as_text: bool = False) -> Any:
         place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
         raise UserError(f"{what} is not valid YAML: {' '.join(filter(None, [error.context, error.problem]))} ({place})") from None
     except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:  # a tag, such as !!int, may not fit its value
-        raise UserError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{what} is not valid YAML: {flat(error)}") from None
 
 
 def read_file(file: Path, as_text: bool = False) -> dict:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from weightlab import paths
-from weightlab.errors import UserError, choose
+from weightlab.errors import UserError, choose, flat
 
 ACCEPTABLE_LOSS_PP = 1.0  # strictly below (section 5)
 NO_PLAN_RATE = 1.0  # of a run that found no acceptable plan: the network as it was
@@ -41,7 +41,7 @@ def read_table(file: str | Path, text: bool = False) -> pd.DataFrame:
     try:
         return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, **as_written)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not a readable table ({' '.join(str(error).split())})") from None
+        raise UserError(f"{file} is not a readable table ({flat(error)})") from None
 
 
 def read_output(outputs_folder: str | Path, notebook: str, table: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from weightlab.cli import options, output
-from weightlab.errors import UserError, choose
+from weightlab.errors import UserError, check_whole, choose
 from weightlab.runs.setting import Setting
 from weightlab.settings import leaves, names
 
@@ -76,8 +76,7 @@ def specifications(ctx: typer.Context) -> "list[Specification]":
     from weightlab.runs.specifications import Specification
 
     said = ctx.params
-    if said["runs"] < 1:
-        raise UserError(f"runs must be a whole number of at least 1, got {said['runs']}")
+    check_whole("runs", said["runs"])
     values = _with_network(given(said)) | {"target": _target(said)}
     values |= {name: said[name] for name in ("search", "seed") if said[name] is not None}
     values["settings"] = _settings(values.get("search", Specification.search), said)
@@ -157,8 +156,7 @@ def evaluations(search: str, settings: Mapping, iterations: int) -> int:
     from weightlab import rng
     from weightlab.search import make, space
 
-    if iterations < 1:
-        raise UserError(f"iterations must be a whole number of at least 1, got {iterations}")
+    check_whole("iterations", iterations)
     made = make(search, space.full(2, [1, 2]), rng.derive(0), **settings)
     first = len(made.ask())
     made.tell(np.ones((first, 2)), lambda objectives: np.ones(len(objectives)))

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from weightlab import backend, rng
-from weightlab.errors import UserError
+from weightlab.errors import UserError, flat
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -122,7 +122,7 @@ def _read_arrays(file: Path, split: str, kinds: tuple[str, ...]) -> tuple[list[n
     except UserError:
         raise
     except Exception as error:  # a foreign file can make numpy raise nearly anything
-        raise UserError(f"{file} is not a readable .npz file of plain arrays ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{file} is not a readable .npz file of plain arrays ({flat(error)[:200]})") from None
 
 
 def _array(kind: str, split: str, whole: bool) -> str:
@@ -261,4 +261,4 @@ def _opened(file: Path, read: Callable[["ImageFile"], Result]) -> Result:
         with Image.open(file) as picture:
             return read(picture)
     except Exception as error:  # a foreign file can make PIL raise nearly anything
-        raise UserError(f"{file} is not a readable picture ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{file} is not a readable picture ({flat(error)[:200]})") from None

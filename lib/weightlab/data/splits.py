@@ -13,7 +13,7 @@ from weightlab.data import downloads
 from weightlab.data import own as own_data
 from weightlab.data.downloads import DATASETS, PICTURES
 from weightlab.data.own import SPLITS
-from weightlab.errors import UserError, choose
+from weightlab.errors import UserError, check_whole, choose
 
 SPLIT_SEED = 42  # the same halving of the 10 000 test images for both MNIST sets
 IMAGE_SIZE = 32
@@ -45,9 +45,10 @@ class Split:
 
     def first(self, n: int | None) -> "Split":
         """The first `n` images (all when None); raises `UserError` for anything but None or a whole number from 1."""
-        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
-            raise UserError(f"images must be None or a whole number of at least 1, got {n!r}")
-        return self if n is None else Split(self.dataset, self.name, self.images[:n], self.labels[:n])
+        if n is None:
+            return self
+        check_whole("images", n, other="None or ")
+        return Split(self.dataset, self.name, self.images[:n], self.labels[:n])
 
 
 def check(dataset: str | Path) -> str:

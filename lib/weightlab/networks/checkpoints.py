@@ -13,7 +13,7 @@ from torch import nn
 
 from weightlab import paths
 from weightlab.data import downloads
-from weightlab.errors import UserError, choose
+from weightlab.errors import UserError, choose, flat
 from weightlab.networks import own as own_networks
 from weightlab.networks.architectures import NETWORKS
 from weightlab.networks.layers import layers, refuse_missing
@@ -65,7 +65,7 @@ def load(network: str, folder: Path | None = None, weights: str | Path | None = 
     try:
         model.load_state_dict(torch.load(file, "cpu", weights_only=True) if file.suffix == ".pth" else load_file(file))
     except (SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UserError(f"{file} does not hold the weights of {network}: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{file} does not hold the weights of {network}: {flat(error)[:200]}") from None
     return model.eval()
 
 

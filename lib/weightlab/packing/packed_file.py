@@ -18,7 +18,7 @@ from torch import nn
 from weightlab import accounting, models
 from weightlab.compression import kinds
 from weightlab.compression.contract import Labels, Stored
-from weightlab.errors import UserError, plain
+from weightlab.errors import UserError, flat, plain
 from weightlab.packing import metadata, packed_format
 from weightlab.packing.metadata import Details, StoredDetails
 
@@ -49,7 +49,7 @@ class Packed:
         try:
             filled.load_state_dict(self.state_dict())
         except RuntimeError as error:
-            told = " ".join(str(error).split())[:300]
+            told = flat(error)[:300]
             raise UserError(
                 f"the packed weights (network {self.details.network!r}) are not those of this network: {told}"
             ) from None

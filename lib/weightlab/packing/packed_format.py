@@ -16,7 +16,7 @@ from safetensors.torch import load
 from weightlab import accounting, formats
 from weightlab.compression import kinds
 from weightlab.compression.contract import Labels, Stored, Values
-from weightlab.errors import UserError
+from weightlab.errors import UserError, flat
 from weightlab.packing import label_coding
 from weightlab.packing.metadata import Details, Group, LabelsPart, StoredDetails, StoredGroup, parse
 
@@ -52,7 +52,7 @@ def check(content: bytes, limit_bytes: int | None = None) -> tuple[Details | Sto
     try:
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"its tensors do not fit the file ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"its tensors do not fit the file ({flat(error)[:200]})") from None
     if odd := [name for name, value in tensors.items() if value.dtype == torch.bool and value.view(torch.uint8).gt(1).any()]:
         raise UserError(f"its tensor {odd[0]!r} of BOOL holds bytes other than 0 and 1")
     if isinstance(details, StoredDetails):

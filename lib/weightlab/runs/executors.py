@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from weightlab.errors import UserError
+from weightlab.errors import UserError, check_whole, flat
 from weightlab.runs import job_queues
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ Result = TypeVar("Result")
 
 def check(workers: int | None, scheduler: str | None) -> None:
     """Raise `UserError` for a number of processes or a scheduler that cannot be meant."""
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise UserError(f"workers must be None (as many as cores) or a whole number of at least 1, got {workers!r}")
+    if workers is not None:
+        check_whole("workers", workers, other="None (as many as cores) or ")
     if scheduler and not (isinstance(scheduler, str) and ("://" in scheduler or scheduler.endswith((".yaml", ".yml")))):
         raise UserError(
             "scheduler must be an address such as tcp://host:8786 or the name of a YAML file of params/cluster, as text, "
@@ -69,7 +69,7 @@ def _in_processes(function: Callable[[Item], Result], items: list[Item], workers
                 deaths = 0
                 yield left.pop(number), result
         except TerminatedWorkerError as error:
-            deaths = _count(deaths, len(left), " ".join(str(error).split()))
+            deaths = _count(deaths, len(left), flat(error))
 
 
 def _in_child(function: Callable[[Item], Result], parent: int, number: int, item: Item) -> tuple[int, Result]:
@@ -185,7 +185,7 @@ def _connected(client: type["Client"], to: object) -> "Client":
     try:
         return client(to, timeout=ANSWER_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
-        raise UserError(f"no dask scheduler answers at {to} ({' '.join(str(error).split())})") from None
+        raise UserError(f"no dask scheduler answers at {to} ({flat(error)})") from None
 
 
 def _count(deaths: int, left: int, error: str) -> int:

@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from weightlab import storage
-from weightlab.errors import UserError
+from weightlab.errors import UserError, flat
 
 LEFTOVER = re.compile(r"\..+\.(parquet|json)\.[0-9a-f]+")  # what `storage.write_whole` leaves when it is killed
 
@@ -105,7 +105,7 @@ class RunFolder:
     def fail(self, error: BaseException) -> None:
         """Note why the search stopped, if that can still be written."""
         failure = {
-            "error": " ".join(str(error).split()) or type(error).__name__, "kind": type(error).__name__,
+            "error": flat(error) or type(error).__name__, "kind": type(error).__name__,
             "traceback": "".join(traceback.format_exception(error)), "host": platform.node(),
             "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }  # fmt: skip

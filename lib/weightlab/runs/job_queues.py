@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from weightlab import errors, paths, values
-from weightlab.errors import UserError, choose
+from weightlab.errors import UserError, check_whole, choose, flat
 
 if TYPE_CHECKING:
     from dask_jobqueue.core import JobQueueCluster
@@ -41,8 +41,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         choose("kind of cluster", self.kind, KINDS)
-        if isinstance(self.jobs, bool) or not isinstance(self.jobs, int) or self.jobs < 1:
-            raise UserError(f"jobs must be a whole number of at least 1, got {self.jobs!r}")
+        check_whole("jobs", self.jobs)
         if not isinstance(self.options, Mapping):
             raise UserError(f"options of a cluster must be 'name: value' lines, got {self.options!r}")
         allowed = sorted(_known(self.kind))
@@ -118,7 +117,7 @@ def _submit_first(made: "JobQueueCluster") -> None:
     except (OSError, RuntimeError, ValueError) as error:  # it cannot be run, says no, or names no job
         for job in made.workers.values():
             job.status = Status.failed  # or the cluster could not be closed
-        raise UserError(f"{command} submitted no job: {' '.join(str(error).split())}") from None
+        raise UserError(f"{command} submitted no job: {flat(error)}") from None
 
 
 def seconds(walltime: str, kind: str) -> int:

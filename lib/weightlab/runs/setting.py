@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from weightlab.compression.sharing.settings import Sharing
-from weightlab.errors import UserError, choose
+from weightlab.errors import UserError, check_whole, choose
 from weightlab.settings import Option, chosen, names, takes_fields_of
 
 PROTOCOLS = {"held_out": "validation", "published": "test"}  # the split on which everything is chosen
@@ -126,9 +126,3 @@ class Setting:
         places = {"weights"} | ({"dataset"} if "data" in self._contents else set())
         values = {name: value for name, value in self.describe().items() if name not in places}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def check_whole(name: str, value: object, least: int, other: str = "") -> None:
-    """Raise `UserError` unless a value is a whole number of at least so much."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"{name} must be {other}a whole number of at least {least}, got {value!r}")

@@ -6,8 +6,8 @@ from itertools import product
 from typing import Any
 
 from weightlab import rng, search
-from weightlab.errors import UserError, choose
-from weightlab.runs.setting import SCHEMA, Setting, check_whole
+from weightlab.errors import UserError, check_whole, choose
+from weightlab.runs.setting import SCHEMA, Setting
 from weightlab.search import space
 from weightlab.search.fitness import TargetRule
 from weightlab.settings import chosen, leaves, names, takes_fields_of

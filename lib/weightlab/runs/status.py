@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from weightlab import paths, storage
-from weightlab.errors import UserError, choose
+from weightlab.errors import UserError, check_whole, choose, flat
 from weightlab.runs.setting import Setting
 from weightlab.runs.specifications import Specification
 from weightlab.search.fitness import fitness
@@ -80,7 +80,7 @@ class Survey:
         except (OSError, UserError) as error:
             if isinstance(error.__cause__, FileNotFoundError):  # completed, or begun anew, while it was looked at
                 return None
-            return {"state": "damaged", "error": " ".join(str(error).split())}
+            return {"state": "damaged", "error": flat(error)}
         except (ValueError, LookupError, TypeError) as error:
             return {"state": "damaged", "error": f"{file} is damaged or was not written by weightlab ({error!r})"}
 
@@ -265,8 +265,7 @@ def tell(folder: Path, where: str, workers: int = 1, as_json: bool = False) -> s
 
     Both hold the first 16 digits of the `records_hash` of what is complete, JSON for each search by itself.
     """
-    if workers < 1:
-        raise UserError(f"workers must be a whole number of at least 1, got {workers}")
+    check_whole("workers", workers)
     table = survey(folder)
     complete = table["run"][table["state"] == "complete"]
     if as_json:
