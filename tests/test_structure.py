@@ -41,7 +41,7 @@ ROOMS = {
     ],
     "tuning": ["lifted"],
     "analysis": [
-        "records", "findings", "comparisons", "predictors", "regression", "scans", "searches", "uncertainty",
+        "labels", "records", "findings", "comparisons", "predictors", "regression", "scans", "searches", "uncertainty",
         "curve_statistics", "search_statistics", "table_statistics", "claims",
     ],
     "figures": [

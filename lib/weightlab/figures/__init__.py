@@ -1,6 +1,7 @@
 """Figures: DataFrame in, Figure out. Colours differ for colour-blind readers, markers and dashes for print in black and white."""
 
-from weightlab.figures.base import label, save
+from weightlab.analysis.labels import label
+from weightlab.figures.base import save
 from weightlab.figures.claims import verdicts
 from weightlab.figures.clustering import inertia_excess, time_per_plan
 from weightlab.figures.explore import layer_histogram, plan_among_searched

@@ -15,20 +15,6 @@ from matplotlib.figure import Figure
 from weightlab import analysis, paths, storage
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LABELS = {
-    "lenet5_tanh": "LeNet-5 tanh", "lenet5_relu": "LeNet-5 ReLU", "random": "random", "genetic": "genetic",
-    "particle_swarm": "particle swarm", "black_hole": "black hole", "float8_thesis": "float8 (thesis)", "float8_e4m3": "float8 (E4M3)",
-    "exact": "exact k-means", "preset_pointwise": "preset (pointwise)", "extreme_pointwise": "extreme (pointwise)",
-    "kmeans": "K-Means", "minibatch": "Mini-Batch K-Means", "gmm": "GMM",
-    "mobilenet_v2": "MobileNet_v2", "mobilenet_v2_fashion": "MobileNet_v2 (stand-in, Fashion-MNIST)",
-    "weight_delta": "weight delta",
-    "storage_rate": "storage rate", "layer_mean_rate": "layer-mean rate", "thesis_model_rate": "whole-net rate (eq. 3.2)",
-}  # fmt: skip
-
-
-def label(name: str) -> str:
-    """How a name of the records reads on a figure."""
-    return LABELS.get(name, name)
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> Path:

@@ -5,7 +5,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from weightlab.figures.base import label, panels
+from weightlab.analysis.labels import label
+from weightlab.figures.base import panels
 
 
 def verdicts(table: pd.DataFrame, order: list[str]) -> Figure:

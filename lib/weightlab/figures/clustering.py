@@ -4,7 +4,8 @@ import pandas as pd
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from weightlab.figures.base import label, panels, styles
+from weightlab.analysis.labels import label
+from weightlab.figures.base import panels, styles
 
 PARTS = {"clustering_s": "clustering", "accuracy_s": "accuracy"}
 

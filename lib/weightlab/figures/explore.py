@@ -6,7 +6,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from weightlab.figures.base import label, limit_line
+from weightlab.analysis.labels import label
+from weightlab.figures.base import limit_line
 
 DPI = 80
 HIGHEST_LOSS = 5  # pp: plans beyond are not shown, unless it is the one looked at

@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from weightlab import analysis
-from weightlab.figures.base import MARKERS, label, limit_line, panels, styles
+from weightlab.analysis.labels import label
+from weightlab.figures.base import MARKERS, limit_line, panels, styles
 
 LOSSES = {"loss_pp": "loss on the images that chose [pp]", "test_loss_pp": "loss of the same plans on test [pp]"}
 

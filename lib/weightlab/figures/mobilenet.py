@@ -5,7 +5,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from weightlab import analysis
-from weightlab.figures.base import label, panels, styles
+from weightlab.analysis.labels import label
+from weightlab.figures.base import panels, styles
 
 
 def sensitive_layers(scans: pd.DataFrame, accuracy: str, threshold: float, coloured: int = 5) -> Figure:

@@ -4,7 +4,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from weightlab.figures.base import label, panels, styles
+from weightlab.analysis.labels import label
+from weightlab.figures.base import panels, styles
 
 MOST_DOTS = 2000  # of one panel: more of them hide each other and the curves
 

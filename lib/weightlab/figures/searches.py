@@ -8,7 +8,8 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from weightlab import analysis
-from weightlab.figures.base import label, limit_line, log_scale, panels, styles
+from weightlab.analysis.labels import label
+from weightlab.figures.base import limit_line, log_scale, panels, styles
 
 
 def fitness_of_runs(best: pd.DataFrame, searches: list[str]) -> Figure:

@@ -10,7 +10,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from weightlab import analysis
-from weightlab.figures.base import label, limit_line, panels, styles
+from weightlab.analysis.labels import label
+from weightlab.figures.base import limit_line, panels, styles
 
 if TYPE_CHECKING:  # figures draw tables, so that notebooks which only read them need no torch
     from weightlab.compression.sharing.codebooks import Codebooks

@@ -6,7 +6,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from weightlab.figures.base import label, panels, styles
+from weightlab.analysis.labels import label
+from weightlab.figures.base import panels, styles
 
 PREDICTORS = {"inertia": "inertia in the lifted space", "weight_delta": "weight delta Σ|w − w'|"}  # column of a grid: as written
 
