@@ -87,3 +87,23 @@ def test_published_tables_speak_our_names():
     assert set(table["search"]) == {"random", "genetic", "particle_swarm", "black_hole"}
     with pytest.raises(UserError, match="table_5_5"):
         analysis.published("table_9")
+
+
+def test_rates_of_the_released_plan_follow_from_the_numbers_of_weights():
+    """64 clusters: 6 bits an index and 64 values of 32 bits in each of the 53 layers."""
+    table = analysis.rates_of_released_plan(64)
+    weights = analysis.published("table_B_4_mobilenet_layers")["weights_count"].to_numpy()
+    assert len(weights) == 53
+    assert table.at["64 in every layer", "storage_rate"] == pytest.approx(32 * weights.sum() / (6 * weights + 64 * 32).sum())
+    assert np.isnan(table.at["64 in every layer", "printed_rate"])
+    released = table.loc["released plan"]
+    assert abs(released["layer_mean_rate"] - released["printed_rate"]) > 0.01  # the plan is not the one of table 5.11
+
+
+def test_gains_by_arm_compare_every_spread_and_the_swarm_with_the_loss_before():
+    sweep = pd.DataFrame({"plan": "p", "spread": [0.5, 2.0], "loss_pp_before": 1.0, "loss_pp_after": [0.9, 0.5],
+                          "test_loss_pp_before": 1.5, "test_loss_pp_after": [1.5, 1.75]})  # fmt: skip
+    tuned = sweep[sweep["spread"] == 2].assign(swarm_loss_pp=0.25, swarm_test_loss_pp=1.25)
+    arms = analysis.gains_by_arm(sweep, tuned).set_index("arm")
+    assert arms["gain_pp"].to_dict() == pytest.approx({"spread 0.5": 0.1, "spread 2": 0.5, "swarm": 0.75})
+    assert arms["test_gain_pp"].to_dict() == pytest.approx({"spread 0.5": 0, "spread 2": -0.25, "swarm": 0.25})

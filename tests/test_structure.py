@@ -43,6 +43,7 @@ ROOMS = {
     "analysis": [
         "labels", "records", "findings", "comparisons", "predictors", "regression", "scans", "searches", "uncertainty",
         "curve_statistics", "search_statistics", "table_statistics", "claims",
+        "answers/words", "answers/claims", "answers/mobilenet", "answers/regression", "answers/searches", "answers/sharing", "answers/tuning",
     ],
     "figures": [
         "base", "claims", "clustering", "explore", "fronts", "mobilenet", "regression", "searches", "sharing", "tuning",

@@ -1,8 +1,8 @@
 """Questions to records: DataFrame in, DataFrame out. Losses are in percentage points (pp), rates dimensionless. No torch."""
 
 from weightlab.analysis.claims import read_claims, replicate, verdicts
-from weightlab.analysis.comparisons import compare_networks, compare_runs, compare_sets, differences
-from weightlab.analysis.predictors import correlations, gains_of_guesses, influence, signs_in_words
+from weightlab.analysis.comparisons import compare_networks, compare_runs, compare_sets
+from weightlab.analysis.predictors import correlations, gains_by_arm, gains_of_guesses, influence
 from weightlab.analysis.records import (
     ACCEPTABLE_LOSS_PP,
     acceptable,
@@ -41,10 +41,9 @@ from weightlab.analysis.searches import (
     beside_published,
     clustering_times,
     final_targets,
-    in_words,
     limits_reached,
     optimism,
-    optimism_in_words,
+    rates_of_released_plan,
     rates_of_runs,
     tally,
 )
@@ -69,26 +68,25 @@ __all__ = [
     "correlations",
     "crossings",
     "crossings_within",
-    "differences",
     "final_targets",
     "fit_curves",
     "fit_sets",
     "fitted_curves",
     "front",
     "fronts",
+    "gains_by_arm",
     "gains_of_guesses",
     "heteroscedasticity_test",
-    "in_words",
     "influence",
     "judge_scans",
     "limits_reached",
     "of_sets",
     "optimism",
-    "optimism_in_words",
     "point_sets",
     "points_of_runs",
     "published",
     "published_coefficients",
+    "rates_of_released_plan",
     "rates_of_runs",
     "read_claims",
     "read_output",
@@ -97,7 +95,6 @@ __all__ = [
     "replicate",
     "residuals",
     "sequential_test",
-    "signs_in_words",
     "summarise_scans",
     "tally",
     "verdicts",

@@ -1,6 +1,5 @@
 """Independent runs compared: one value per run, because the points of one run are not independent."""
 
-from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -81,12 +80,3 @@ def _equal_spread(x: np.ndarray, y: np.ndarray) -> float:
     distances = [np.abs(each - np.median(each)) for each in (x, y)]
     constant = all(np.ptp(each) == 0 for each in distances)
     return 1.0 if constant else float(stats.levene(x, y, center="median").pvalue)
-
-
-def differences(pairs: pd.DataFrame, name: Callable[[str], str] = str) -> str:
-    """The pairs of `compare_runs` that differ beyond chance (p after Holm below 0.05), in words; `name` says how a group reads."""
-    words = []
-    for pair in pairs[pairs["p_holm"] < 0.05].itertuples():
-        a, b, effect = (pair.a, pair.b, pair.effect) if pair.effect > 0.5 else (pair.b, pair.a, 1 - pair.effect)
-        words.append(f"{name(a)} over {name(b)} (probability {effect:.2f})")
-    return ", ".join(words) or "no difference"

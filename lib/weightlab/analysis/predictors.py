@@ -73,7 +73,15 @@ def gains_of_guesses(table: pd.DataFrame, by: list[str], guesses: list[str], res
     return pd.DataFrame(rows)
 
 
-def signs_in_words(correlations: pd.DataFrame, predictor: str) -> str:
-    """How many layers have which sign of a predictor's correlation, of how many in which it is known."""
-    known = correlations[predictor].dropna()
-    return f"negative in {(known < 0).sum()} and positive in {(known > 0).sum()} of {len(known)} layers"
+def gains_by_arm(sweep: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
+    """What each way of tuning takes away of a plan's loss, in percentage points: gain_pp on the split that chose, and test_gain_pp.
+
+    `sweep` has a row per plan and spread with the losses before and after the grid; `tuned` the rows of one spread, with the losses that
+    the swarm reached (swarm_loss_pp, swarm_test_loss_pp). Column arm is "spread 2" or "swarm".
+    """
+    swarm = tuned.assign(arm="swarm", loss_pp_after=tuned["swarm_loss_pp"], test_loss_pp_after=tuned["swarm_test_loss_pp"])
+    arms = pd.concat([sweep.assign(arm="spread " + sweep["spread"].map("{:g}".format)), swarm], ignore_index=True)
+    return arms.assign(
+        gain_pp=arms["loss_pp_before"] - arms["loss_pp_after"],
+        test_gain_pp=arms["test_loss_pp_before"] - arms["test_loss_pp_after"],
+    )

@@ -1,8 +1,9 @@
 """What searches reached: their targets, their best plans beside the published ones, and what choosing on test flatters."""
 
+import numpy as np
 import pandas as pd
 
-from weightlab.analysis.records import ACCEPTABLE_LOSS_PP, best, best_rates
+from weightlab.analysis.records import ACCEPTABLE_LOSS_PP, best, best_rates, published
 from weightlab.search.fitness import fitness
 
 
@@ -72,15 +73,18 @@ def beside_published(table: pd.DataFrame, printed: pd.DataFrame, keys: list[str]
     return table.merge(highest.rename(columns={name: f"published_{name}" for name in columns}), how="left", on=keys)
 
 
-def in_words(plan: pd.Series, chooser: str) -> str:
-    """A row of the records with its rates and losses as part of a sentence."""
-    if pd.isna(plan["storage_rate"]):
-        return "no acceptable plan"
-    other = "validation" if chooser == "test" else "test"
-    return (
-        f"{list(map(int, plan['plan']))} with layer-mean rate {plan['layer_mean_rate']:.2f} and **storage rate "
-        f"{plan['storage_rate']:.2f}**, which loses {plan['loss_pp']:.2f} pp on {chooser} and {plan[f'{other}_loss_pp']:.2f} pp on {other}"
-    )
+def rates_of_released_plan(k: int) -> pd.DataFrame:
+    """Rates of the released plan of MobileNet_v2 with 1 000 outputs in float32, and of `k` clusters in every layer.
+
+    Both are calculated from the numbers of weights; printed_rate is the rate that table 5.11 prints for the released plan.
+    """
+    from weightlab import accounting  # which imports torch: notebooks that only read tables do without
+
+    weights = published("table_B_4_mobilenet_layers")["weights_count"].to_numpy()
+    plans = np.array([published("table_5_11_released_plan")["k"], np.full(len(weights), k)])
+    rates = {name: getattr(accounting, name)(weights, plans, "float32") for name in ("layer_mean_rate", "storage_rate")}
+    printed = published("table_5_11_mobilenet_results").query("format == 'float32'")["compression_rate_ratio"].iloc[0]
+    return pd.DataFrame(rates | {"printed_rate": [printed, np.nan]}, ["released plan", f"{k} in every layer"])
 
 
 def optimism(records: pd.DataFrame, by: list[str], rate: str) -> pd.DataFrame:
@@ -103,20 +107,6 @@ def optimism(records: pd.DataFrame, by: list[str], rate: str) -> pd.DataFrame:
         acceptable_elsewhere=("other_loss_pp", lambda loss: (loss < ACCEPTABLE_LOSS_PP).mean()),
     )
     return table.reset_index()
-
-
-def optimism_in_words(table: pd.DataFrame) -> str:
-    """Rows of `optimism`, averaged, as a sentence."""
-    loss = table.groupby("chooser")[["own_loss_pp", "other_loss_pp"]].mean()
-    if len(loss) < 2:
-        return f"Acceptable plans: {', '.join(f'on {split} only' for split in loss.index) or 'none'}; what choosing on test flatters stays open."
-    gaps, (test, validation) = loss["other_loss_pp"] - loss["own_loss_pp"], (loss.loc[split] for split in ("test", "validation"))
-    return (
-        f"Best plans of runs that test chooses lose {test.own_loss_pp:.2f} pp on test and {test.other_loss_pp:.2f} pp on validation; those that "
-        f"validation chooses lose {validation.own_loss_pp:.2f} pp there and {validation.other_loss_pp:.2f} pp on test. Choosing and reporting "
-        f"on the same images hides {gaps['test']:.2f} pp and {gaps['validation']:.2f} pp; as reported on test, the two ways differ by "
-        f"{validation.other_loss_pp - test.own_loss_pp:.2f} pp."
-    )
 
 
 def clustering_times(times: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:

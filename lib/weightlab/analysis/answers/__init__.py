@@ -1,0 +1,25 @@
+"""What a notebook's results say, in sentences: tables in, a list of Markdown paragraphs out. Every number comes from the tables."""
+
+from weightlab.analysis.answers.claims import claims
+from weightlab.analysis.answers.mobilenet import mobilenet
+from weightlab.analysis.answers.regression import crossings, group_curves
+from weightlab.analysis.answers.searches import clusterings, formats, optimizers, targets
+from weightlab.analysis.answers.sharing import explored_plan, packed_file, whole_net
+from weightlab.analysis.answers.tuning import fine_tuning
+from weightlab.analysis.answers.words import effort
+
+__all__ = [
+    "claims",
+    "clusterings",
+    "crossings",
+    "effort",
+    "explored_plan",
+    "fine_tuning",
+    "formats",
+    "group_curves",
+    "mobilenet",
+    "optimizers",
+    "packed_file",
+    "targets",
+    "whole_net",
+]

@@ -1,0 +1,44 @@
+"""The answer about the thesis's claims (notebook 13)."""
+
+import pandas as pd
+
+from weightlab.analysis.claims import NOT_REPLICATED, RATES, REPLICATED, UNDECIDED
+from weightlab.analysis.labels import label
+from weightlab.analysis.records import ACCEPTABLE_LOSS_PP
+
+
+def claims(parts: pd.DataFrame, by_rate: pd.DataFrame) -> list[str]:
+    """How many claims hold, those decided one by one, and why the others are open.
+
+    `parts` is what `replicate` returns, with a column statement; `by_rate` has a row per claim and its verdict by each of the two rates.
+    """
+    verdicts = by_rate[RATES[0]]
+    paragraphs = [_counts(rate, by_rate[rate]) for rate in RATES]
+    differ = by_rate.index[verdicts != by_rate[RATES[1]]]
+    paragraphs.append(f"Claims whose verdict depends on the rate meant: {', '.join(map(str, differ)) or 'none'}.")
+    meant = parts[parts["rate_name"].isin(["", RATES[0]])]
+    for verdict in (REPLICATED, NOT_REPLICATED):
+        for claim, rows in meant[meant["verdict"] == verdict].groupby("claim"):
+            if verdicts[claim] == verdict:
+                paragraphs.append(f"- {verdict}, claim {claim}: {'; '.join(map(_part, rows.itertuples()))}.")
+    return [*paragraphs, _open(parts.loc[parts["verdict"] == UNDECIDED, "reason"], by_rate.index[verdicts == UNDECIDED])]
+
+
+def _counts(rate: str, verdicts: pd.Series) -> str:
+    counts = verdicts.value_counts()
+    numbers = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in (REPLICATED, NOT_REPLICATED, UNDECIDED))
+    return f"**{label(rate)}**: of {len(verdicts)} claims {numbers} (rates are those of plans that lose less than {ACCEPTABLE_LOSS_PP:g} pp)."
+
+
+def _part(row) -> str:
+    published = "" if pd.isna(row.published) else f"published: {row.published:g}, "
+    return f"{row.statement}: {row.value:.4g} (asked for: {row.relation} {row.threshold:g}, {published}n = {row.n} {row.n_of})"
+
+
+def _open(reasons: pd.Series, undecided: pd.Index) -> str:
+    few, without = reasons.str.startswith("n = "), reasons.str.endswith(" is missing")
+    missing = sorted(set(reasons[without].str.removesuffix(" is missing")))
+    return (
+        f"Undecided claims: {', '.join(map(str, undecided)) or 'none'}; {few.sum()} of all {len(reasons)} undecided answers for too small an n, {without.sum()} "
+        f"because a table is missing ({', '.join(missing) or 'none'})."
+    )
