@@ -17,11 +17,15 @@ RUN := .venv/bin/python
 ENV := .venv/.complete
 endif
 
-PROFILES := $(filter-out cluster,$(notdir $(wildcard params/*)))
+PROFILES := $(filter-out cluster %.yaml,$(notdir $(wildcard params/*)))
 ifeq ($(filter $(PROFILE),$(PROFILES)),)
 $(error unknown PROFILE '$(PROFILE)'; allowed: $(PROFILES))
 endif
-NOTEBOOKS := $(basename $(notdir $(sort $(wildcard notebooks/[0-9]*.ipynb))))
+# A notebook is run under its own name, unless params/experiments.yaml names it: then under the names that stand there.
+NAMED := $(shell sed -n 's/^\([0-9][^:]*\):.*/\1/p' params/experiments.yaml 2>/dev/null)
+notebook = $(or $(shell sed -n '/^$(1):/,/notebook:/s/^ *notebook: *//p' params/experiments.yaml 2>/dev/null),$(1))
+NOTEBOOKS := $(basename $(notdir $(wildcard notebooks/[0-9]*.ipynb)))
+NOTEBOOKS := $(sort $(NAMED) $(filter-out $(foreach name,$(NAMED),$(call notebook,$(name))),$(NOTEBOOKS)))
 ifeq ($(filter $(NB),$(NOTEBOOKS)),)
 $(error unknown notebook NB '$(NB)'; allowed: $(NOTEBOOKS))
 endif
@@ -68,9 +72,11 @@ experiments: $(NOTEBOOKS:%=outputs/$(PROFILE)/%/notebook.ipynb) ## run all noteb
 experiment: outputs/$(PROFILE)/$(NB)/notebook.ipynb ## run one notebook: NB=02_optimizers PROFILE=smoke
 	@$(RUN) -m weightlab results --profile $(PROFILE)
 
-outputs/$(PROFILE)/%/notebook.ipynb: notebooks/%.ipynb params/$(PROFILE)/%.yaml $(LIBRARY) $(MODELS) | $(ENV) $(MNIST)
+outputs/$(PROFILE)/%/notebook.ipynb: params/$(PROFILE)/%.yaml $(LIBRARY) $(MODELS) | $(ENV) $(MNIST)
 	$(RUN) -m weightlab run $* --profile $(PROFILE) $(WORKERS:%=--workers %) $(SCHEDULER:%=--scheduler %)
 
+$(foreach name,$(NOTEBOOKS),$(eval outputs/$(PROFILE)/$(name)/notebook.ipynb: notebooks/$(call notebook,$(name)).ipynb))
+$(NAMED:%=outputs/$(PROFILE)/%/notebook.ipynb): params/experiments.yaml
 outputs/$(PROFILE)/07_mobilenet_v2/notebook.ipynb: $(STAND_IN) | $(FASHION)
 
 # Notebooks that read what others wrote run after them.

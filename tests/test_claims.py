@@ -16,7 +16,7 @@ from conftest import notebooks_before, stand_in_root
 from scipy import stats
 from warm_kernels import PLAIN
 
-from weightlab import analysis, notebooks, paths, storage
+from weightlab import analysis, experiments, paths, storage
 from weightlab.analysis import uncertainty
 from weightlab.analysis.claims import STATISTICS
 from weightlab.analysis.findings import Finding
@@ -37,7 +37,7 @@ def test_every_claim_says_what_decides_it(row):
     tables, arguments = row.tables.split(), yaml.safe_load(row.arguments) or {}
     inspect.signature(STATISTICS[row.statistic]).bind(*tables, **arguments)
     for table in tables:
-        assert re.fullmatch(r"\d\d_\w+/\w+", table) and table.split("/")[0] in notebooks.names()
+        assert re.fullmatch(r"\d\d_\w+/\w+", table) and table.split("/")[0] in experiments.names()
     assert isinstance(yaml.safe_load(row.where) or {}, dict)
     assert (row.statistic == "unmeasured") == (not tables)
 

@@ -15,63 +15,78 @@ import pytest
 import yaml
 from conftest import tracebacks
 
-from weightlab import analysis, notebooks, paths, storage
+from weightlab import analysis, experiments, notebooks, paths, storage
 from weightlab.errors import UserError
 
-NAMES = notebooks.names()
-PROFILES = notebooks.profiles()
+NAMES = experiments.names()
+PROFILES = experiments.profiles()
+FILES = sorted(paths.notebooks().glob("[0-9]*.ipynb"))
 
 
-def cells(name):
-    return nbformat.read(paths.notebooks() / f"{name}.ipynb", as_version=4).cells
+def cells(file):
+    return nbformat.read(file, as_version=4).cells
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 class TestForm:
-    def test_has_a_kernel_and_no_outputs(self, name):
-        notebook = nbformat.read(paths.notebooks() / f"{name}.ipynb", as_version=4)
+    def test_has_a_kernel_and_no_outputs(self, file):
+        notebook = nbformat.read(file, as_version=4)
         assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.kernelspec.language == "python"
         for cell in notebook.cells:
             assert not cell.get("outputs") and cell.get("execution_count") is None
 
-    def test_opens_with_a_question_and_minutes_per_profile(self, name):
-        first = cells(name)[0]
+    def test_opens_with_a_question_and_minutes_per_profile(self, file):
+        first = cells(file)[0]
         assert first.cell_type == "markdown" and first.source.splitlines()[0].endswith("?")
         assert any(word in first.source for word in ("minute", "second"))
 
-    def test_parameters_are_literals_one_a_line(self, name):
+    def test_parameters_are_literals_one_a_line(self, file):
         """papermill counts the equal signs of the cell, comments included."""
-        tagged = [cell for cell in cells(name) if "parameters" in cell.metadata.get("tags", [])]
+        tagged = [cell for cell in cells(file) if "parameters" in cell.metadata.get("tags", [])]
         assert len(tagged) == 1
         for line in tagged[0].source.splitlines():
             assert line.count("=") == 1
             ast.literal_eval(line.split("=")[1].strip())
-        assert "output_folder" in notebooks.defaults(name)
+        assert any(line.startswith("output_folder") for line in tagged[0].source.splitlines())
 
-    def test_is_prose_and_calls(self, name):
-        lines = [line for cell in cells(name) if cell.cell_type == "code" for line in cell.source.splitlines()]
+    def test_is_prose_and_calls(self, file):
+        lines = [line for cell in cells(file) if cell.cell_type == "code" for line in cell.source.splitlines()]
         code = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        kinds = [cell.cell_type for cell in cells(name)]
+        kinds = [cell.cell_type for cell in cells(file)]
         assert 0 < len(code) <= 100 and not any(line.startswith("class ") for line in code)
         assert kinds.count("markdown") * 3 >= kinds.count("code") * 2
 
-    @pytest.mark.parametrize("profile", PROFILES)
-    def test_every_yaml_key_is_a_parameter_and_minutes_are_stated(self, name, profile):
-        file = paths.params() / profile / f"{name}.yaml"
-        assert set(notebooks.profile_parameters(name, profile)) <= set(notebooks.defaults(name))
-        assert file.read_text().startswith("# ") and "on two cores" in file.read_text().splitlines()[0]
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_yaml_key_is_a_parameter_and_minutes_are_stated(name, profile):
+    file = paths.params() / profile / f"{name}.yaml"
+    assert set(experiments.profile_parameters(name, profile)) <= set(experiments.find(name).parameters)
+    assert file.read_text().startswith("# ") and "on two cores" in file.read_text().splitlines()[0]
 
 
 def test_the_landing_notebook_links_all_others_in_reading_order_by_their_questions():
     landing = nbformat.read(paths.notebooks() / "index.ipynb", as_version=4)
     assert {cell.cell_type for cell in landing.cells} == {"markdown"} and landing.metadata.kernelspec.name == "python3"
     links = re.findall(r"^- \[(.+)\]\((.+)\.ipynb\)", "\n".join(cell.source for cell in landing.cells), re.MULTILINE)
-    assert links == [(cells(name)[0].source.splitlines()[0].removeprefix("# "), name) for name in NAMES]
+    assert links == [(each.question, each.notebook.stem) for each in map(experiments.find, NAMES)]
 
 
 def test_the_documentation_lists_all_notebooks_in_reading_order_with_their_questions():
     rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", (paths.root() / "docs" / "notebooks.md").read_text(), re.MULTILINE)
-    assert rows == [(name, cells(name)[0].source.splitlines()[0].removeprefix("# ")) for name in NAMES]
+    assert rows == [(name, experiments.find(name).question) for name in NAMES]
+
+
+def test_every_notebook_is_run_under_its_own_name_or_under_names_that_are_listed():
+    assert {experiments.find(name).notebook for name in NAMES} == set(FILES)
+    listed = yaml.safe_load((paths.params() / "experiments.yaml").read_text())
+    assert len(listed) >= 2 and set(listed) <= set(NAMES) and not {each["notebook"] for each in listed.values()} & set(NAMES)
+    for name, each in listed.items():
+        assert (
+            each["question"].endswith("?")
+            and experiments.find(name).parameters.items()
+            >= {key: value for key, value in each.items() if key not in ("notebook", "question")}.items()
+        )
 
 
 def test_profiles_hold_files_for_notebooks_only():
@@ -92,6 +107,7 @@ def test_runs_at_smoke_size(name, smoke_outputs):
     assert len(images) == len(list(folder.glob("*.png"))) > 0
     answers = executed.cells[[cell.source for cell in executed.cells].index("## Answer") + 1]
     assert any("pp" in output.get("data", {}).get("text/markdown", "") for output in answers.outputs)
+    assert executed.cells[0].source.startswith(f"# {experiments.find(name).question}\n")
     record = json.loads((folder / "run.json").read_text())
     assert record["parameters"].get("images", 200) == 200 and record["versions"]["torch"] and record["profile"] == "smoke"
     for table in folder.glob("*.parquet"):
@@ -115,8 +131,9 @@ def test_optimizers_answer_from_their_own_numbers(smoke_outputs):
 def test_unknown_parameter_notebook_and_profile_are_refused_before_work(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="'budgett'.*budget"):
         notebooks.run("02_optimizers", "smoke", {"budgett": 3})
-    with pytest.raises(UserError, match="'99_none'.*02_optimizers"):
-        notebooks.run("99_none", "smoke")
+    for unknown in ("99_none", "10_anova"):  # the second is a file that is run under other names
+        with pytest.raises(UserError, match=f"'{unknown}'.*02_optimizers.*12_anova_clustering"):
+            notebooks.run(unknown, "smoke")
     with pytest.raises(UserError, match="'tiny'.*quick"):
         notebooks.run("02_optimizers", "tiny")
     monkeypatch.setattr(paths, "params", lambda: tmp_path)
@@ -124,6 +141,31 @@ def test_unknown_parameter_notebook_and_profile_are_refused_before_work(tmp_path
     (tmp_path / "smoke" / "02_optimizers.yaml").write_text(yaml.safe_dump({"bugdet": 1}))
     with pytest.raises(UserError, match="'bugdet'.*budget"):
         notebooks.run("02_optimizers", "smoke")
+
+
+@pytest.mark.parametrize(
+    ("listed", "sentence"),
+    [
+        (
+            {"notebook": "10_anova"},
+            "experiment 12_mine in .*experiments.yaml must have a notebook and a question, got {'notebook'",
+        ),
+        ("10_anova", "experiment 12_mine in .*experiments.yaml must have a notebook and a question, got '10_anova'"),
+        (
+            {"notebook": "10_none", "question": "?"},
+            "unknown notebook of experiment 12_mine '10_none'; allowed: 00_explore, .*10_anova",
+        ),
+        (
+            {"notebook": "10_anova", "question": "?", "gruop": 1},
+            "unknown parameter of 12_mine in experiments.yaml 'gruop'; allowed: group",
+        ),
+    ],
+)
+def test_a_list_of_experiments_that_is_wrong_is_refused_in_one_sentence(listed, sentence, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "params", lambda: tmp_path)
+    (tmp_path / "experiments.yaml").write_text(yaml.safe_dump({"12_mine": listed}))
+    with pytest.raises(UserError, match=sentence):
+        experiments.find("12_mine")
 
 
 @pytest.mark.parametrize(

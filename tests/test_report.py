@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 
-from weightlab import notebooks, paths, reference, report
+from weightlab import experiments, paths, reference, report
 from weightlab.errors import UserError
 
 
@@ -122,7 +122,7 @@ def test_the_front_page_says_what_was_run_and_names_what_was_not(site):
     commit = (record["commit"] or "unknown")[:8]
     for fact in (commit, record["versions"]["torch"], record["device"], "smoke", record["started"][:10]):
         assert fact in text
-    for name in notebooks.names():
+    for name in experiments.names():
         executed = name in ("00_explore", "01_total_vs_layerwise")
         assert (f'href="notebooks/{name}.html"' in text) == executed
         assert (f"make experiment NB={name} PROFILE=smoke" in re.sub(r"<[^>]+>", "", text)) != executed

@@ -49,6 +49,7 @@ ROOMS = {
         "base", "claims", "clustering", "explore", "fronts", "mobilenet", "regression", "searches", "sharing", "tuning",
     ],
     "notebook_files": [],
+    "experiments": [],
     "notebooks": [],
     "reference": [],
     "report": [],
@@ -167,7 +168,10 @@ def test_make_alone_lists_every_target():
         assert f"  {target} " in listed
 
 
-@pytest.mark.parametrize(("setting", "allowed"), [("PROFILE=tiny", "quick"), ("NB=99_nothing", "02_optimizers")])
+@pytest.mark.parametrize(
+    ("setting", "allowed"),
+    [("PROFILE=tiny", "quick"), ("NB=99_nothing", "02_optimizers"), ("NB=10_anova", "12_anova_clustering")],
+)
 def test_make_refuses_unknown_names_in_one_sentence(setting, allowed):
     done = subprocess.run(["make", "experiments", setting, "PYTHON=python"], cwd=paths.root(), capture_output=True, text=True)
     assert done.returncode != 0
@@ -196,6 +200,14 @@ def test_make_redoes_a_notebook_only_when_what_it_rests_on_changed(tmp_path):
     assert "weightlab run 02_optimizers" not in commands() and "weightlab.data" not in commands()
     os.utime(tmp_path / "params" / "smoke" / "02_optimizers.yaml", (later, later))
     assert "weightlab run 02_optimizers" in commands() and "weightlab run 00_explore" not in commands()
+    named = {name: f"weightlab run {name} " for name in ("11_anova_quantization", "12_anova_clustering", "13_replication_table")}
+    assert not [name for name, command in named.items() if command not in commands()]
+    for name in ("04_quantization", "06_clustering", *named):
+        file = tmp_path / "outputs" / "smoke" / name / "notebook.ipynb"
+        file.parent.mkdir(parents=True)
+        file.touch()
+    os.utime(tmp_path / "notebooks" / "10_anova.ipynb", (later, later))
+    assert named["11_anova_quantization"] in commands() and named["12_anova_clustering"] in commands()
     os.utime(tmp_path / "lib" / "weightlab" / "runs" / "runner.py", (later, later))
     assert "weightlab run 00_explore" in commands()
 

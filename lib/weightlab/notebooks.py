@@ -1,6 +1,5 @@
-"""Run a notebook headless with the parameters of a profile, and record what was run."""
+"""Run an experiment's notebook headless with the parameters of a profile, and record what was run."""
 
-import ast
 import hashlib
 import json
 import os
@@ -13,59 +12,16 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from weightlab import paths, storage, values
+from weightlab import experiments, paths, storage
 from weightlab.errors import UserError, choose
 from weightlab.notebook_files import nbformat
-from weightlab.runs import executors
 
 PLACES = ("records", "outputs_folder", "searches_folder", "output_folder")  # parameters that name a file or a folder
 RECORDED_PACKAGES = ("numba", "numpy", "pandas", "papermill", "scikit-learn", "torch", "torchvision", "weightlab")
 
 
-def names() -> list[str]:
-    """The experiments of this repository in reading order: notebooks with a number. `index.ipynb` links them."""
-    return sorted(file.stem for file in paths.notebooks().glob("[0-9]*.ipynb"))
-
-
-def profiles() -> list[str]:
-    """The folders of `params/` that set parameters of notebooks; beside them lies `cluster/`."""
-    return sorted(folder.name for folder in paths.params().iterdir() if folder.is_dir() and folder.name != "cluster")
-
-
-def defaults(name: str) -> dict:
-    """The parameters a notebook takes and the values written in it: the literals of its cell tagged `parameters`."""
-    choose("notebook", name, names())
-    cells = nbformat.read(paths.notebooks() / f"{name}.ipynb", as_version=4).cells
-    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(tagged) != 1:
-        raise UserError(f"notebook {name} needs exactly one cell tagged 'parameters', got {len(tagged)}")
-    assignments = [node for node in ast.parse(tagged[0]).body if isinstance(node, ast.Assign)]
-    return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in assignments}
-
-
-def profile_parameters(name: str, profile: str) -> dict:
-    """What `params/<profile>/<name>.yaml` sets; raises `UserError` for what the notebook does not take."""
-    choose("profile", profile, profiles())
-    file = paths.params() / profile / f"{name}.yaml"
-    if not file.exists():
-        raise UserError(f"{file} is missing; every notebook has one in each of the profiles {', '.join(profiles())}")
-    given = values.read_file(file)
-    for key, value in given.items():
-        choose(f"parameter of {name} in {file.name}", key, defaults(name))
-        _check_number(name, key, value)
-    return given
-
-
-def _check_number(name: str, key: str, value: object) -> None:
-    """Raise `UserError` for a parameter of a notebook that is a number there and something else here."""
-    default = defaults(name)[key]
-    counts = isinstance(default, int | float) and not isinstance(default, bool)
-    if counts and value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise UserError(f"parameter {key} of {name} must be a number such as {default}, got {value!r}")
-
-
 def run(name: str, profile: str, overrides: dict | None = None) -> Path:
-    """Execute a notebook into `outputs/<profile>/<name>/` and return that folder.
+    """Execute the notebook of an experiment into `outputs/<profile>/<name>/` and return that folder.
 
     `output_folder` names another folder for the results, which may not be one where a profile keeps its own or hold another's files.
     A notebook that is given `records`, an `outputs_folder` or a `searches_folder` to read, and no `output_folder`, gets a folder of
@@ -75,17 +31,16 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
     """
     import papermill
 
-    known, chosen = defaults(name), profile_parameters(name, profile)
-    for key, value in (overrides or {}).items():
-        choose(f"parameter of {name}", key, known)
-        _check_number(name, key, value)
-        chosen[key] = value
+    experiment = experiments.find(name)
+    chosen = experiments.profile_parameters(name, profile) | (overrides or {})
+    experiments.check(experiment, overrides or {}, f"parameter of {name}")
     given = _given(chosen)
     final = _folder(name, profile, given)
     working = final.with_name(f".{final.name}.running")
     own = paths.outputs() / profile
     places = {"searches_folder": str(own / "searches"), "outputs_folder": str(own)} | given | {"output_folder": str(working)}
-    parameters = known | chosen | {key: value for key, value in places.items() if key in known}
+    parameters = experiment.parameters | chosen
+    parameters |= {key: value for key, value in places.items() if key in parameters}
     try:
         final.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(working, ignore_errors=True)
@@ -95,7 +50,7 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
     started = time.time()
     try:
         papermill.execute_notebook(
-            paths.notebooks() / f"{name}.ipynb",
+            experiment.notebook,
             working / "notebook.ipynb",
             parameters,
             kernel_name="python3",
@@ -113,7 +68,7 @@ def run(name: str, profile: str, overrides: dict | None = None) -> Path:
         if not str(error).startswith("Kernel died"):  # so says the client, while a cell runs and before the first
             raise
         raise UserError(_death(name, final, parameters)) from None
-    _settle(working / "notebook.ipynb")
+    _settle(working / "notebook.ipynb", experiment.question)
     made = sorted(working.iterdir(), key=lambda file: file.name == "notebook.ipynb")  # the notebook last: make looks at its time
     files = [file.name for file in made]
     record = {
@@ -163,7 +118,7 @@ def _folder(name: str, profile: str, given: dict[str, str]) -> Path:
         mark = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:8]
         return paths.outputs() / profile / "given" / "-".join(filter(None, [name, what, mark]))
     folder = Path(given["output_folder"])
-    for other in profiles():
+    for other in experiments.profiles():
         own = (paths.outputs() / other).resolve()
         if folder.resolve().is_relative_to(own) and folder.resolve().relative_to(own).parts[:1] != ("given",):
             raise UserError(f"output_folder {folder} is where profile {other} keeps its own results; name another folder")
@@ -180,12 +135,16 @@ def _folder(name: str, profile: str, given: dict[str, str]) -> Path:
     return folder
 
 
-def _settle(notebook: Path) -> None:
-    """Leave in an executed notebook what reads without its kernel: of a progress bar its last state, of a widget its text."""
+def _settle(notebook: Path, question: str) -> None:
+    """Leave in an executed notebook the question of its experiment, and what reads without a kernel.
+
+    Of a progress bar that is its last state, of a widget its text.
+    """
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     settled, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(notebook, as_version=4), {})
     settled.metadata.pop("widgets", None)
+    settled.cells[0].source = settled.cells[0].source.replace(experiments.title(settled.cells), question, 1)
     for output in (output for cell in settled.cells for output in cell.get("outputs", [])):
         output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     storage.write_whole(notebook, nbformat.writes(settled).encode())
@@ -208,7 +167,7 @@ def _files_of(folder: Path) -> list[str]:
 
 def results(profile: str) -> str:
     """Where the results of a profile are, one line per file; raises `UserError` for an unknown profile."""
-    choose("profile", profile, profiles())
+    choose("profile", profile, experiments.profiles())
     lines = []
     for folder in sorted((paths.outputs() / profile).glob("[0-9]*")):
         for file in sorted(folder.glob("*")):
@@ -234,10 +193,3 @@ def _processor() -> str:
     except OSError:
         name = None
     return name[1] if name else platform.processor() or platform.machine()
-
-
-def overrides(name: str, pairs: list[str], workers: int | None = None, scheduler: str | None = None) -> dict:
-    """Parameters that a command line sets, `pairs` being NAME=VALUE; workers and scheduler where the notebook has them."""
-    executors.check(workers, scheduler)
-    given = {"workers": workers, "scheduler": scheduler}
-    return values.assigned(pairs) | {key: value for key, value in given.items() if value is not None and key in defaults(name)}

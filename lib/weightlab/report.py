@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from weightlab import figures, notebooks, paths, reference
+from weightlab import experiments, figures, paths, reference
 from weightlab.errors import UserError, choose
 from weightlab.notebook_files import nbformat
 
@@ -54,7 +54,7 @@ def build(profile: str) -> Path:
 
     What has not been executed is named on the front page. Raises `UserError` if nothing has been, or if Sphinx is not installed.
     """
-    choose("profile", profile, notebooks.profiles())
+    choose("profile", profile, experiments.profiles())
     sphinx, records = _sphinx(), _records(profile)
     if not records:
         raise UserError(
@@ -81,7 +81,7 @@ def build(profile: str) -> Path:
 
 def _records(profile: str) -> dict[str, dict]:
     """By notebook, in reading order, what run.json says of those that have been executed."""
-    folders = {name: paths.outputs() / profile / name for name in notebooks.names()}
+    folders = {name: paths.outputs() / profile / name for name in experiments.names()}
     whole = [name for name, folder in folders.items() if (folder / "run.json").exists() and (folder / "notebook.ipynb").exists()]
     return {name: _read(folders[name] / "run.json", json.loads) for name in whole}
 
@@ -108,14 +108,14 @@ def _write_source(source: Path, profile: str, records: dict[str, dict]) -> None:
         (source / folder).mkdir()
     (source / "_static" / "weightlab.css").write_text(STYLE)
     entries, missing = [], []
-    for name in notebooks.names():
+    for name in experiments.names():
         if name in records:
             file = paths.outputs() / profile / name / "notebook.ipynb"
             notebook = _read(file, partial(nbformat.reads, as_version=4))
             entries.append(_entry(name, notebook, records[name]))
             nbformat.write(_still(notebook), source / "notebooks" / f"{name}.ipynb")
         else:
-            missing.append(f"- {_question(name)} (`make experiment NB={name} PROFILE={profile}`)")
+            missing.append(f"- {experiments.find(name).question} (`make experiment NB={name} PROFILE={profile}`)")
     introduction = readme.split("\n", 1)[1].split("\n## ")[0].strip()
     parts = [
         f"# weightlab: report of profile {profile}",
@@ -134,11 +134,6 @@ def _write_source(source: Path, profile: str, records: dict[str, dict]) -> None:
     (source / "index.md").write_text("\n\n".join(parts))
 
 
-def _question(name: str) -> str:
-    cells = nbformat.read(paths.notebooks() / f"{name}.ipynb", as_version=4).cells
-    return cells[0].source.splitlines()[0].removeprefix("# ")
-
-
 def _entry(name: str, notebook: nbformat.NotebookNode, record: dict) -> str:
     """A notebook on the front page: its question as a link, its answer in words, when and from what it was made."""
     sources = [cell.source for cell in notebook.cells]
@@ -146,7 +141,7 @@ def _entry(name: str, notebook: nbformat.NotebookNode, record: dict) -> str:
     outputs = [output for cell in after for output in cell.get("outputs", [])]
     answers = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
     made = f"*{name}, {record['started'][:10]}, {record['minutes']:g} minutes, commit {_short(record['commit'])}*"
-    return "\n\n".join([f"### [{_question(name)}](notebooks/{name}.ipynb)", *answers, made])
+    return "\n\n".join([f"### [{experiments.find(name).question}](notebooks/{name}.ipynb)", *answers, made])
 
 
 def _still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -186,7 +181,7 @@ def _provenance(profile: str, records: dict[str, dict]) -> str:
     """Profile, date, commits, versions and hardware; what differs between notebooks is listed side by side."""
     runs = list(records.values())
     facts = {"profile": profile, "report made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
-    facts["notebooks executed"] = f"{len(records)} of {len(notebooks.names())}"
+    facts["notebooks executed"] = f"{len(records)} of {len(experiments.names())}"
     facts["commit"] = ", ".join(dict.fromkeys(_short(run["commit"]) for run in runs))
     facts["hardware"] = ", ".join(dict.fromkeys(f"{run['device']}, {run['cores']} cores" for run in runs))
     for package in runs[0]["versions"]:

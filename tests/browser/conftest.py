@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from weightlab import notebooks, paths
+from weightlab import experiments, paths
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -139,7 +139,7 @@ def smoke_notebook(lab):
 
     def copy(name: str) -> str:
         notebook = load_notebook_node(str(root / "notebooks" / f"{name}.ipynb"))
-        ready = parameterize_notebook(notebook, notebooks.profile_parameters(name, "smoke"))
+        ready = parameterize_notebook(notebook, experiments.profile_parameters(name, "smoke"))
         nbformat.write(ready, root / "notebooks" / f"smoke_{name}.ipynb")
         return address.format(f"lab/tree/notebooks/smoke_{name}.ipynb")
 

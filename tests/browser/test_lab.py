@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from weightlab import notebooks
+from weightlab import experiments
 
 CELLS = "jupyterapp.shell.currentWidget.content.model.sharedModel.cells.filter(cell => cell.cell_type == 'code')"
 ERRORS = f"{CELLS}.flatMap(cell => cell.outputs).filter(output => output.output_type == 'error')"
@@ -57,11 +57,11 @@ def test_lab_opens_on_the_landing_notebook_whose_links_open_notebooks(page, lab,
     page.goto(address.format(""))
     page.get_by_role("heading", name="Where to begin").wait_for()
     links = page.locator(".jp-NotebookPanel .jp-RenderedMarkdown li a[href*='.ipynb']")
-    assert [
-        link.split("/")[-1].split(".")[0] for link in links.evaluate_all("all => all.map(a => decodeURI(a.href))")
-    ] == notebooks.names()
+    assert [link.split("/")[-1].split(".")[0] for link in links.evaluate_all("all => all.map(a => decodeURI(a.href))")] == [
+        experiments.find(name).notebook.stem for name in experiments.names()
+    ]
     shot("landing")
-    for name in (notebooks.names()[0], notebooks.names()[-1]):
+    for name in (experiments.names()[0], experiments.names()[-1]):
         page.get_by_role("tab", name="index.ipynb").first.click()
         question = page.locator(f".jp-RenderedMarkdown a[href*='{name}.ipynb']:visible")
         text = question.inner_text()

@@ -34,10 +34,10 @@ def run(
     (text), rate and loss (percentage points) and, if known, network and run, such as docs/points.csv. Their results get a folder of their
     own below outputs/<profile>/given/. More: docs/points.md.
     """
-    from weightlab import notebooks
+    from weightlab import experiments, notebooks
 
-    choose("profile", profile, notebooks.profiles())
-    print(f"{notebook}: {notebooks.run(notebook, profile, notebooks.overrides(notebook, set or [], workers, scheduler))}")
+    choose("profile", profile, experiments.profiles())
+    print(f"{notebook}: {notebooks.run(notebook, profile, experiments.overrides(notebook, set or [], workers, scheduler))}")
 
 
 def results(profile: Annotated[str, option("Whose results to list.", default=True)] = "quick") -> None:
