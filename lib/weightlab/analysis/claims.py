@@ -1,4 +1,4 @@
-"""The thesis's claims, each with a statistic, a threshold and a smallest n that were written down before any run, and the verdict."""
+"""The thesis's claims and their verdicts. Statistic, threshold and smallest n of each were written down before any run."""
 
 import operator
 from collections.abc import Callable
@@ -34,9 +34,9 @@ COLUMNS = ("claim", "part", "section", "statement", "tables", "where", "statisti
 def read_claims(file: str | Path | None = None) -> pd.DataFrame:
     """`published/claims.csv`, or another file of its form: a row per part of a claim, with what decides it.
 
-    `tables` are names notebook/table, `where` (a YAML mapping) picks their rows, `statistic` with its `arguments` makes one number of
-    them; the part is replicated if number `relation` threshold holds, with at least `least_n` of what `n_of` names. Where `uncertainty`
-    (a YAML mapping, see `uncertainty.interval`) says what to draw again, it must hold at both ends of the interval.
+    `tables` are names notebook/table, `where` (a YAML mapping) picks their rows, `statistic` with its `arguments` computes one number
+    from them; the part is replicated if number `relation` threshold holds, with at least `least_n` of what `n_of` names. Where `uncertainty`
+    (a YAML mapping, see `uncertainty.interval`) says what to resample, it must hold at both ends of the interval.
     Raises `UserError` for a file of another form, an unknown statistic, relation or uncertainty.
     """
     table = read_table(file or paths.published() / "claims.csv")
@@ -55,11 +55,11 @@ def read_claims(file: str | Path | None = None) -> pd.DataFrame:
 
 
 def replicate(claims: pd.DataFrame, outputs_folder: str | Path, protocol: str) -> pd.DataFrame:
-    """Each part of each claim, held against the tables that the notebooks of a profile have saved below `outputs_folder`.
+    """Test each part of each claim on the tables that the notebooks of a profile have saved below `outputs_folder`.
 
-    Rows of `protocol` alone count where a table tells protocols apart. A part about the layer-mean rate, which is the thesis's, gets a
-    second row with the storage rate in its place. Columns: claim, part, rate_name ("" where no rate is meant), value, lower and upper
-    (of its interval, where one is asked for), relation, threshold, n, least_n, n_of, published, verdict and reason.
+    Of a table with a column protocol, only the rows of `protocol` are used. A part about the layer-mean rate, the thesis's rate, gets a
+    second row about the storage rate. Columns: claim, part, rate_name ("" if it is not about a rate), value, lower and upper
+    (of its interval, if it has one), relation, threshold, n, least_n, n_of, published, verdict and reason.
     """
 
     @cache
@@ -73,8 +73,8 @@ def replicate(claims: pd.DataFrame, outputs_folder: str | Path, protocol: str) -
     rows = []
     for row in claims.to_dict("records"):
         for rate in RATES if RATES[0] in row["where"] + row["arguments"] else [""]:
-            asked = row | {column: row[column].replace(RATES[0], rate) for column in ("where", "arguments")}
-            judged = _judge(asked, read)
+            part = row | {column: row[column].replace(RATES[0], rate) for column in ("where", "arguments")}
+            judged = _judge(part, read)
             kept = {column: row[column] for column in ("relation", "threshold", "least_n", "n_of", "published")}
             rows.append({"claim": row["claim"], "part": row["part"], "rate_name": rate} | judged | kept)
     return pd.DataFrame(rows)
@@ -83,11 +83,11 @@ def replicate(claims: pd.DataFrame, outputs_folder: str | Path, protocol: str) -
 def verdicts(parts: pd.DataFrame, rate: str = RATES[0]) -> pd.Series:
     """One verdict a claim: not replicated if a part is not, else undecided if a part is, else replicated.
 
-    `rate` says which rows count of the parts that were held against two rates.
+    Of the parts that were tested with two rates, the rows of `rate` are used.
     """
     rows = parts[parts["rate_name"].isin(["", rate])]
     order = [NOT_REPLICATED, UNDECIDED, REPLICATED]
-    return rows.groupby("claim")["verdict"].agg(lambda found: min(found, key=order.index))
+    return rows.groupby("claim")["verdict"].agg(lambda verdicts: min(verdicts, key=order.index))
 
 
 def _judge(row: dict, read: Callable[[str], pd.DataFrame]) -> dict:
@@ -114,12 +114,12 @@ def _judge(row: dict, read: Callable[[str], pd.DataFrame]) -> dict:
         return _judged(finding, UNDECIDED, f"n = {finding.n} {row['n_of']}, {row['least_n']} asked for; {finding.note}")
     ends = interval(statistic, tables, arguments, uncertainty) if uncertainty else (finding.value, finding.value)
     holds = {RELATIONS[row["relation"]](end, row["threshold"]) for end in ends}
-    said = f"95 % interval {ends[0]:.3g} to {ends[1]:.3g}" if uncertainty else ""
+    span = f"95 % interval {ends[0]:.3g} to {ends[1]:.3g}" if uncertainty else ""
     if np.isnan(ends).any():
         return _judged(
             finding, UNDECIDED, f"no interval: too few to resample, or too few resamples that have a value; {finding.note}"
         )
-    reason = "; ".join(filter(None, [f"the {said} holds {row['threshold']:g}" if len(holds) > 1 else said, finding.note]))
+    reason = "; ".join(filter(None, [f"the {span} holds {row['threshold']:g}" if len(holds) > 1 else span, finding.note]))
     verdict = UNDECIDED if len(holds) > 1 else REPLICATED if holds == {True} else NOT_REPLICATED
     return _judged(finding, verdict, reason, ends if uncertainty else (np.nan, np.nan))
 

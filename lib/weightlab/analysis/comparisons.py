@@ -1,4 +1,4 @@
-"""Independent runs compared: one value per run, because the points of one run are not independent."""
+"""Comparisons of independent runs, with one value per run, because the points of one run are not independent."""
 
 from itertools import combinations
 

@@ -1,6 +1,6 @@
 """Statistics of claims about fitted curves: each takes saved points or residuals and returns a `Finding`; n: points of the smallest group.
 
-The curves are those of `regression`, through the points of the groups named alone: what else was measured decides nothing.
+The curves are those of `regression`, fitted to the points of the named groups only. Other groups have no influence.
 """
 
 import warnings
@@ -18,7 +18,7 @@ DEGREE = len(PARAMETERS) - 1
 
 
 def fitted_gap(points: pd.DataFrame, of: str, to: str, at: float | None = None) -> Finding:
-    """Loss (pp) on the curve of one group less that of another, at a rate, or at the highest that both reach."""
+    """Loss (pp) on the curve of one group less that of another, at a rate; by default at the highest that both reach."""
     both = [pick(points, {"group": group}) for group in (of, to)]
     at = min(rows["rate"].max() for rows in both) if at is None else at
     gap = float(np.subtract(*(np.polyval(_curve(rows), at) for rows in both)))
@@ -49,7 +49,7 @@ def curves_differ_p(points: pd.DataFrame, groups: list[str]) -> Finding:
 
 
 def curves_differ_f_ratio(points: pd.DataFrame, groups: list[str], of: dict, to: dict) -> Finding:
-    """F of that test among the rows `of` over that among the rows `to`."""
+    """F of `curves_differ_p` for the rows `of`, divided by F for the rows `to`."""
     sides = [pick(pick(points, where), {"group": groups}) for where in (of, to)]
     values = [_f(rows, groups) for rows in sides]
     return Finding(values[0] / values[1], min(fewest(rows, "group", groups) for rows in sides),
@@ -79,7 +79,7 @@ def _curve(points: pd.DataFrame) -> np.ndarray:
 
 
 def _f(points: pd.DataFrame, groups: list[str]) -> float:
-    """F of `common_curve_test`, without the model behind it: hundreds of resamples need it."""
+    """F of `common_curve_test`, computed without statsmodels, because hundreds of resamples need it."""
     one, each = (
         sum(_squares(rows) for rows in split) for split in ([points], [points[points["group"] == name] for name in groups])
     )

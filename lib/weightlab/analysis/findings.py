@@ -1,4 +1,4 @@
-"""What a statistic of a claim hands back, and how it picks the rows it is about."""
+"""The result of a claim's statistic, and how a statistic selects its rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from weightlab.errors import UserError
 
 
 class Finding(NamedTuple):
-    """A statistic's value (NaN if the tables hold none), the n it rests on, and what else a reader should know."""
+    """A statistic's value (NaN if the tables do not give one), its n, and a note for the reader."""
 
     value: float
     n: int
@@ -27,9 +27,9 @@ def pick(table: pd.DataFrame, where: Mapping) -> pd.DataFrame:
         chosen = rows[column] == wanted if one else rows[column].isin(wanted if isinstance(wanted, list) else [wanted])
         before, rows = rows, rows[chosen]
         if rows.empty:
-            found = ", ".join(sorted(map(str, before[column].dropna().unique()))) or "none"
+            present = ", ".join(sorted(map(str, before[column].dropna().unique()))) or "none"
             raise UserError(
-                f"no rows with {', '.join(f'{key} {value}' for key, value in where.items())} ({column} found: {found})"
+                f"no rows with {', '.join(f'{key} {value}' for key, value in where.items())} ({column} found: {present})"
             )
     return rows
 
@@ -42,7 +42,7 @@ def need(table: pd.DataFrame, *columns: str) -> None:
 
 
 def best_row(table: pd.DataFrame, rate: str, limit_pp: float = ACCEPTABLE_LOSS_PP) -> tuple[float, str]:
-    """The highest rate below a loss of `limit_pp` where it was chosen, and what the plan loses on test.
+    """The highest rate with a loss below `limit_pp` on the split that plans were chosen on, and a note with the plan's losses.
 
     Raises `UserError` if there is no such plan: nothing can be said about its rate.
     """
@@ -67,14 +67,14 @@ def rates_by_run(table: pd.DataFrame, rate: str) -> pd.Series:
 
 
 def _of(table: pd.DataFrame) -> str:
-    """What the rows of one side of a claim have in common, as part of a sentence."""
+    """What the rows of one side of a claim have in common, for a sentence."""
     columns = [column for column in ("network", "arm", "format", "search", "method", "target_type", "group") if column in table]
     common = [str(table[column].iloc[0]) for column in columns if len(table) and table[column].nunique() == 1]
     return f"plans of {', '.join(common)} " if common else "plans "
 
 
 def front_area(table: pd.DataFrame, rate: str) -> float:
-    """What the acceptable plans dominate between a rate of 1 and their highest, below 1 pp: pp times rate. `UserError` if none is."""
+    """The area (pp times rate) that the acceptable plans dominate between a rate of 1 and their highest; `UserError` if there is none."""
     need(table, rate, "loss_pp", "run")
     points = table.loc[table["loss_pp"] < ACCEPTABLE_LOSS_PP, [rate, "loss_pp"]].to_numpy()
     if not len(points):

@@ -1,4 +1,4 @@
-"""What goes together with a measured value, and which factor moves it (section 5.5)."""
+"""Which quantities correlate with a measured value, and which factors influence it (section 5.5)."""
 
 import warnings
 
@@ -24,25 +24,25 @@ def correlations(table: pd.DataFrame, by: list[str], predictors: list[str], resp
         for predictor in predictors:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", stats.ConstantInputWarning)
-                found = stats.pearsonr(points[predictor], points[response])
-            row |= {predictor: found.statistic, f"{predictor}_p": found.pvalue}
+                correlation = stats.pearsonr(points[predictor], points[response])
+            row |= {predictor: correlation.statistic, f"{predictor}_p": correlation.pvalue}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def influence(table: pd.DataFrame, by: list[str], factors: list[str], response: str) -> pd.DataFrame:
-    """How much of the spread of the response each factor explains in each group `by`, the factors crossed completely.
+    """How much of the variance of the response each factor explains in each group `by` (a full factorial design).
 
-    Two-way analysis of variance of the main effects, every value of a factor a level of its own. Columns: those of `by`, factor,
-    df, f, p, and omega_squared, the share of the variance explained, less what as many levels of pure noise would explain (it may be
-    negative; missing where the response is constant). Raises `UserError` for a column that is not there.
+    Analysis of variance of the main effects; every value of a factor is a level. Columns: those of `by`, factor,
+    df, f, p, and omega_squared, the share of the variance explained, minus what pure noise with as many levels would explain (it may be
+    negative; missing where the response is constant). Raises `UserError` for an unknown column.
     """
     for column in (*by, *factors, response):
         choose("column", column, table.columns)
     rows = []
     for group, points in table.groupby(by, sort=False):
         named = dict(zip(by, group, strict=True))
-        data = points.set_axis([f"column_{i}" for i in range(points.shape[1])], axis=1)  # whatever they are called
+        data = points.set_axis([f"column_{i}" for i in range(points.shape[1])], axis=1)  # names that a formula can hold
         code = dict(zip(points.columns, data.columns, strict=True))
         if points[response].nunique() == 1:
             rows += [named | {"factor": factor, "df": points[factor].nunique() - 1} for factor in factors]
@@ -60,10 +60,10 @@ def influence(table: pd.DataFrame, by: list[str], factors: list[str], response: 
 
 
 def gains_of_guesses(table: pd.DataFrame, by: list[str], guesses: list[str], response: str) -> pd.DataFrame:
-    """What would be gained in each group `by` if, for each of `guesses`, the row of its least value were taken, not the first.
+    """The gain in each group `by` from taking, for each of `guesses`, the row with its lowest value instead of the first row.
 
-    A row per group: the columns of `by`, and under the name of each guess the response there less that of the first row (in
-    percentage points, the response being a fraction); under `measuring` that of the row of highest response.
+    A row per group: the columns of `by`, and for each guess the response of that row minus that of the first row, in percentage points
+    (the response is a fraction). Column `measuring` is the gain from taking the row with the highest response.
     """
     rows = []
     for group, points in table.groupby(by, sort=False):
@@ -74,7 +74,7 @@ def gains_of_guesses(table: pd.DataFrame, by: list[str], guesses: list[str], res
 
 
 def gains_by_arm(sweep: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
-    """What each way of tuning takes away of a plan's loss, in percentage points: gain_pp on the split that chose, and test_gain_pp.
+    """How much each way of tuning reduces a plan's loss, in percentage points: gain_pp on the split that chose, and test_gain_pp.
 
     `sweep` has a row per plan and spread with the losses before and after the grid; `tuned` the rows of one spread, with the losses that
     the swarm reached (swarm_loss_pp, swarm_test_loss_pp). Column arm is "spread 2" or "swarm".

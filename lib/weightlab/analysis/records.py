@@ -10,7 +10,7 @@ from weightlab import paths
 from weightlab.errors import UserError, choose, flat
 
 ACCEPTABLE_LOSS_PP = 1.0  # strictly below (section 5)
-NO_PLAN_RATE = 1.0  # of a run that found no acceptable plan: the network as it was
+NO_PLAN_RATE = 1.0  # of a run without an acceptable plan: the unshared network
 POINTS = ("group", "rate", "loss")
 FRONTS = ("strict", "thesis")
 LIMITS = ("below", "included")  # of `ACCEPTABLE_LOSS_PP`
@@ -31,7 +31,7 @@ def published(table: str) -> pd.DataFrame:
 
 
 def read_table(file: str | Path, text: bool = False) -> pd.DataFrame:
-    """A table from a parquet or CSV file, the values of a CSV as `text` where asked: 08 stays 08, None and NA are words.
+    """A table from a parquet or CSV file. With `text`, the values of a CSV stay as written: 08 is not 8, and None and NA are words.
 
     Raises `UserError` if the file is missing, unreadable or of another kind.
     """
@@ -47,7 +47,7 @@ def read_table(file: str | Path, text: bool = False) -> pd.DataFrame:
 def read_output(outputs_folder: str | Path, notebook: str, table: str) -> pd.DataFrame:
     """A table that a notebook has saved.
 
-    Raises `UserError` that names the command to run if it has not, and for one made from given records: it says nothing about a profile.
+    Raises `UserError` if it has not (with the command to run), and for a table made from given records, which says nothing about a profile.
     """
     file = paths.resolve(outputs_folder) / notebook / f"{table}.parquet"
     if not file.exists():
@@ -60,7 +60,7 @@ def read_output(outputs_folder: str | Path, notebook: str, table: str) -> pd.Dat
 
 
 def _given_records(folder: Path) -> str | None:
-    """The file of points that a notebook was given, by its own account."""
+    """The file of points that a notebook was given, as its run.json says."""
     try:
         return json.loads((folder / "run.json").read_text())["parameters"].get("records")
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -68,13 +68,13 @@ def _given_records(folder: Path) -> str | None:
 
 
 def read_points(file: str | Path, rate_name: str = "rate") -> pd.DataFrame:
-    """Points not made here: a parquet or CSV file with the columns `group` (text), `rate` (dimensionless), `loss` (pp).
+    """Points from elsewhere: a parquet or CSV file with the columns `group` (text), `rate` (dimensionless), `loss` (pp).
 
-    A relative path means the working directory. One row is one compressed network; which points a file holds is its maker's choice,
-    none is dropped. The names of groups, networks and runs are text as written. A column `run` may say which points come from one
-    search, a column `network` what was compressed, a column `test_loss_pp` the loss on images that chose nothing; other columns are
-    left out. `rate_name`, one of `RATE_NAMES`, says which rate it is; the rate is repeated under that name, the loss as `loss_pp`, as
-    records call them. Raises `UserError` for a file that `check_points` refuses and for an unknown rate.
+    A relative path means the working directory. One row is one compressed network, and every row is used. The names of groups, networks
+    and runs are text as written. A column `run` may say which points come from one search, a column `network` what was compressed, a
+    column `test_loss_pp` the loss on held-out test images that were never used to choose a row; other columns are left out. `rate_name`,
+    one of `RATE_NAMES`, says which rate it is; the rate is repeated under that name and the loss as `loss_pp`, the names that records
+    use. Raises `UserError` for a file that `check_points` refuses and for an unknown rate.
     """
     choose("rate of given records", rate_name, RATE_NAMES)
     table = read_table(Path(file).absolute(), text=True)
@@ -105,7 +105,7 @@ def check_points(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _names(points: pd.DataFrame, column: str) -> pd.Series:
-    """A column of names as text; one of runs that is empty throughout says that they are not known."""
+    """A column of names as text. A column of runs may be empty throughout: then the runs are not known."""
     given = points[column]
     empty = given.isna() | (given.astype(str).str.strip() == "")
     if column == "run" and empty.all():
@@ -122,7 +122,7 @@ def _refuse_where(wrong: pd.Series, table: pd.DataFrame, column: str, kind: str)
 
 
 def acceptable(records: pd.DataFrame, loss: str = "loss_pp") -> pd.DataFrame:
-    """The rows whose loss is strictly below 1 pp, judged on the split that chose them (or on column `loss`).
+    """The rows whose loss is strictly below 1 pp on the split that chose them (or in column `loss`).
 
     >>> acceptable(pd.DataFrame({"rate": [9.0, 10.0, 11.0], "loss_pp": [0.2, 0.9, 1.0]}))
        rate  loss_pp
@@ -151,9 +151,9 @@ def best_rates(records: pd.DataFrame, by: list[str], rate: str) -> pd.DataFrame:
 def front(points: pd.DataFrame, loss: str = "loss_pp", rate: str = "rate", kind: str = "strict") -> pd.DataFrame:
     """The rows on the front (lower loss, higher rate), by ascending rate; `kind` is one of `FRONTS`.
 
-    strict: the non-dominated rows after dropping duplicates. thesis: the front with ties behind tables B.2 and B.3: taken by descending
-    rate, in the given order where rates are equal, a row stays if its loss is at most the least so far; so dominated rows of equal loss
-    and rows of equal rate may stay, and the order of equal rates matters.
+    strict: the non-dominated rows after dropping duplicates. thesis: the front with ties behind tables B.2 and B.3: by descending
+    rate, equal rates in the given order, a row stays if its loss is at most the lowest so far. Dominated rows of equal loss and rows of
+    equal rate may stay, so the order of equal rates matters.
 
     >>> points = pd.DataFrame({"rate": [8.0, 9.0, 10.0, 11.0], "loss_pp": [0.3, 0.2, 0.9, 0.8]})
     >>> front(points)
@@ -201,8 +201,8 @@ def points_of_runs(records: pd.DataFrame, group: str, rate: str, kind: str = "st
 def point_sets(records: pd.DataFrame, group: str, rates: list[str], kind: str = "strict", limit: str = "below") -> pd.DataFrame:
     """The points behind tables B.2 and B.3, for each network and rate: columns network, rate_name, data and those of the points.
 
-    `data` is "all" (`points_of_runs`; of `read_points` every point), "Pareto" (the front per group of those), and, where test losses
-    are known, "all, loss on test" (the points of "all", which other images chose). `kind` is that of all fronts, `limit` as in
+    `data` is "all" (`points_of_runs`; of `read_points` every point), "Pareto" (the front per group of those), and, if test losses
+    are known, "all, loss on test" (the same plans with their loss on held-out test images). `kind` is that of all fronts, `limit` as in
     `points_of_runs`.
     """
     choose("limit of the loss", limit, LIMITS)

@@ -1,4 +1,4 @@
-"""Loss as a quadratic curve of the rate, one per group, and what can be asked of the curves (section 5.4, tables B.2 and B.3).
+"""Loss as a quadratic curve of the rate, one per group, and tests of the curves (section 5.4, tables B.2 and B.3).
 
 The thesis's "ANOVA p" answers whether the coefficients of a term are all zero; whether groups differ is another test.
 """
@@ -23,7 +23,7 @@ ONE_COMMON_CURVE = "loss ~ rate + I(rate**2)"
 PARAMETERS = ("intercept", "x", "x^2")  # a, b and c of loss = a + b·rate + c·rate², as tables B.2 and B.3 name them
 LEAST_POINTS = 12  # a group
 WORST_CONDITION = 1e10  # of the terms of the model: beyond it rounding errors reach the printed digits of coefficients and tests
-SET = ["network", "rate_name", "data"]  # what tells the sets of points apart
+SET = ["network", "rate_name", "data"]  # columns that identify a set of points
 
 
 def fit_curves(points: pd.DataFrame, least: int = LEAST_POINTS) -> RegressionResults:
@@ -33,7 +33,7 @@ def fit_curves(points: pd.DataFrame, least: int = LEAST_POINTS) -> RegressionRes
     (three make any curve fit), rates so large or so close together that rounding errors would decide, or if the curves leave no
     residual to test with.
     """
-    points = check_points(points[[column for column in POINTS if column in points]])  # a formula may mean any other column
+    points = check_points(points[[column for column in POINTS if column in points]])  # a formula could refer to any other column
     least = max(least, len(PARAMETERS) + 1)
     for name, rows in points.groupby("group"):
         if len(rows) < least:
@@ -67,7 +67,7 @@ def _refuse_unstable(points: pd.DataFrame) -> None:
 
 
 def fit_sets(sets: pd.DataFrame, least: int = LEAST_POINTS) -> tuple[dict[tuple, RegressionResults], pd.DataFrame]:
-    """`fit_curves` for each network, rate and kind of data of `point_sets`; the second table says of each set what came of it.
+    """`fit_curves` for each network, rate and kind of data of `point_sets`; the second table has the outcome of each set.
 
     Raises `UserError` with the first reason if no set can be fitted.
     """
@@ -107,9 +107,9 @@ def coefficients(fit: RegressionResults) -> pd.DataFrame:
 
 
 def sequential_test(fit: RegressionResults) -> pd.DataFrame:
-    """The F test printed as "ANOVA" in tables B.2 and B.3: `anova_lm(fit, typ=1)`, terms taken in one after the other.
+    """The F test printed as "ANOVA" in tables B.2 and B.3: `anova_lm(fit, typ=1)`, which adds one term after the other.
 
-    Its hypothesis: the coefficients of a term are zero in all groups. It does not compare groups.
+    It tests whether the coefficients of a term are zero in all groups. It does not compare groups.
     """
     table = anova_lm(fit, typ=1).drop(index="Residual")
     return _tests(
@@ -122,7 +122,7 @@ def sequential_test(fit: RegressionResults) -> pd.DataFrame:
 def common_curve_test(fit: RegressionResults) -> pd.DataFrame:
     """Do the groups differ? F test of `ONE_COMMON_CURVE` against `ONE_CURVE_PER_GROUP`, and its Wald form with HC3 errors.
 
-    The robust form holds where residuals scatter unequally, but calls too many differences real where a group has few points; it is
+    The robust form is valid where residuals scatter unequally, but finds too many differences where a group has few points; it is
     missing where the curve of a group passes through all its points.
     """
     common = smf.ols(ONE_COMMON_CURVE, _points(fit)).fit()
@@ -207,7 +207,8 @@ def crossings_within(coefficients: pd.DataFrame, curves: pd.DataFrame, a: str, b
 def published_coefficients(table: str) -> pd.DataFrame:
     """Table B.2 or B.3 under the names used here: network, rate_name, data, group, parameter, published, published_p (text, as printed).
 
-    `published_front` says which points they were fitted to. Table B.3 prints the two networks swapped; here they stand as the refit of the thesis's own points has them.
+    `published_front` says which points they were fitted to. Table B.3 prints the two networks swapped; here they are in the right place,
+    as a refit of the thesis's own points shows.
     """
     printed = published(table).rename(
         columns={"coefficient_pp": "published", "anova_p": "published_p", "front": "published_front"}
@@ -234,7 +235,7 @@ def _points(fit: RegressionResults) -> pd.DataFrame:
 
 
 def _codes(groups: pd.Series) -> np.ndarray:
-    """Numbers in place of names in a formula, which takes a group called nan for missing."""
+    """Numbers in place of names, because a formula takes a group called nan as missing."""
     return np.unique(groups.astype(str), return_inverse=True)[1]
 
 

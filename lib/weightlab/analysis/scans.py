@@ -1,4 +1,4 @@
-"""What range scans say about a network's layers (sections 3.2 and 5.7)."""
+"""Range scans: which k each layer tolerates (sections 3.2 and 5.7)."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ def judge_scans(scans: pd.DataFrame, limits: dict[str, float]) -> pd.DataFrame:
     """Scans with a verdict on every k: columns format, layer, name, k, and the accuracy (fraction) of each split in `limits`.
 
     `limits` holds the least accuracy by split; the first split decides. Added: `accuracy`, of that split; `allowed`; `hole`: not
-    allowed although a smaller k of the layer is; `agreed`: the other splits come to the same verdict.
+    allowed although a smaller k of the layer is; `agreed`: the other splits give the same verdict.
     """
     verdicts = [scans[f"{split}_accuracy"] >= limit for split, limit in limits.items()]
     judged = scans.assign(accuracy=scans[f"{next(iter(limits))}_accuracy"], allowed=verdicts[0])
@@ -22,8 +22,8 @@ def summarise_scans(judged: pd.DataFrame, sensitive: int = 5) -> pd.DataFrame:
     """A row per format of what `judge_scans` returns, in the order of their first rows.
 
     `allowed_share` of all k; `log10_space`: of the number of plans left, and `log10_full`: of all; `emptied`: names of the layers
-    without any allowed k; `holed`: number of layers with holes; `agreed_share`; `most_sensitive`: the layers (places in the
-    network) of lowest mean accuracy, lowest first, as far as it lies below the layers' median.
+    without any allowed k; `holed`: number of layers with holes; `agreed_share`; `most_sensitive`: the layers (positions in
+    the network) with the lowest mean accuracy, lowest first, without those at or above the median.
     """
     rows = {}
     for format, scan in judged.groupby("format", sort=False):

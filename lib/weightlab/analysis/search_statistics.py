@@ -1,6 +1,6 @@
 """Statistics of claims about searches: each takes records (a row per evaluation) and returns a `Finding`.
 
-Losses that decide are those on the split that chose. n counts runs, of the group that has fewest, unless a docstring says otherwise.
+Losses are those on the split that plans were chosen on. n is the number of runs in the smallest group, unless a docstring says otherwise.
 """
 
 import numpy as np
@@ -43,7 +43,7 @@ def best_rate_range(table: pd.DataFrame, rate: str, column: str, groups: list) -
 def beaten_p(table: pd.DataFrame, column: str, better: list, worse: list, value: str) -> Finding:
     """Do the runs of every group of `better` reach more than those of every group of `worse`?
 
-    The largest p of the pairs (two-sided Mann-Whitney, Holm over all pairs of these groups); 1 if a pair points the other way.
+    The largest p of the pairs (two-sided Mann-Whitney, Holm over all pairs of these groups); 1 if a pair differs in the other direction.
     `value` is `fitness` (the final best of a run) or a rate (the best acceptable of a run).
     """
     need(table, "run", column)
@@ -83,7 +83,7 @@ def near_best_gap(table: pd.DataFrame, rate: str, of: dict, to: dict, within: fl
 
 
 def front_area_ratio(table: pd.DataFrame, rate: str, column: str, of: str, to: list[str]) -> Finding:
-    """The area that the front of all acceptable plans of `of` dominates over that of each of `to`: the least of these ratios.
+    """The area that the front of all acceptable plans of `of` dominates, divided by that of each of `to`: the lowest of these ratios.
 
     The area lies below a loss of 1 pp and above a rate of 1 (hypervolume, Zitzler and Thiele 1998).
     """
@@ -94,14 +94,14 @@ def front_area_ratio(table: pd.DataFrame, rate: str, column: str, of: str, to: l
 
 
 def most_accurate_on_test(table: pd.DataFrame) -> Finding:
-    """Median over runs of the test loss (pp) of the plan that loses least where it was chosen."""
+    """Median over runs of the test loss (pp) of the plan with the lowest loss on the split that plans were chosen on."""
     need(table, "run", "loss_pp", "test_loss_pp")
     rows = table.loc[table.groupby("run")["loss_pp"].idxmin()]
     return Finding(rows["test_loss_pp"].median(), len(rows), f"where chosen {rows['loss_pp'].median():.2f} pp")
 
 
 def dominating_but_less_fit(table: pd.DataFrame, rate: str) -> Finding:
-    """How many acceptable points have a fitter one which they beat in both rate and loss; n is the number of distinct points."""
+    """How many acceptable points are better in both rate and loss than a point of higher fitness; n is the number of distinct points."""
     need(table, rate, "loss_pp", "fitness")
     points = acceptable(table).drop_duplicates([rate, "loss_pp"]).sort_values("fitness", ascending=False)
     rates, losses = points[rate].to_numpy(), points["loss_pp"].to_numpy()
@@ -110,7 +110,7 @@ def dominating_but_less_fit(table: pd.DataFrame, rate: str) -> Finding:
 
 
 def smallest_k_difference(table: pd.DataFrame, of: str, to: str) -> Finding:
-    """Smallest acceptable k of one network less that of another, one k for the whole net; n is the number of k tried."""
+    """Smallest acceptable k for the whole net of one network, minus that of another; n is the number of k tried."""
     smallest = {}
     for network in (of, to):
         rows = acceptable(pick(table, {"network": network}))

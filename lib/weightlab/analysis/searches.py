@@ -1,4 +1,4 @@
-"""What searches reached: their targets, their best plans beside the published ones, and what choosing on test flatters."""
+"""Results of searches: final targets, best plans beside the published ones, and the bias of choosing on test."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from weightlab.search.fitness import fitness
 
 
 def tally(records: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """How much was searched in each group `by`: runs, evaluations, repeated ones, and evaluations that found an acceptable plan."""
+    """How much was searched in each group `by`: runs, evaluations, repeated ones, and evaluations of an acceptable plan."""
     return (
         records.assign(acceptable=records["loss_pp"] < ACCEPTABLE_LOSS_PP)
         .groupby(by, sort=False)
@@ -28,9 +28,9 @@ def rates_of_runs(records: pd.DataFrame, group: str, rates: list[str]) -> pd.Dat
 
 
 def final_targets(records: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Where the targets of each group `by` ended: medians over its runs of accuracy (fraction) and rate, and the range of the rate.
+    """Final targets of each group `by`: medians over its runs of accuracy (fraction) and rate, and the range of the rate.
 
-    `loss_pp` is what the median accuracy means for the network, on the split that chose.
+    `loss_pp` is the loss of the network at the median accuracy, on the split that chose.
     """
     baselines = records.assign(baseline=records["accuracy"] + records["loss_pp"] / 100).groupby("network")["baseline"].first()
     ends = records.groupby([*by, "run"], sort=False)[["target_accuracy", "target_rate"]].last()
@@ -45,10 +45,10 @@ def final_targets(records: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def limits_reached(records: pd.DataFrame, by: list[str], rate: str) -> pd.DataFrame:
-    """How near to the limit of 1 pp the runs of each group `by` came, a row each.
+    """How close to the limit of 1 pp the runs of each group `by` came, a row each.
 
-    Columns: runs; found (of them with an acceptable plan); misled (whose fittest plan, scored against the target as it stood at the
-    end, is not acceptable) and the median loss of those fittest plans; means of `rate` and of the losses of the best acceptable plans.
+    Columns: runs; found (number of runs with an acceptable plan); misled (number of runs whose fittest plan, scored against the final
+    target, is not acceptable); the median loss of these fittest plans; means of `rate` and of the losses of the best acceptable plans.
     """
     final = records.groupby("run")[["target_accuracy", "target_rate"]].transform("last")
     scored = records.assign(final_fitness=fitness(records[["accuracy", "rate"]].to_numpy(), final.to_numpy()))
@@ -67,7 +67,7 @@ def limits_reached(records: pd.DataFrame, by: list[str], rate: str) -> pd.DataFr
 
 
 def beside_published(table: pd.DataFrame, printed: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Best plans with the printed row of highest layer-mean rate for the same `keys`, in columns published_..., where there is one."""
+    """Best plans beside the printed row with the highest layer-mean rate for the same `keys`, if there is one, in columns published_...."""
     columns = ["layer_mean_rate", "storage_rate", "loss_pp"]
     highest = printed.sort_values("layer_mean_rate", ascending=False, kind="stable").drop_duplicates(keys)[[*keys, *columns]]
     return table.merge(highest.rename(columns={name: f"published_{name}" for name in columns}), how="left", on=keys)
@@ -88,20 +88,20 @@ def rates_of_released_plan(k: int) -> pd.DataFrame:
 
 
 def optimism(records: pd.DataFrame, by: list[str], rate: str) -> pd.DataFrame:
-    """What choosing and reporting on the same images flatters: a row per group `by` and `chooser`, validation and test.
+    """The bias of choosing and reporting on the same images: a row per group `by` and `chooser`, which is validation or test.
 
-    Each split chooses the acceptable plan of highest `rate` of every run. Columns: runs (in which it finds one), and means over them
-    of the plan's `rate`, its loss on the split that chose (`own_loss_pp`), on the other one (`other_loss_pp`) and on test
-    (`test_loss_pp`); `acceptable_elsewhere` is the share of plans that the other split accepts too. Searches were led by one split
-    alone, so what the other would have found is a re-reading of their records.
+    From every run, the acceptable plan with the highest `rate` is chosen on each split. Columns: runs (with such a plan), and means over
+    them of the plan's `rate`, its loss on the split that chose (`own_loss_pp`), on the other one (`other_loss_pp`) and on test
+    (`test_loss_pp`); `acceptable_elsewhere` is the share of plans that are acceptable on the other split too. The searches themselves were
+    guided by one split only, so the bias of a search guided by test could be larger.
     """
     choices = []
     for chooser, other in (("validation", "test"), ("test", "validation")):
         chosen = best(records.assign(loss_pp=records[f"{chooser}_loss_pp"]), [*by, "run"], rate)
         choices.append(chosen.assign(chooser=chooser, other_loss_pp=chosen[f"{other}_loss_pp"]))
-    found = pd.concat(choices, ignore_index=True).dropna(subset="loss_pp")
+    chosen_plans = pd.concat(choices, ignore_index=True).dropna(subset="loss_pp")
     means = {"own_loss_pp": "loss_pp", "other_loss_pp": "other_loss_pp", "test_loss_pp": "test_loss_pp", rate: rate}
-    table = found.groupby([*by, "chooser"], sort=False).agg(
+    table = chosen_plans.groupby([*by, "chooser"], sort=False).agg(
         runs=("run", "size"),
         **{name: (column, "mean") for name, column in means.items()},
         acceptable_elsewhere=("other_loss_pp", lambda loss: (loss < ACCEPTABLE_LOSS_PP).mean()),
@@ -110,17 +110,17 @@ def optimism(records: pd.DataFrame, by: list[str], rate: str) -> pd.DataFrame:
 
 
 def clustering_times(times: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
-    """Mean milliseconds a plan by network and method, beside table 5.10 without its elite rows, which carry the time 0.
+    """Mean milliseconds a plan by network and method, beside table 5.10 without its elite rows, whose time is 0.
 
-    `times` has columns network, method, clustering_s and accuracy_s. `…accuracy_share_pct` is accuracy's part of the whole;
-    `…clustering_ratio` and `…whole_ratio` say how many times as long as with Mini-Batch K-Means it takes.
+    `times` has columns network, method, clustering_s and accuracy_s. `…accuracy_share_pct` is the share of accuracy in the whole
+    time; `…clustering_ratio` and `…whole_ratio` are relative to the times of Mini-Batch K-Means.
     """
     keys, parts = ["network", "method"], ["clustering_ms", "accuracy_ms"]
     table = 1000 * times.groupby(keys, sort=False)[["clustering_s", "accuracy_s"]].mean().set_axis(parts, axis=1)
     methods = {"K-Means": "kmeans", "Mini-Batch K-Means": "minibatch", "GMM": "gmm"}
-    theirs = printed.assign(method=printed["clustering"].map(methods)).set_index(keys)
+    published_times = printed.assign(method=printed["clustering"].map(methods)).set_index(keys)
     for part, column in zip(parts, ("sharing_time", "accuracy_time"), strict=True):
-        table[f"published_{part}"] = theirs[f"{column}_log_without_elites_ms"]
+        table[f"published_{part}"] = published_times[f"{column}_log_without_elites_ms"]
     for ours in ("", "published_"):
         clustering, accuracy = (table[f"{ours}{part}"] for part in parts)
         table[f"{ours}accuracy_share_pct"] = 100 * accuracy / (clustering + accuracy)

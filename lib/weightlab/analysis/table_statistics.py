@@ -16,21 +16,21 @@ def decades_removed(scan: pd.DataFrame) -> Finding:
 
 
 def emptied_layers(scan: pd.DataFrame) -> Finding:
-    """Number of layers for which a range scan leaves no k; n is the number of k tried in a layer."""
+    """Number of layers for which no k passes a range scan; n is the number of k tried in a layer."""
     need(scan, "layer", "k", "allowed")
     left = scan.groupby("layer")["allowed"].sum()
     return Finding(int((left == 0).sum()), scan["k"].nunique(), f"layers {', '.join(map(str, left.index[left == 0])) or 'none'}")
 
 
 def most_sensitive(scan: pd.DataFrame, layers: list[int]) -> Finding:
-    """How many of `layers` are among as many layers of lowest mean accuracy in a range scan; n is the number of k tried."""
+    """How many of `layers` are among the equally many layers with the lowest mean accuracy in a range scan; n is the number of k tried."""
     need(scan, "layer", "k", "validation_accuracy")
     lowest = scan.groupby("layer")["validation_accuracy"].mean().nsmallest(len(layers)).index
     return Finding(len(set(layers) & set(lowest)), scan["k"].nunique(), f"lowest: layers {', '.join(map(str, lowest))}")
 
 
 def passing_despite_scan(scan: pd.DataFrame, results: pd.DataFrame, threshold: float) -> Finding:
-    """How many single ks that the scan refuses for at least one layer reach the threshold when every layer has them.
+    """How many k fail the scan of at least one layer, but reach the threshold when every layer has this k.
 
     n is the number of such ks.
     """
@@ -43,7 +43,7 @@ def passing_despite_scan(scan: pd.DataFrame, results: pd.DataFrame, threshold: f
 
 
 def explained_gap(influence: pd.DataFrame, of: str, to: str) -> Finding:
-    """Share of the variance that factor `of` explains less that which `to` explains (`influence`): median over layers; n: layers."""
+    """Share of the variance that factor `of` explains, minus the share that `to` explains (`influence`): median over layers; n: layers."""
     need(influence, "network", "format", "layer", "factor", "omega_squared")
     shares = influence.pivot(index=["network", "format", "layer"], columns="factor", values="omega_squared")
     need(shares, of, to)
@@ -53,7 +53,7 @@ def explained_gap(influence: pd.DataFrame, of: str, to: str) -> Finding:
 
 
 def relative_gain(tuned: pd.DataFrame, loss: str, which: str) -> Finding:
-    """Share of a plan's loss that fine-tuning takes away, `highest` or `median` over plans; n: plans with a loss to take from.
+    """Share of a plan's loss that fine-tuning removes, `highest` or `median` over plans; n: plans with a positive loss.
 
     `tuned` has columns {loss}_before and {loss}_after.
     """
@@ -65,14 +65,14 @@ def relative_gain(tuned: pd.DataFrame, loss: str, which: str) -> Finding:
 
 
 def gain_difference(tuned: pd.DataFrame, of: str, to: str) -> Finding:
-    """Median over plans of the loss (pp) in column `to` less that in column `of`: positive if `of` loses less; n: plans."""
+    """Median over plans of the loss (pp) in column `to` minus that in column `of`: positive if `of` loses less; n: plans."""
     need(tuned, of, to)
     rows = tuned.dropna(subset=[of, to])
     return Finding(float((rows[to] - rows[of]).median()), len(rows))
 
 
 def sign_agreement(correlations: pd.DataFrame, predictor: str) -> Finding:
-    """Share of layers whose correlation of a predictor with accuracy has the commoner sign, lowest over the plans; n: layers a plan."""
+    """Share of layers whose correlation of a predictor with accuracy has the more frequent sign; lowest of all plans; n: layers a plan."""
     need(correlations, "network", "format", predictor)
     plans = correlations.dropna(subset=predictor).groupby(["network", "format"])[predictor]
     if not len(plans):
@@ -89,7 +89,7 @@ def time_share_ratio(times: pd.DataFrame, of: str, to: str, part: str, parts: li
 
 
 def least_time_share(times: pd.DataFrame, part: str, parts: list[str], methods: list[str]) -> Finding:
-    """Share of column `part` in the time of `parts`, of the method where it is least; n: plans a method."""
+    """Share of column `part` in the time of `parts`, for the method with the lowest share; n: plans a method."""
     shares = _time_shares(times, part, parts, methods)
     return Finding(float(shares.min()), fewest(times, "method", methods), ", ".join(f"{k} {v:.2f}" for k, v in shares.items()))
 
@@ -97,9 +97,9 @@ def least_time_share(times: pd.DataFrame, part: str, parts: list[str], methods: 
 def quality_to_time(
     records: pd.DataFrame, times: pd.DataFrame, methods: list[str], rate: str, part: str, parts: list[str]
 ) -> Finding:
-    """How much the methods differ in the area that their fronts dominate, (highest / lowest − 1), over the same of the shares of time.
+    """How much the methods differ in the area that their fronts dominate (highest / lowest − 1), divided by the same for shares of time.
 
-    The share is that of column `part` in `parts` (s). n: runs of the method that has fewest.
+    The share is that of column `part` in `parts` (s). n: runs of the method with the fewest.
     """
     areas = [front_area(pick(records, {"method": method}), rate) for method in methods]
     shares = _time_shares(times, part, parts, methods)
@@ -121,12 +121,12 @@ def improved_share(tuned: pd.DataFrame, before: str, after: str) -> Finding:
 
 
 def largest_shift(tuned: pd.DataFrame, loss: str, of: str, to: str) -> Finding:
-    """Largest loss (pp) on data set `of` less the largest on `to`; n: rows of the smaller."""
+    """Largest loss (pp) on data set `of` minus the largest on `to`; n: rows of the smaller data set."""
     need(tuned, loss)
     largest = [pick(tuned, {"dataset": dataset})[loss].max() for dataset in (of, to)]
     return Finding(float(largest[0] - largest[1]), fewest(tuned, "dataset", [of, to]))
 
 
 def unmeasured(reason: str) -> Finding:
-    """For a claim that no notebook can decide: no value, and why."""
+    """For a claim that no notebook can decide: no value, and the reason."""
     return Finding(np.nan, 0, reason)

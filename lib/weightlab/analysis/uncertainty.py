@@ -1,4 +1,4 @@
-"""How sure the statistic of a claim is: the interval that it takes over resampled runs, layers, plans or images."""
+"""The uncertainty of a claim's statistic: its interval over resampled runs, layers, plans or images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -11,34 +11,35 @@ from weightlab.rng import derive
 
 RESAMPLES = 400
 LEVEL = 0.95
-LEAST_UNITS = 3  # resampling fewer says nothing
-ROW = "row"  # every row of a table is a unit of its own
+LEAST_UNITS = 3  # of fewer, resamples hardly differ
+ROW = "row"  # every row of a table is a unit
 COLUMNS = {"run", "group", "network", "format", "method", "layer", "factor", "rate", "loss", "loss_pp", "test_loss_pp", "fitness",
            "omega_squared"}  # fmt: skip
 KEYS = {"over", "within", "images"}
 
 
-def check_uncertainty(name: str, asked: Mapping | None) -> None:
-    """Raise `UserError` unless `asked` is empty, {over: columns or row, within: columns}, or {images: how many}."""
-    if not asked:
+def check_uncertainty(name: str, uncertainty: Mapping | None) -> None:
+    """Raise `UserError` unless `uncertainty` is empty, {over: columns or row, within: columns}, or {images: how many}."""
+    if not uncertainty:
         return
-    known = isinstance(asked, Mapping) and set(asked) <= KEYS and ("over" in asked) != ("images" in asked)
-    if not known or ("within" in asked and "over" not in asked):
+    known = isinstance(uncertainty, Mapping) and set(uncertainty) <= KEYS and ("over" in uncertainty) != ("images" in uncertainty)
+    if not known or ("within" in uncertainty and "over" not in uncertainty):
         raise UserError(
-            f"unknown uncertainty of {name} {asked!r}; allowed: {{over: columns, within: columns}} or {{images: number}}"
+            f"unknown uncertainty of {name} {uncertainty!r}; allowed: {{over: columns, within: columns}} or {{images: number}}"
         )
 
 
 def interval(
-    statistic: Callable[..., Finding], tables: Sequence[pd.DataFrame], arguments: Mapping, asked: Mapping
+    statistic: Callable[..., Finding], tables: Sequence[pd.DataFrame], arguments: Mapping, uncertainty: Mapping
 ) -> tuple[float, float]:
     """The 95 % percentile interval (Efron 1979) of a statistic of tables.
 
-    `asked` says what is drawn again: with `over` the units that these columns tell apart ("row": every row), as many as there are in
-    each group `within`, a table that lacks the columns staying as it is; with `images` the number of images behind an accuracy, of which
-    a binomial number is right. Both ends are NaN where there are fewer than 3 units or where one resample in twenty has no value.
+    `uncertainty` says what is resampled. `over` names the columns that identify a unit ("row": every row is one); from each group
+    `within`, as many units are drawn as it has, and a table without these columns stays as it is. `images` is the number of images behind
+    an accuracy; the number of correct ones is drawn from a binomial distribution. Both ends are NaN if there are fewer than 3 units, or if
+    more than one resample in twenty has no value.
     """
-    draws = _of_images(tables, asked["images"]) if "images" in asked else _of_units(tables, arguments, asked)
+    draws = _of_images(tables, uncertainty["images"]) if "images" in uncertainty else _of_units(tables, arguments, uncertainty)
     values = []
     for drawn in draws:
         try:
@@ -53,27 +54,27 @@ def interval(
     return float(lower), float(upper)
 
 
-def _of_units(tables: Sequence[pd.DataFrame], arguments: Mapping, asked: Mapping) -> Iterator[list[pd.DataFrame]]:
-    over, within = (asked.get(key) or [] for key in ("over", "within"))
+def _of_units(tables: Sequence[pd.DataFrame], arguments: Mapping, uncertainty: Mapping) -> Iterator[list[pd.DataFrame]]:
+    over, within = (uncertainty.get(key) or [] for key in ("over", "within"))
     over, within = ([each] if isinstance(each, str) else list(each) for each in (over, within))
     slim = [_slim(table, str((arguments, over, within))) for table in tables]
     strata = [_units(table, over, within) for table in slim]
     if not any(strata) or any(len(units) < LEAST_UNITS for groups in strata for units in groups.values()):
         return
-    streams = {group: derive(0, "bootstrap", *group) for groups in strata for group in groups}  # a group more moves no other
+    streams = {group: derive(0, "bootstrap", *group) for groups in strata for group in groups}  # another group changes no stream
     for _ in range(RESAMPLES):
         yield [_draw(table, groups, over, streams) for table, groups in zip(slim, strata, strict=True)]
 
 
 def _slim(table: pd.DataFrame, named: str) -> pd.DataFrame:
-    """The columns that a statistic may ask for, `named` by its arguments or common to all, texts as categories: quick to copy."""
+    """The columns that a statistic may use, `named` by its arguments or common to all; texts are categories, which are quick to copy."""
     kept = [column for column in table if column in COLUMNS or column in named]
     texts = [column for column in kept if not pd.api.types.is_numeric_dtype(table[column])]
     return table[kept].reset_index(drop=True).astype(dict.fromkeys(texts, "category"))
 
 
 def _units(table: pd.DataFrame, over: list[str], within: list[str]) -> dict[tuple, list[np.ndarray]]:
-    """The rows of each unit, by the group `within` that it is in; nothing for a table without units."""
+    """The row numbers of each unit, by the group `within` of the unit; empty for a table without units."""
     if over == [ROW]:
         units = [np.array([row]) for row in range(len(table))]
     elif set(over) <= set(table.columns):
@@ -98,7 +99,7 @@ def _draw(
 
 
 def _of_images(tables: Sequence[pd.DataFrame], images: int) -> Iterator[list[pd.DataFrame]]:
-    """Accuracies of as many other images of the same kind, and the losses that follow from them."""
+    """Accuracies on as many other images, and the losses that follow from them."""
     rng = derive(0, "images")
     for _ in range(RESAMPLES):
         yield [_other_images(table, images, rng) for table in tables]

@@ -1,4 +1,4 @@
-"""What all figures have in common: names, colours, axes, and how a figure is saved."""
+"""What all figures have in common: colours, axes, and how a figure is saved."""
 
 import io
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ def panels(columns: int, rows: int = 1, width: float = 5.5, height: float = 3.8,
 
 
 def styles(names: Iterable) -> dict[str, dict]:
-    """A colour and a marker for each name, the same whatever is plotted with it."""
+    """A colour and a marker for each name."""
     names = list(names)
     colours = sns.color_palette("colorblind", len(names))
     return {

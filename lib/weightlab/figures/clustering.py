@@ -1,4 +1,4 @@
-"""Figures of clustering methods: what they cost, and how far they stay from the optimum."""
+"""Figures of clustering methods: their times, and how far they are from the optimum."""
 
 import pandas as pd
 from matplotlib import ticker
@@ -11,7 +11,7 @@ PARTS = {"clustering_s": "clustering", "accuracy_s": "accuracy"}
 
 
 def time_per_plan(times: pd.DataFrame, methods: list[str], title: str) -> Figure:
-    """Mean seconds a plan by method, clustering and accuracy on top of each other with their shares (figure 5.13).
+    """Mean seconds a plan by method, clustering and accuracy stacked, with their shares (figure 5.13).
 
     `times` has a row per plan with columns network, method, clustering_s, accuracy_s; a panel per network, `title` over all.
     """
@@ -38,9 +38,9 @@ def time_per_plan(times: pd.DataFrame, methods: list[str], title: str) -> Figure
 
 
 def inertia_excess(excess: pd.DataFrame, methods: list[str]) -> Figure:
-    """How far a method's inertia lies above the least possible, in percent, by k, a panel per network.
+    """How far a method's inertia is above the lowest possible, in percent, by k, a panel per network.
 
-    Columns network, method, layer, k, excess_pct; the line is the median over the layers, the band reaches from the least to the most.
+    Columns network, method, layer, k, excess_pct; the line is the median over the layers, the band reaches from the lowest to the highest.
     """
     networks = list(dict.fromkeys(excess["network"]))
     figure, axes = panels(len(networks), sharey=True)
@@ -51,7 +51,7 @@ def inertia_excess(excess: pd.DataFrame, methods: list[str]) -> Figure:
             ax.fill_between(rows.median().index, rows.min(), rows.max(), color=style["color"], alpha=0.15)
         ax.set_yscale("symlog", linthresh=0.1)
         ax.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-        ax.set(xlabel="clusters k", ylabel="inertia above the least possible [%]", title=label(network))
+        ax.set(xlabel="clusters k", ylabel="inertia above the lowest possible [%]", title=label(network))
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside right upper", fontsize=9, title="median of the layers,\nband min-max", title_fontsize=9)
     return figure

@@ -1,4 +1,4 @@
-"""Small figures that are drawn anew whenever a plan changes: cheap, and safe to draw in any thread."""
+"""Small figures that are drawn again whenever a plan changes: quick, and safe to draw in any thread."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from weightlab.analysis.labels import label
 from weightlab.figures.base import limit_line
 
 DPI = 80
-HIGHEST_LOSS = 5  # pp: plans beyond are not shown, unless it is the one looked at
+HIGHEST_LOSS = 5  # pp: other plans that lose more are not shown
 
 
 def layer_histogram(weights: np.ndarray, centroids: np.ndarray, name: str) -> Figure:
@@ -50,7 +50,7 @@ def plan_among_searched(earlier: pd.DataFrame, here: pd.DataFrame, now: pd.Serie
 
 
 def _small() -> tuple[Figure, Axes]:
-    """Made without pyplot and styles, which belong to the whole process."""
+    """Without pyplot and styles, whose state belongs to the whole process."""
     figure = Figure(figsize=(5, 3.4), dpi=DPI)
     figure.subplots_adjust(left=0.14, right=0.97, bottom=0.15, top=0.91)
     ax = figure.subplots()

@@ -9,14 +9,14 @@ from weightlab import analysis
 from weightlab.analysis.labels import label
 from weightlab.figures.base import MARKERS, limit_line, panels, styles
 
-LOSSES = {"loss_pp": "loss on the images that chose [pp]", "test_loss_pp": "loss of the same plans on test [pp]"}
+LOSSES = {"loss_pp": "loss on the images used to choose [pp]", "test_loss_pp": "loss of the same plans on test [pp]"}
 
 
 def best_by_group(best: pd.DataFrame, group: str, rate: str, targets: pd.DataFrame) -> Figure:
-    """The chosen plan of every run (figures 5.9, 5.10), a column of panels per network: below the same plans' loss on test.
+    """The chosen plan of every run (figures 5.9, 5.10), a column of panels per network; below, the loss of the same plans on test.
 
-    `targets` has columns network, `group`, rate and loss_pp: where each group's target ended. The line is the front of all that is
-    shown where it was chosen; none is drawn on test, which chose nothing.
+    `targets` has columns network, `group`, rate and loss_pp: where each group's target ended. The line is the front of all plans
+    in the upper panel. The lower panel has none, because its images are held-out test images that were never used to choose a plan.
     """
     figure, axes, colours, markers = _grid(best, group)
     for column, (network, rows) in enumerate(best.groupby("network", sort=False)):
@@ -33,7 +33,7 @@ def best_by_group(best: pd.DataFrame, group: str, rate: str, targets: pd.DataFra
 
 
 def fronts_by_group(records: pd.DataFrame, group: str, rate: str) -> Figure:
-    """The front of each group's acceptable plans (figures 5.11, 5.14), a column of panels per network: below, the loss on test."""
+    """The front of each group's acceptable plans (figures 5.11, 5.14), a column of panels per network; below, the loss on test."""
     points = analysis.fronts(analysis.acceptable(records), ["network", group], "loss_pp", rate)
     figure, axes, colours, markers = _grid(records, group)
     for column, network in enumerate(dict.fromkeys(records["network"])):

@@ -1,4 +1,4 @@
-"""Figures of the large network: which of its many layers are sensitive, and the search beside plain baselines (section 5.7)."""
+"""Figures of the large network: its sensitive layers, and searches beside simple baselines (section 5.7)."""
 
 import pandas as pd
 import seaborn as sns
@@ -12,8 +12,8 @@ from weightlab.figures.base import panels, styles
 def sensitive_layers(scans: pd.DataFrame, accuracy: str, threshold: float, coloured: int = 5) -> Figure:
     """Accuracy with one layer shared, by its k (figure 5.15), a panel per format, the threshold as a line.
 
-    The `coloured` layers of lowest mean accuracy, as far as it lies below the layers' median, stand out and are named by their place
-    in the network; all others are grey. Columns format, layer, k and the one called `accuracy` (fraction).
+    The `coloured` layers with the lowest mean accuracy are coloured, unless it is not below the layers' median, and named by their
+    position in the network; all others are grey. Columns format, layer, k and the one called `accuracy` (fraction).
     """
     formats = list(dict.fromkeys(scans["format"]))
     figure, axes = panels(min(2, len(formats)), -(-len(formats) // 2), sharey=True)
@@ -34,11 +34,11 @@ def sensitive_layers(scans: pd.DataFrame, accuracy: str, threshold: float, colou
 
 
 def searched_plans(plans: pd.DataFrame, limit_pp: float, baseline: float, rate: str) -> Figure:
-    """Every plan of every arm (figure 5.16): loss against the rate that was searched, and against the other; a row per format.
+    """Every plan of every arm (figure 5.16): loss against the rate that was optimised, and against the other; a row per format.
 
-    Columns format, arm, loss_pp, both rates, and of searched plans target_accuracy and target_rate, the last of which is a star.
-    Lines are the fronts of the arms; dotted is the loss that the target tolerates, and losses above three times that are left out.
-    The right axis is the accuracy, `baseline` (fraction) less the loss.
+    Columns format, arm, loss_pp, both rates, and for searched plans target_accuracy and target_rate; a star marks the last target.
+    Lines are the fronts of the arms. The dotted line is the loss that the target tolerates; losses above three times that are left out.
+    The right axis is the accuracy: `baseline` (fraction) minus the loss.
     """
     formats = list(dict.fromkeys(plans["format"]))
     rates = [rate, *({"layer_mean_rate", "storage_rate"} - {rate})]

@@ -14,8 +14,8 @@ def quadratic_curves(points: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Points and the quadratic curve of each group (figures B.2 to B.4): a row per rate, a column per network.
 
     `points` has columns network, rate_name, group, rate and loss (pp), `curves` these and lower and upper, the 95 % interval of the
-    curve; a network and rate without curves shows its points alone. Curves lie over points. Of more than 2 000 points in a panel
-    every second, third or so of a group by rate is drawn, and the legend says so.
+    curve; without curves, a network and rate shows only its points. If a panel has more than 2 000 points, only every second or third (and
+    so on) point of a group is drawn, and the legend says so.
     """
     names, networks = list(dict.fromkeys(points["rate_name"])), list(dict.fromkeys(points["network"]))
     figure, axes = panels(len(networks), len(names))
@@ -46,7 +46,7 @@ def quadratic_curves(points: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 
 
 def _step(points: int) -> int:
-    """Every how many points one is drawn."""
+    """One of how many points is drawn."""
     return -(-points // MOST_DOTS)
 
 
@@ -55,7 +55,7 @@ def _thinned(step: int) -> str:
 
 
 def residuals(table: pd.DataFrame) -> Figure:
-    """What the curves leave: residual against fitted loss, and against normal quantiles; a row per network.
+    """Residuals against the fitted loss, and studentized against normal quantiles; a row per network.
 
     `table` has columns network, group, fitted, residual (pp), studentized and quantile. Many points are thinned as in `quadratic_curves`,
     by fitted loss.

@@ -1,4 +1,4 @@
-"""Figures of searches: their spaces, their course, what they found."""
+"""Figures of searches: their spaces, their course, and their results."""
 
 from itertools import cycle
 
@@ -72,7 +72,7 @@ def course_of_runs(records: pd.DataFrame, group: str, value: str, order: list[st
 def best_of_runs(best: pd.DataFrame, group: str, rate: str, targets: dict[str, tuple[float, float]]) -> Figure:
     """The chosen plan of every run (figure 5.7): loss against rate, a panel per network, with the target (rate, loss in pp).
 
-    Filled: the loss on the split that chose; hollow: the same plan's on test.
+    Filled: the loss on the split that chose; hollow: the loss of the same plan on test.
     """
     figure, axes = panels(len(targets))
     look = styles(dict.fromkeys(best[group]))
@@ -108,9 +108,9 @@ def one_run(records: pd.DataFrame, rate: str, target: tuple[float, float], title
 
 
 def all_plans(records: pd.DataFrame, rate: str, best: pd.DataFrame) -> Figure:
-    """Every plan that searches on one network have measured: loss against rate, their front, and the `best` marked.
+    """Every plan that searches on one network have evaluated: loss against rate, their front, and the `best` marked.
 
-    Losses beyond 1 pp stand on a logarithmic scale, so that plans which lose nearly everything are seen too.
+    Losses above 1 pp are on a logarithmic scale, so that plans that lose nearly everything are visible too.
     """
     figure, axes = panels(1, width=6.5)
     ax, colours = axes[0, 0], sns.color_palette("colorblind")

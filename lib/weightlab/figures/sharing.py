@@ -1,4 +1,4 @@
-"""Figures of sharing itself: loss and rate by k, whole net against layers, a plan's codebooks."""
+"""Figures of weight sharing: loss and rate by k, whole net against layers, a plan's codebooks."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def total_sharing(table: pd.DataFrame, format: str, rate: str, published: pd.Dat
         rows = table[table["network"] == network].sort_values("k")
         red, blue = sns.color_palette("colorblind")[3], sns.color_palette("colorblind")[0]
         ax.plot(rows["k"], rows[loss], color=red, marker=".", label="loss")
-        theirs = published[(published["network"] == network) & (published["format"] == format)]
-        ax.plot(theirs["k"], theirs["loss_pp"], "x", color="black", alpha=0.6, markersize=5)
+        printed = published[(published["network"] == network) & (published["format"] == format)]
+        ax.plot(printed["k"], printed["loss_pp"], "x", color="black", alpha=0.6, markersize=5)
         limit_line(ax)
         ax.set(xlabel="clusters k", ylim=(-2, 10), title=f"{label(network)}, {label(format)}")
         ax.set_ylabel("accuracy loss [pp]", color=red)
         other = ax.twinx()
-        rows = rows[rows["k"] > 1]  # at k = 1 nothing but a constant is stored
+        rows = rows[rows["k"] > 1]  # at k = 1 only a constant is stored
         other.step(rows["k"], rows[rate], color=blue, linestyle="--", where="mid")
         other.set_ylabel(label(rate), color=blue)
         other.grid(False)
@@ -81,7 +81,7 @@ def weights_with_centroids(codebooks: Codebooks, plan: list[int], columns: int =
 
 
 def file_sizes(table: pd.DataFrame) -> Figure:
-    """Bytes of files as bars, largest first, each with how many times smaller than the first row it is.
+    """Bytes of files as bars, largest first, each labelled with how many times smaller it is than the first row.
 
     `table` has columns file and bytes, the original network first.
     """

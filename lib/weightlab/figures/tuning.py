@@ -1,4 +1,4 @@
-"""Figures of fine-tuning: the lifted space, accuracy over focus and spread, what tuning gains (section 5.5)."""
+"""Figures of fine-tuning: the lifted space, accuracy over focus and spread, the gains (section 5.5)."""
 
 import numpy as np
 import pandas as pd
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from weightlab.analysis.labels import label
 from weightlab.figures.base import panels, styles
 
-PREDICTORS = {"inertia": "inertia in the lifted space", "weight_delta": "weight delta Σ|w − w'|"}  # column of a grid: as written
+PREDICTORS = {"inertia": "inertia in the lifted space", "weight_delta": "weight delta Σ|w − w'|"}  # column of a grid: axis label
 
 
 def neighbour_distances(points: pd.DataFrame) -> Figure:
     """Evenly spaced weights in the lifted space and the distance between neighbours (figure 3.1).
 
-    `points` has columns focus, weight and lifted, a focus's weights ascending; a distance stands half-way between its weights.
+    `points` has columns focus, weight and lifted, a focus's weights ascending; a distance is drawn half-way between its weights.
     """
     figure, axes = panels(2)
     curve, distance = axes[0]
@@ -24,8 +24,8 @@ def neighbour_distances(points: pd.DataFrame) -> Figure:
         x, y = rows["weight"].to_numpy(), rows["lifted"].to_numpy()
         curve.plot(x, y, linewidth=1, markersize=3, label=f"{focus:g}", **style)
         distance.plot((x[1:] + x[:-1]) / 2, np.hypot(np.diff(x), np.diff(y)), linewidth=1, markersize=3, **style)
-    curve.set(xlabel="weight less the mean", ylabel="second coordinate", title="evenly spaced weights, lifted")
-    distance.set(xlabel="weight less the mean", ylabel="distance of neighbours", title="how far apart neighbours come to lie")
+    curve.set(xlabel="weight − mean", ylabel="second coordinate", title="evenly spaced weights, lifted")
+    distance.set(xlabel="weight − mean", ylabel="distance of neighbours", title="distance of neighbours after lifting")
     curve.legend(fontsize=8, title="focus")
     return figure
 
@@ -55,7 +55,7 @@ def lifted_space(points: pd.DataFrame, network: str, layer: str) -> Figure:
 
 
 def focus_course(grid: pd.DataFrame, correlations: pd.DataFrame, accuracy: str) -> Figure:
-    """Accuracy and both predictors by focus, a row per layer (figure 5.12): the course of one greedy grid.
+    """Accuracy and both predictors by focus, a row per layer (figure 5.12): the course of one greedy search.
 
     `correlations` has a row per layer: layer, and r and p of each predictor as `analysis.correlations` gives them. The star marks
     the focus that was chosen.
@@ -71,8 +71,8 @@ def focus_course(grid: pd.DataFrame, correlations: pd.DataFrame, accuracy: str) 
             ax.plot(star["focus"], 100 * star[accuracy], "*", color="black", markersize=11)
             ax.set_ylabel(f"{accuracy.replace('_', ' ')} [%]", color=blue, fontsize=9)
             _open(ax)
-            found = "no correlation" if np.isnan(r[predictor]) else f"r = {r[predictor]:.2f}, p = {r[f'{predictor}_p']:.1g}"
-            ax.set_title(f"{course['name'].iloc[0]}, k = {course['k'].iloc[0]}: {found}", fontsize=10)
+            correlation = "no correlation" if np.isnan(r[predictor]) else f"r = {r[predictor]:.2f}, p = {r[f'{predictor}_p']:.1g}"
+            ax.set_title(f"{course['name'].iloc[0]}, k = {course['k'].iloc[0]}: {correlation}", fontsize=10)
             other = ax.twinx()
             other.plot(course["focus"], course[predictor], color=red, linestyle="--", linewidth=1)
             other.set_ylabel(name, color=red, fontsize=9)
@@ -105,14 +105,14 @@ def focus_by_spread(trials: pd.DataFrame, accuracy: str) -> Figure:
 
 
 def _open(ax: Axes) -> None:
-    """Leave a range of percentages around a line that is flat."""
+    """Leave room around a flat line."""
     low, high = ax.dataLim.intervaly
     if high - low < 0.1:
         ax.set_ylim(low - 0.5, high + 0.5)
 
 
 def tuning_gains(arms: pd.DataFrame, chooser: str) -> Figure:
-    """Loss that tuning takes away, by arm and format, a panel per network; below zero it made the plan worse.
+    """Reduction of the loss by tuning, by arm and format, a panel per network; below zero the plan became worse.
 
     `arms` has columns network, format, arm, gain_pp (on the split `chooser`: filled) and test_gain_pp (hollow).
     """
@@ -128,7 +128,7 @@ def tuning_gains(arms: pd.DataFrame, chooser: str) -> Figure:
             ax.plot(x, rows["gain_pp"], linestyle="", markersize=6, label=label(format), **style)
         ax.axhline(0, color="black", linestyle=":", linewidth=1)
         ax.set_xticks(range(len(order)), order)
-        ax.set(ylabel="loss taken away [pp]", title=label(network))
+        ax.set(ylabel="reduction of the loss [pp]", title=label(network))
     handles, names = axes[0, 0].get_legend_handles_labels()
     title = f"filled: {chooser}, hollow: test"
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8, title=title, title_fontsize=8)
