@@ -33,7 +33,7 @@ def test_effort_says_how_much_was_searched():
 def test_differences_name_the_better_group_first_and_leave_out_those_at_the_limit():
     expected = "exact k-means over GMM (probability 0.90), K-Means over exact k-means (probability 0.75)"
     assert words.differences(SURE) == expected
-    assert words.differences(NONE) == "no difference"
+    assert words.differences(NONE) == "none"
 
 
 def plan(**changes):
@@ -68,16 +68,16 @@ def test_highest_takes_the_best_plan_by_each_rate_even_if_another_group_has_none
 
 BIASES = pd.DataFrame({"chooser": ["validation", "test"], "own_loss_pp": [0.5, 0.63], "other_loss_pp": [1.25, 2.1]})
 BIAS = (
-    "Best plans of runs that test chooses lose 0.63 pp on test and 2.10 pp on validation; those that validation chooses lose 0.50 pp there "
-    "and 1.25 pp on test. Choosing and reporting on the same images hides 1.47 pp and 0.75 pp; as reported on test, the two ways differ by "
-    "0.62 pp."
+    "The best plans of the runs, if chosen on test, lose 0.63 pp on test and 2.10 pp on validation; if chosen on validation, they lose 0.50 pp on "
+    "validation and 1.25 pp on test. Choosing and reporting on the same images hides 1.47 pp and 0.75 pp; the losses reported on test differ by 0.62 pp "
+    "between the two ways."
 )
 
 
 def test_optimism_compares_the_two_splits_and_says_if_one_found_nothing():
     assert words.optimism(BIASES) == BIAS
-    assert words.optimism(BIASES[1:]) == "Acceptable plans: on test only; what choosing on test flatters stays open."
-    assert words.optimism(BIASES[:0]) == "Acceptable plans: none; what choosing on test flatters stays open."
+    assert words.optimism(BIASES[1:]) == "Acceptable plans: on test only; the bias of choosing on test is not known."
+    assert words.optimism(BIASES[:0]) == "Acceptable plans: none; the bias of choosing on test is not known."
 
 
 # --- single plans -----------------------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def test_explored_plan():
     reported = pd.DataFrame({"split": ["validation", "test"], "loss_pp": [0.5, 0.75], "images": [200, 100]})
     assert answers.explored_plan("lenet5_tanh", "float16", [3, 4], rates, report, reported) == [
         "Plan [3, 4] in float16 stores the weights of LeNet-5 tanh at **storage rate 9.88** (layer-mean rate 11.00). It costs 0.50 pp on 200 "
-        "validation images and 0.75 pp on 100 test images. Most of what is stored, 75%, is layer dense."
+        "validation images and 0.75 pp on 100 test images. Layer dense takes the largest part, 75% of the stored bits."
     ]
 
 
@@ -117,7 +117,7 @@ def test_whole_net(layered, ending):
     if layered[0] == 5:
         of_layers = f"k = 5, **storage rate {layered[1]:.2f}**, storage rate {layered[1]:.2f}, loss 0.25 pp on validation and 0.50 pp on test."
     assert answers.whole_net(table, "float32", "storage_rate", 50, 200, "validation") == [
-        "**LeNet-5 tanh, float32** (200 images of validation chose, test is reported): whole net: k = 7, **storage rate 10.00**, storage rate "
+        "**LeNet-5 tanh, float32** (k chosen on 200 images of validation; test is only reported): whole net: k = 7, **storage rate 10.00**, storage rate "
         "10.00, loss 0.25 pp on validation and 0.50 pp on test; published 10.66 at k = 6. one k for every layer: "
         + of_layers
         + ending,
@@ -128,7 +128,7 @@ def test_whole_net(layered, ending):
 def test_whole_net_without_an_acceptable_k_has_no_range_of_rates():
     paragraphs = answers.whole_net(whole_net((np.nan, np.nan), (5, 11.0)), "float32", "storage_rate", 50, 200, "validation")
     assert paragraphs == [
-        "**LeNet-5 tanh, float32** (200 images of validation chose, test is reported): whole net: no k up to 50 loses less than 1 pp. one k for "
+        "**LeNet-5 tanh, float32** (k chosen on 200 images of validation; test is only reported): whole net: no k up to 50 loses less than 1 pp. one k for "
         "every layer: k = 5, **storage rate 11.00**, storage rate 11.00, loss 0.25 pp on validation and 0.50 pp on test."
     ]
 
@@ -139,9 +139,10 @@ def test_packed_file(same, weights):
     images = {"validation": 200, "test": 100}
     assert answers.packed_file("own:network", plan(format="float16"), summary, images, same, 0.985, 0, (800, 150)) == [
         "Plan [3, 4] in float16 stores the weights of `own:network` at **storage rate 9.00**; the file with everything in it is **7.50 times "
-        "smaller** than the original parameters and buffers (100 of 750 bytes, 20 of them header). It loses 0.50 pp on the 200 validation "
-        f"images that chose it and 1.25 pp on 100 test images; read from the file, {weights} and 98.50% of test are right. onnxruntime decides "
-        "0 of 100 test images differently; its file has 150 bytes, 800 before."
+        "smaller** than the original parameters and buffers (100 of 750 bytes, including a header of 20 bytes). It loses 0.50 pp on the 200 "
+        f"validation images on which it was chosen and 1.25 pp on 100 test images. When the file is read back, {weights}, and 98.50% of the test images "
+        "are classified correctly. onnxruntime gives another class for 0 of 100 test images; the ONNX file has 150 bytes, that of the original network "
+        "800."
     ]
 
 
@@ -153,7 +154,7 @@ def test_packed_file(same, weights):
     [
         (0.01, 80.0, "genetic over random", "The fittest acceptable plan, [3, 4] (genetic), has layer-mean rate 12.00 and **storage rate 10.50** "
          "and loses 0.50 pp on validation, 1.25 pp on test."),
-        (0.2, np.nan, "no difference", "No run found an acceptable plan."),
+        (0.2, np.nan, "none", "No run found an acceptable plan."),
     ],
 )  # fmt: skip
 def test_optimizers(p_holm, fitness, beyond, fittest):
@@ -164,8 +165,8 @@ def test_optimizers(p_holm, fitness, beyond, fittest):
                               "compression_rate_ratio": [10.0, 13.0, 1.0], "accuracy_loss_recomputed_pp": [0.5, 0.75, 0.0]})  # fmt: skip
     compared = {"lenet5_tanh": (groups, pairs(("random", "genetic", p_holm, 0.1)))}
     assert answers.optimizers(compared, best, medians, published, "11 runs", "validation") == [
-        "**LeNet-5 tanh**, 11 runs. Median best fitness: genetic 50.0, random 20.0; published: genetic 60.0, random 40.0. Beyond chance "
-        f"(Holm p < 0.05): {beyond}. {fittest} Published: layer-mean rate 13.00 with 0.75 pp lost on the images that chose it (black hole)."
+        "**LeNet-5 tanh**, 11 runs. Median best fitness: genetic 50.0, random 20.0; published: genetic 60.0, random 40.0. Significant differences "
+        f"(Holm p < 0.05): {beyond}. {fittest} Published: layer-mean rate 13.00 with 0.75 pp lost on the images on which it was chosen (black hole)."
     ]
 
 
@@ -186,11 +187,11 @@ def test_targets():
     arguments = (published, "layer_mean_rate", "validation", "3 runs")
     assert answers.targets(medians, compared, forms, reached, best, *arguments) == [
         "**LeNet-5 tanh**, 3 runs. Best acceptable layer-mean rate of a run, median: extreme 12.00 (sd 0.50), preset 11.00 (sd 0.25), static "
-        "10.00 (sd 0.12); beyond chance: extreme over preset (probability 0.80). Their mean loss on validation: static 0.50 pp, preset 0.60 pp, "
-        "extreme 0.70 pp. A run with extreme target beats one with preset with probability 0.80 (p = 0.01; equal spread p = 0.3). A run with "
-        "extreme target beats one with extreme (pointwise) with probability 0.60 (p = 0.4; equal spread p = 0.7). The fittest plan lost 1 pp or "
+        "10.00 (sd 0.12); significant differences: extreme over preset (probability 0.80). Mean loss of these plans on validation: static 0.50 pp, preset 0.60 pp, "
+        "extreme 0.70 pp. A run with the extreme target beats one with the preset target with probability 0.80 (p = 0.01; equal spread p = 0.3). A run with "
+        "the extreme target beats one with the extreme (pointwise) target with probability 0.60 (p = 0.4; equal spread p = 0.7). The fittest plan lost 1 pp or "
         "more in 4 of 12 runs. Best plan (extreme (pointwise)): [3, 4] with layer-mean rate 12.00 and **storage rate 10.50**, which loses 0.50 "
-        "pp on validation and 1.25 pp on test. Published: layer-mean rate 14.00, 0.75 pp lost on the images that chose it (extreme)."
+        "pp on validation and 1.25 pp on test. Published: layer-mean rate 14.00, 0.75 pp lost on the images on which it was chosen (extreme)."
     ]
     without = answers.targets(medians[1:], compared[1:], forms[:0], reached[:2], best, *arguments)
     assert "A run with" not in without[0]
@@ -214,9 +215,9 @@ def test_formats(emptied, left_out):
         groups(("float16", 12.0, 0), ("float32", 11.0, 0)), NONE, layers, 0.97, {"layer_mean_rate": best}, published,
         BIASES.assign(network="lenet5_tanh"), "layer_mean_rate", "validation", "3 runs",
     ) == [
-        "**LeNet-5 tanh**, 3 runs. Best acceptable layer-mean rate of a run, median: float16 12.00, float32 11.00; beyond chance: no difference. "
+        "**LeNet-5 tanh**, 3 runs. Best acceptable layer-mean rate of a run, median: float16 12.00, float32 11.00; significant differences: none. "
         f"{left_out}Highest layer-mean rate: float16, [3, 4] with layer-mean rate 12.00 and **storage rate 10.50**, which loses 0.50 pp on "
-        "validation and 1.25 pp on test. Published bests by layer-mean rate (and what they store): float32 12.50 (9.00), float8 (thesis) 14.00 "
+        "validation and 1.25 pp on test. Highest published layer-mean rates (and storage rates of these plans): float32 12.50 (9.00), float8 (thesis) 14.00 "
         f"(10.00). {BIAS}"
     ]  # fmt: skip
 
@@ -245,7 +246,7 @@ def clusterings(methods):
 
 
 ENDING = (
-    "3 runs: best acceptable storage rate of a run, median: K-Means 12.00; beyond chance: exact k-means over GMM (probability 0.90), K-Means over "
+    "3 runs: best acceptable storage rate of a run, median: K-Means 12.00; significant differences: exact k-means over GMM (probability 0.90), K-Means over "
     "exact k-means (probability 0.75). Highest storage rate: {}, [3, 4] with layer-mean rate 12.00 and **storage rate 10.50**, which loses 0.50 pp "
     "on validation and 1.25 pp on test. "
 )
@@ -253,19 +254,19 @@ ENDING = (
 
 def test_clusterings_compare_k_means_with_mini_batch_and_take_its_bias():
     assert clusterings(["kmeans", "minibatch"]) == [
-        "**LeNet-5 tanh**. K-Means: 30 ms to cluster a plan, 25 % of the time goes into its accuracy; 0 % above the least inertia. Mini-Batch "
-        "K-Means: 10 ms to cluster a plan, 50 % of the time goes into its accuracy; 0.5 % above the least inertia. (Means of 20 plans, accuracy on "
+        "**LeNet-5 tanh**. K-Means: 30 ms to cluster a plan; measuring accuracy takes 25 % of the whole time; inertia 0 % above the lowest possible. Mini-Batch "
+        "K-Means: 10 ms to cluster a plan; measuring accuracy takes 50 % of the whole time; inertia 0.5 % above the lowest possible. (Means of 20 plans, accuracy on "
         "200 images, one thread; excess of inertia: median over layers and k.) K-Means takes 3.0 times as long to cluster as Mini-Batch (published "
         "5.7), the whole evaluation 2.00 times as long (published 1.68). " + ENDING.format("K-Means") + BIAS
     ]
 
 
 def test_clusterings_without_k_means_take_the_bias_of_all_methods():
-    of_all = BIAS.replace("lose 0.63 pp on test", "lose 0.32 pp on test").replace("lose 0.50 pp there", "lose 0.25 pp there")
+    of_all = BIAS.replace("lose 0.63 pp on test", "lose 0.32 pp on test").replace("lose 0.50 pp on", "lose 0.25 pp on")
     of_all = of_all.replace("1.47 pp and 0.75 pp", "1.79 pp and 1.00 pp").replace("by 0.62 pp", "by 0.94 pp")
     assert clusterings(["gmm", "minibatch"]) == [
-        "**LeNet-5 tanh**. GMM: 30 ms to cluster a plan, 25 % of the time goes into its accuracy; 0 % above the least inertia. Mini-Batch K-Means: "
-        "10 ms to cluster a plan, 50 % of the time goes into its accuracy; 0.5 % above the least inertia. (Means of 20 plans, accuracy on 200 images, "
+        "**LeNet-5 tanh**. GMM: 30 ms to cluster a plan; measuring accuracy takes 25 % of the whole time; inertia 0 % above the lowest possible. Mini-Batch K-Means: "
+        "10 ms to cluster a plan; measuring accuracy takes 50 % of the whole time; inertia 0.5 % above the lowest possible. (Means of 20 plans, accuracy on 200 images, "
         "one thread; excess of inertia: median over layers and k.) " + ENDING.format("GMM") + of_all
     ]
 
@@ -277,7 +278,7 @@ def test_clusterings_without_k_means_take_the_bias_of_all_methods():
     ("swarm_runs", "runs", "published", "ending"),
     [
         (5, "5 runs", 1, " The published plans: 0.80 to 0.40 pp on validation, 0.90 to 0.95 pp on test; as published, 0.70 to 0.30 pp on the "
-         "images that chose."),
+         "images on which they were chosen."),
         (1, "1 run", 0, ""),
     ],
 )  # fmt: skip
@@ -294,10 +295,10 @@ def test_fine_tuning(swarm_runs, runs, published, ending):
     images = {"validation": 200, "test": 100}
     assert answers.fine_tuning(arms, tuned, printed, r, gains, shares, "validation", 2.0, swarm_runs, images) == [
         "**LeNet-5 tanh**, 1 plans, rates unchanged, focus chosen on validation (images of validation and test: 200 and 100). Mean loss with spread "
-        "2: 0.80 to 0.40 pp on validation, 0.90 to 0.95 pp on test, 0.50 to 0.25 pp on train. Mean loss taken away on validation (and on test), pp, "
-        f"the swarm's being the median of {runs}: spread 2 +0.20 (-0.05), swarm +0.40 (+0.10). Focus explains 60% of the variance of accuracy in the "
-        "median layer, spread 0%. Correlation with accuracy (and what its least value would gain in a layer): of inertia negative in 1 and positive "
-        "in 1 of 2 layers (-0.05 pp); of weight delta negative in 3 and positive in 0 of 3 layers (+0.10 pp); measuring +0.20 pp."
+        "2: 0.80 to 0.40 pp on validation, 0.90 to 0.95 pp on test, 0.50 to 0.25 pp on train. Mean reduction of the loss on validation (and on test) in pp, "
+        f"for the swarm the median of {runs}: spread 2 +0.20 (-0.05), swarm +0.40 (+0.10). Focus explains 60% of the variance of accuracy in the "
+        "median layer, spread 0%. Correlation with accuracy (and gain in accuracy if the focus of its lowest value were taken in a layer): inertia negative in 1 and positive "
+        "in 1 of 2 layers (-0.05 pp); weight delta negative in 3 and positive in 0 of 3 layers (+0.10 pp); measuring the accuracy gains +0.20 pp."
         + ending
     ]
 
@@ -321,14 +322,14 @@ def test_mobilenet():
     arguments = (0.9, 0.896, "layer_mean_rate", "validation", "test", 900)
     losses = "**storage rate 10.50**, loss 0.50 pp, on test 1.25 pp"
     assert answers.mobilenet("mobilenet_v2_fashion", overview, best, tuned, *arguments) == [
-        "**MobileNet_v2 (stand-in, Fashion-MNIST)**: 900 images of validation chose. Threshold of the scan: 0.40 pp below the 90.00 % of the unshared "
-        "network (± 1.00 pp). In float32 test judges 95% of all k alike; the most sensitive layers are [0, 3].\n\n"
+        "**MobileNet_v2 (stand-in, Fashion-MNIST)**: plans were chosen on 900 images of validation. The threshold of the scan is 0.40 pp below the "
+        "90.00 % of the unshared network (± 1.00 pp). In float32, test gives the same verdict for 95% of all k; the most sensitive layers are [0, 3].\n\n"
         "- Scan, float32: 90% of all k pass; layers without any: none.\n"
         "- Scan, float8 (thesis): 20% of all k pass; layers without any: features.1, features.2.\n"
         f"- genetic, float32: layer-mean rate 12.00, {losses}; layer-mean rate +2.00 against the best single k.\n"
         f"- one k for every layer, float32: layer-mean rate 10.00, {losses}.\n"
         f"- random, float16: layer-mean rate 12.00, {losses}.\n"
-        "- Fine-tuning betters 1 and worsens 1 of 3 rows of splits and top-1 or top-5, by +0.13 pp on average."
+        "- Fine-tuning improves 1 and worsens 1 of 3 rows (splits, top-1 or top-5); the mean gain is +0.13 pp."
     ]
 
 
@@ -361,7 +362,7 @@ def test_curves_of_groups_that_differ():
         "**LeNet-5 tanh, storage rate** (60 given points). One common curve does not describe all groups: F(3, 54) = 5.2, p = 0.001 (robust p = "
         "0.002). At the highest rate that all reach, 10.00, the curves lose a 0.50, GMM 0.60 pp. The thesis's sequential test of the squared terms, "
         "p = 0.001, says only that they are not all zero. The scatter is unequal (Breusch-Pagan p = 0.001; rank correlation of its size with the "
-        "rate +1.00). Run by run (4 or more a group) the median best rate is GMM 10.00, a 9.00; beyond chance (Holm p < 0.05): GMM over a "
+        "rate +1.00). Run by run (at least 4 a group), the median best rate is GMM 10.00, a 9.00; significant differences (Holm p < 0.05): GMM over a "
         "(probability 0.90) (Kruskal-Wallis p = 0.012).",
         UNFITTED,
     ]
@@ -369,8 +370,8 @@ def test_curves_of_groups_that_differ():
 
 def test_curves_of_groups_that_do_not_differ_and_whose_runs_are_not_known():
     assert curves(0.05, np.nan, {}) == [
-        "**LeNet-5 tanh, storage rate** (60 given points). One common curve would describe all groups: F(3, 54) = 5.2, p = 0.05 (no robust p: one "
-        "group does not scatter at all). At the highest rate that all reach, 10.00, the curves lose a 0.50, GMM 0.60 pp. The thesis's sequential "
+        "**LeNet-5 tanh, storage rate** (60 given points). One common curve would describe all groups: F(3, 54) = 5.2, p = 0.05 (no robust p, because "
+        "one group has no scatter). At the highest rate that all reach, 10.00, the curves lose a 0.50, GMM 0.60 pp. The thesis's sequential "
         "test of the squared terms, p = 0.05, says only that they may all be zero. The scatter is not shown to be unequal (Breusch-Pagan p = 0.05; "
         "rank correlation of its size with the rate +1.00).",
         UNFITTED,
@@ -380,9 +381,9 @@ def test_curves_of_groups_that_do_not_differ_and_whose_runs_are_not_known():
 def test_crossings_of_pareto_data():
     table = pd.DataFrame([KEY | {"data": data} for data in ("all", "Pareto", "Pareto")])
     table = table.assign(crossings=[[1.0], [8.0, 16.25], []], published_crossings=[[], [16.0], []])
-    where = "LeNet-5 tanh, storage rate, Pareto data: the curves of K-Means and GMM cross at"
+    where = "LeNet-5 tanh, storage rate, Pareto data: the curves of K-Means and GMM cross"
     assert answers.crossings(table, "kmeans", "gmm") == [
-        f"{where} 8.00, 16.25; printed coefficients: 16.00.",
+        f"{where} at 8.00, 16.25; printed coefficients: 16.00.",
         f"{where} nowhere.",
     ]
 
@@ -409,10 +410,10 @@ def test_claims_are_counted_and_those_decided_are_listed():
     assert answers.claims(parts, verdicts) == [
         f"**layer-mean rate**: of 5 claims 1 replicated, 1 not replicated, 3 undecided {below}",
         f"**storage rate**: of 5 claims 0 replicated, 2 not replicated, 3 undecided {below}",
-        "Claims whose verdict depends on the rate meant: 1.",
-        "- replicated, claim 1: statement 1: 1.235 (asked for: > 1, published: 2, n = 11 runs).",
-        "- not replicated, claim 2: second part: 1.235 (asked for: > 1, n = 11 runs).",
-        "Undecided claims: 3, 4, 5; 1 of all 3 undecided answers for too small an n, 1 because a table is missing (a/records).",
+        "Claims whose verdict depends on which rate is meant: 1.",
+        "- replicated, claim 1: statement 1: 1.235 (required: > 1, published: 2, n = 11 runs).",
+        "- not replicated, claim 2: second part: 1.235 (required: > 1, n = 11 runs).",
+        "Undecided claims: 3, 4, 5; of 3 undecided parts, 1 have too small an n, and for 1 a table is missing (a/records).",
     ]
 
 
@@ -420,7 +421,7 @@ def test_claims_that_are_all_decided():
     layer_mean, storage = RATES
     verdicts = pd.DataFrame({layer_mean: ["replicated"], storage: ["replicated"]}, index=[1])
     assert answers.claims(pd.DataFrame([part(1, "replicated", "")]), verdicts)[2:] == [
-        "Claims whose verdict depends on the rate meant: none.",
-        "- replicated, claim 1: statement 1: 1.235 (asked for: > 1, published: 2, n = 11 runs).",
-        "Undecided claims: none; 0 of all 0 undecided answers for too small an n, 0 because a table is missing (none).",
+        "Claims whose verdict depends on which rate is meant: none.",
+        "- replicated, claim 1: statement 1: 1.235 (required: > 1, published: 2, n = 11 runs).",
+        "Undecided claims: none; of 0 undecided parts, 0 have too small an n, and for 0 a table is missing (none).",
     ]

@@ -552,7 +552,7 @@ def test_answers_of_the_analyses_follow_the_records(name, source, column, groups
     storage.write_table(made_records(column, groups, 0.0), outputs / source, "records")
     alike = run(name)
     assert "One common curve does not describe all groups" in shifted and "One common curve would describe all groups" in alike
-    assert "beyond chance (Holm p < 0.05): no difference" in alike and alike != shifted
+    assert "significant differences (Holm p < 0.05): none" in alike and alike != shifted
     tests = pd.read_parquet(outputs / name / "tests.parquet")
     row = tests[(tests["network"] == "lenet5_tanh") & (tests["rate_name"] == "layer_mean_rate") & (tests["data"] == "all")]
     row = row[row["test"] == "one common curve against one per group, F"].iloc[0]
@@ -643,7 +643,7 @@ def test_the_example_file_is_analysed_as_its_description_says(without_torch, tmp
     answer = run("11_anova_quantization", f"records={paths.root() / 'docs' / 'points.csv'}", "records_rate=layer_mean_rate")
     for network in ("LeNet-5 tanh", "LeNet-5 ReLU"):
         assert f"**{network}, layer-mean rate** ({len(example) // 2} given points)" in answer
-    assert answer.count("Run by run (4 or more a group)") == 2
+    assert answer.count("Run by run (at least 4 a group)") == 2
     assert pd.read_parquet(newest(outputs, "11_anova_quantization") / "coefficients.parquet")["published"].notna().any()
     for column in (*analysis.records.POINTS, *analysis.records.GIVEN):
         assert f"| `{column}` | {'yes' if column in analysis.records.POINTS else 'no'} |" in described

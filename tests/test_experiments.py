@@ -190,7 +190,7 @@ def test_the_answer_changes_with_the_records(smoke_outputs, own_root):
     assert doctored == 15 and done.returncode == 0, done.stderr[-2000:]
     after = answers(folder)
     assert "float16 1.00" in after[0] and "float16 1.00" not in before[0]
-    assert "beyond chance" in after[0] and "over float16" in after[0] and "over float16" not in before[0]
+    assert "significant differences" in after[0] and "over float16" in after[0] and "over float16" not in before[0]
     assert after[1] == before[1]
     best = pd.read_parquet(folder / "best_by_layer_mean_rate.parquet").set_index(["network", "format"])
     assert best.loc[("lenet5_tanh", "float16")].isna()["storage_rate"]

@@ -15,7 +15,7 @@ def claims(parts: pd.DataFrame, by_rate: pd.DataFrame) -> list[str]:
     verdicts = by_rate[RATES[0]]
     paragraphs = [_counts(rate, by_rate[rate]) for rate in RATES]
     differ = by_rate.index[verdicts != by_rate[RATES[1]]]
-    paragraphs.append(f"Claims whose verdict depends on the rate meant: {', '.join(map(str, differ)) or 'none'}.")
+    paragraphs.append(f"Claims whose verdict depends on which rate is meant: {', '.join(map(str, differ)) or 'none'}.")
     meant = parts[parts["rate_name"].isin(["", RATES[0]])]
     for verdict in (REPLICATED, NOT_REPLICATED):
         for claim, rows in meant[meant["verdict"] == verdict].groupby("claim"):
@@ -32,13 +32,13 @@ def _counts(rate: str, verdicts: pd.Series) -> str:
 
 def _part(row) -> str:
     published = "" if pd.isna(row.published) else f"published: {row.published:g}, "
-    return f"{row.statement}: {row.value:.4g} (asked for: {row.relation} {row.threshold:g}, {published}n = {row.n} {row.n_of})"
+    return f"{row.statement}: {row.value:.4g} (required: {row.relation} {row.threshold:g}, {published}n = {row.n} {row.n_of})"
 
 
 def _open(reasons: pd.Series, undecided: pd.Index) -> str:
     few, without = reasons.str.startswith("n = "), reasons.str.endswith(" is missing")
     missing = sorted(set(reasons[without].str.removesuffix(" is missing")))
     return (
-        f"Undecided claims: {', '.join(map(str, undecided)) or 'none'}; {few.sum()} of all {len(reasons)} undecided answers for too small an n, {without.sum()} "
-        f"because a table is missing ({', '.join(missing) or 'none'})."
+        f"Undecided claims: {', '.join(map(str, undecided)) or 'none'}; of {len(reasons)} undecided parts, {few.sum()} have too small an n, and for "
+        f"{without.sum()} a table is missing ({', '.join(missing) or 'none'})."
     )

@@ -27,9 +27,9 @@ def mobilenet(
     error_pp, below_pp = 100 * np.sqrt(baseline * (1 - baseline) / images), 100 * (baseline - threshold)
     first = overview.iloc[0]
     points = [
-        f"**{label(network)}**: {images} images of {chooser} chose. Threshold of the scan: {below_pp:.2f} pp below the {100 * baseline:.2f} % of "
-        f"the unshared network (± {error_pp:.2f} pp). In {overview.index[0]} {other} judges {first['agreed_share']:.0%} of all k alike; "
-        f"the most sensitive layers are {first['most_sensitive']}.\n"
+        f"**{label(network)}**: plans were chosen on {images} images of {chooser}. The threshold of the scan is {below_pp:.2f} pp below the "
+        f"{100 * baseline:.2f} % of the unshared network (± {error_pp:.2f} pp). In {overview.index[0]}, {other} gives the same verdict for "
+        f"{first['agreed_share']:.0%} of all k; the most sensitive layers are {first['most_sensitive']}.\n"
     ]
     for format, row in overview.iterrows():
         emptied = ", ".join(row["emptied"]) or "none"
@@ -45,7 +45,7 @@ def mobilenet(
         )
     gain = fine_tuned["loss_before_pp"] - fine_tuned["loss_after_pp"]
     points.append(
-        f"- Fine-tuning betters {(gain > 0).sum()} and worsens {(gain < 0).sum()} of {len(gain)} rows of splits and top-1 or top-5, "
-        f"by {gain.mean():+.2f} pp on average."
+        f"- Fine-tuning improves {(gain > 0).sum()} and worsens {(gain < 0).sum()} of {len(gain)} rows (splits, top-1 or top-5); the mean gain is "
+        f"{gain.mean():+.2f} pp."
     )
     return ["\n".join(points)]

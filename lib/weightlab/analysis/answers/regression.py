@@ -54,7 +54,7 @@ def _common_curve(test: pd.Series, robust: pd.Series) -> str:
     """The F test of one common curve, and its robust form, which is missing where the curve of a group passes through all its points."""
     verdict = "does not describe" if test["p"] < SURE else "would describe"
     known = pd.notna(robust["p"])
-    robust_p = f"robust p = {robust['p']:.2g}" if known else "no robust p: one group does not scatter at all"
+    robust_p = f"robust p = {robust['p']:.2g}" if known else "no robust p, because one group has no scatter"
     return (
         f"One common curve {verdict} all groups: F({test['df']}, {test['residual_df']}) = {test['F']:.1f}, p = {test['p']:.2g} "
         f"({robust_p})."
@@ -71,8 +71,8 @@ def _scatter(test: pd.Series, residuals: pd.DataFrame) -> str:
 
 def _runs(groups: pd.DataFrame, pairs: pd.DataFrame) -> str:
     return (
-        f"Run by run ({groups['n'].min()} or more a group) the median best rate is "
-        f"{named(groups['median'].sort_values(ascending=False))}; beyond chance (Holm p < 0.05): {differences(pairs)} "
+        f"Run by run (at least {groups['n'].min()} a group), the median best rate is "
+        f"{named(groups['median'].sort_values(ascending=False))}; significant differences (Holm p < 0.05): {differences(pairs)} "
         f"(Kruskal-Wallis p = {groups.attrs['kruskal_p']:.2g})."
     )
 
@@ -81,10 +81,10 @@ def crossings(table: pd.DataFrame, a: str, b: str) -> list[str]:
     """Where the curves of groups `a` and `b` cross, a sentence for each row of `crossings_within` about Pareto data."""
     sentences = []
     for row in table[table["data"] == "Pareto"].itertuples():
-        rates, printed = (", ".join(f"{rate:.2f}" for rate in found) for found in (row.crossings, row.published_crossings))
-        theirs = f"; printed coefficients: {printed}" if printed else ""
+        rates, printed = (", ".join(f"{rate:.2f}" for rate in each) for each in (row.crossings, row.published_crossings))
+        published = f"; printed coefficients: {printed}" if printed else ""
         sentences.append(
-            f"{label(row.network)}, {label(row.rate_name)}, Pareto data: the curves of {label(a)} and {label(b)} cross at "
-            f"{rates or 'nowhere'}{theirs}."
+            f"{label(row.network)}, {label(row.rate_name)}, Pareto data: the curves of {label(a)} and {label(b)} cross "
+            f"{f'at {rates}' if rates else 'nowhere'}{published}."
         )
     return sentences

@@ -21,25 +21,25 @@ def optimizers(
     """
     paragraphs = []
     for network, (groups, pairs) in compared.items():
-        medians, theirs = (each.sort_values(ascending=False) for each in (groups["median"], published_medians[network]))
+        medians, printed_medians = (each.sort_values(ascending=False) for each in (groups["median"], published_medians[network]))
         differing_pairs = ", ".join(f"{better} over {other}" for better, other, _ in differing(pairs))
         sentences = [
-            f"**{label(network)}**, {effort}. Median best fitness: {named(medians, 1)}; published: {named(theirs, 1)}.",
-            f"Beyond chance (Holm p < 0.05): {differing_pairs or 'no difference'}.",
+            f"**{label(network)}**, {effort}. Median best fitness: {named(medians, 1)}; published: {named(printed_medians, 1)}.",
+            f"Significant differences (Holm p < 0.05): {differing_pairs or 'none'}.",
         ]
-        own = fittest.loc[network]
-        if pd.isna(own["fitness"]):
+        plan = fittest.loc[network]
+        if pd.isna(plan["fitness"]):
             sentences.append("No run found an acceptable plan.")
         else:
             sentences.append(
-                f"The fittest acceptable plan, {own['plan'].tolist()} ({label(own['search'])}), has layer-mean rate "
-                f"{own['layer_mean_rate']:.2f} and **storage rate {own['storage_rate']:.2f}** and loses {own['loss_pp']:.2f} pp on {chooser}, "
-                f"{own['test_loss_pp']:.2f} pp on test."
+                f"The fittest acceptable plan, {plan['plan'].tolist()} ({label(plan['search'])}), has layer-mean rate "
+                f"{plan['layer_mean_rate']:.2f} and **storage rate {plan['storage_rate']:.2f}** and loses {plan['loss_pp']:.2f} pp on {chooser}, "
+                f"{plan['test_loss_pp']:.2f} pp on test."
             )
         best = published_plans[published_plans["network"] == network].iloc[-1]
         sentences.append(
             f"Published: layer-mean rate {best['compression_rate_ratio']:.2f} with {best['accuracy_loss_recomputed_pp']:.2f} pp lost "
-            f"on the images that chose it ({label(best['search'])})."
+            f"on the images on which it was chosen ({label(best['search'])})."
         )
         paragraphs.append(" ".join(sentences))
     return paragraphs
@@ -63,24 +63,24 @@ def targets(
     """
     paragraphs = []
     for network, rows in groups.groupby("network", sort=False):
-        own, own_forms, near = (table[table["network"] == network] for table in (pairs, forms, reached))
+        own_pairs, own_forms, own_reached = (table[table["network"] == network] for table in (pairs, forms, reached))
         medians = ", ".join(f"{label(row.group)} {row.median:.2f} (sd {row.sd:.2f})" for row in rows.itertuples())
-        losses = near[near["target_type"].isin(rows["group"])].set_index("target_type")["loss_pp"]
+        losses = own_reached[own_reached["target_type"].isin(rows["group"])].set_index("target_type")["loss_pp"]
         sentences = [
             f"**{label(network)}**, {effort}. "
-            f"Best acceptable {label(rate)} of a run, median: {medians}; beyond chance: {differences(own)}.",
-            f"Their mean loss on {chooser}: {named(losses, unit=' pp')}.",
+            f"Best acceptable {label(rate)} of a run, median: {medians}; significant differences: {differences(own_pairs)}.",
+            f"Mean loss of these plans on {chooser}: {named(losses, unit=' pp')}.",
         ]
         sentences += [
-            f"A run with {label(row.a)} target beats one with {label(row.b)} with probability {row.effect:.2f} "
+            f"A run with the {label(row.a)} target beats one with the {label(row.b)} target with probability {row.effect:.2f} "
             f"(p = {row.p_holm:.2g}; equal spread p = {row.p_spread:.2g})."
-            for row in pd.concat([own.query("a == 'extreme' and b == 'preset'"), own_forms]).itertuples()
+            for row in pd.concat([own_pairs.query("a == 'extreme' and b == 'preset'"), own_forms]).itertuples()
         ]
-        top, theirs = best.loc[network], published[published["network"] == network].sort_values("layer_mean_rate").iloc[-1]
+        top, printed = best.loc[network], published[published["network"] == network].sort_values("layer_mean_rate").iloc[-1]
         sentences += [
-            f"The fittest plan lost 1 pp or more in {near['misled'].sum()} of {near['runs'].sum()} runs.",
+            f"The fittest plan lost 1 pp or more in {own_reached['misled'].sum()} of {own_reached['runs'].sum()} runs.",
             f"Best plan ({label(top['target_type'])}): {chosen_plan(top, chooser)}. Published: layer-mean rate "
-            f"{theirs['layer_mean_rate']:.2f}, {theirs['loss_pp']:.2f} pp lost on the images that chose it ({theirs['target_type']}).",
+            f"{printed['layer_mean_rate']:.2f}, {printed['loss_pp']:.2f} pp lost on the images on which it was chosen ({printed['target_type']}).",
         ]
         paragraphs.append(" ".join(sentences))
     return paragraphs
@@ -107,19 +107,21 @@ def formats(
     for network, rows in groups.groupby("network", sort=False):
         sentences = [
             f"**{label(network)}**, {effort}. Best acceptable {label(rate)} of a run, median: {named(rows.set_index('group')['median'])}; "
-            f"beyond chance: {differences(pairs[pairs['network'] == network])}."
+            f"significant differences: {differences(pairs[pairs['network'] == network])}."
         ]
-        for (own, format), layers in emptied.items():
-            if own == network:
+        for (searched, format), layers in emptied.items():
+            if searched == network:
                 sentences.append(
                     f"{label(format)} was not searched: no k of {', '.join(layers)} reaches {threshold:.0%} when shared alone."
                 )
         sentences += highest(best, network, "format", chooser)
-        theirs = published[published["network"] == network].sort_values("layer_mean_rate").drop_duplicates("format", keep="last")
-        printed = ", ".join(
-            f"{label(row.format)} {row.layer_mean_rate:.2f} ({row.storage_rate:.2f})" for row in theirs.itertuples()
+        highest_printed = (
+            published[published["network"] == network].sort_values("layer_mean_rate").drop_duplicates("format", keep="last")
         )
-        sentences.append(f"Published bests by layer-mean rate (and what they store): {printed}.")
+        printed = ", ".join(
+            f"{label(row.format)} {row.layer_mean_rate:.2f} ({row.storage_rate:.2f})" for row in highest_printed.itertuples()
+        )
+        sentences.append(f"Highest published layer-mean rates (and storage rates of these plans): {printed}.")
         sentences.append(optimism(biases[biases["network"] == network]))
         paragraphs.append(" ".join(sentences))
     return paragraphs
@@ -146,12 +148,12 @@ def clusterings(
     """
     paragraphs = []
     for network, rows in groups.groupby("network", sort=False):
-        cost, own = costs[costs["network"] == network].set_index("method"), biases[biases["network"] == network]
+        cost, own_biases = costs[costs["network"] == network].set_index("method"), biases[biases["network"] == network]
         median_excess = excess[excess["network"] == network].groupby("method")["excess_pct"].median()
         sentences = [f"**{label(network)}**."]
         sentences += [
-            f"{label(method)}: {row['clustering_ms']:.0f} ms to cluster a plan, {row['accuracy_share_pct']:.0f} % of the time goes into "
-            f"its accuracy; {median_excess[method]:.2g} % above the least inertia."
+            f"{label(method)}: {row['clustering_ms']:.0f} ms to cluster a plan; measuring accuracy takes {row['accuracy_share_pct']:.0f} % of the "
+            f"whole time; inertia {median_excess[method]:.2g} % above the lowest possible."
             for method, row in cost.iterrows()
         ]
         sentences.append(
@@ -165,10 +167,10 @@ def clusterings(
             )
         sentences.append(
             f"{effort}: best acceptable {label(rate)} of a run, median: {named(rows.set_index('group')['median'])}; "
-            f"beyond chance: {differences(pairs[pairs['network'] == network])}."
+            f"significant differences: {differences(pairs[pairs['network'] == network])}."
         )
         sentences += highest(best, network, "method", chooser)
-        like_the_thesis = own["method"] == "kmeans" if "kmeans" in cost.index else slice(None)
-        sentences.append(optimism(own[like_the_thesis]))
+        like_the_thesis = own_biases["method"] == "kmeans" if "kmeans" in cost.index else slice(None)
+        sentences.append(optimism(own_biases[like_the_thesis]))
         paragraphs.append(" ".join(sentences))
     return paragraphs

@@ -15,8 +15,8 @@ def explored_plan(
     return [
         f"Plan {plan} in {format} stores the weights of {label(network)} at **storage rate "
         f"{rates['storage_rate']:.2f}** (layer-mean rate {rates['layer_mean_rate']:.2f}). It costs {lost.at['validation', 'loss_pp']:.2f} pp on "
-        f"{lost.at['validation', 'images']} validation images and {lost.at['test', 'loss_pp']:.2f} pp on {lost.at['test', 'images']} test images. Most of "
-        f"what is stored, {largest['stored_bits'] / report['stored_bits'].sum():.0%}, is layer {largest['layer']}."
+        f"{lost.at['validation', 'images']} validation images and {lost.at['test', 'loss_pp']:.2f} pp on {lost.at['test', 'images']} test images. Layer "
+        f"{largest['layer']} takes the largest part, {largest['stored_bits'] / report['stored_bits'].sum():.0%} of the stored bits."
     ]
 
 
@@ -30,7 +30,7 @@ def whole_net(compared: pd.DataFrame, format: str, rate: str, k_max: int, images
     paragraphs = []
     for network, rows in compared[compared["format"] == format].groupby("network", sort=False):
         own = rows.set_index("arm")
-        sentences = [f"**{label(network)}, {label(format)}** ({images} images of {chooser} chose, test is reported):"]
+        sentences = [f"**{label(network)}, {label(format)}** (k chosen on {images} images of {chooser}; test is only reported):"]
         sentences += [_best_k(arm, row, rate, k_max, chooser) for arm, row in own.iterrows()]
         gain = own.at[layered, "storage_rate"] - own.at[whole, "storage_rate"]
         if pd.notna(gain):
@@ -76,8 +76,9 @@ def packed_file(
     return [
         f"Plan {chosen['plan'].tolist()} in {chosen['format']} stores the weights of `{network}` at **storage rate {summary['storage_rate']:.2f}**; the file with everything in "
         f"it is **{summary['file_rate']:.2f} times smaller** than the original parameters and buffers ({summary['file_bytes']} of "
-        f"{summary['original_bytes']} bytes, {summary['header_bytes']} of them header). It loses {chosen['validation_loss_pp']:.2f} pp on the "
-        f"{images['validation']} validation images that chose it and {chosen['test_loss_pp']:.2f} pp on {images['test']} test images; read from "
-        f"the file, {'every weight is as it was written' if same else 'WEIGHTS DIFFER'} and {test_accuracy:.2%} of test are right. onnxruntime decides "
-        f"{decided_differently} of {images['test']} test images differently; its file has {after} bytes, {before} before."
+        f"{summary['original_bytes']} bytes, including a header of {summary['header_bytes']} bytes). It loses {chosen['validation_loss_pp']:.2f} pp on the "
+        f"{images['validation']} validation images on which it was chosen and {chosen['test_loss_pp']:.2f} pp on {images['test']} test images. When the file "
+        f"is read back, {'every weight is as it was written' if same else 'WEIGHTS DIFFER'}, and {test_accuracy:.2%} of the test images are classified "
+        f"correctly. onnxruntime gives another class for {decided_differently} of {images['test']} test images; the ONNX file has {after} bytes, that of the "
+        f"original network {before}."
     ]

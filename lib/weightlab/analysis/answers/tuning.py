@@ -21,7 +21,7 @@ def fine_tuning(
     swarm_runs: int,
     images: Mapping[str, int],
 ) -> list[str]:
-    """What fine-tuning takes away of the loss, and what it depends on, a paragraph a network.
+    """How much fine-tuning reduces the loss, and what this depends on, a paragraph a network.
 
     `arms` has a row per plan and way of tuning (gain_pp on the split `chooser`, test_gain_pp); `tuned` and `published_plans` have the losses
     before and after, at the main `spread`; `gains_of_guesses` has columns inertia, weight_delta and measuring; `influence` is the table of
@@ -36,20 +36,21 @@ def fine_tuning(
         omega = of["share"].groupby("factor")["omega_squared"].median().clip(lower=0)
         own, printed = (of[name].mean(numeric_only=True).to_dict() | {"chooser": chooser} for name in ("own", "published"))
         guesses = [
-            f"of {label(name)} {_signs(of['r'][name])} ({of['gain'][name].mean():+.2f} pp)"
-            for name in ("inertia", "weight_delta")
+            f"{label(name)} {_signs(of['r'][name])} ({of['gain'][name].mean():+.2f} pp)" for name in ("inertia", "weight_delta")
         ]
         sentences = [
             f"**{label(network)}**, {len(of['own'])} plans, rates unchanged, focus chosen on {chooser} (images of {' and '.join(images)}: "
             f"{' and '.join(map(str, images.values()))}).",
             f"Mean loss with spread {spread:g}: {CHANGE.format(**own)}, {own['train_loss_pp_before']:.2f} to {own['train_loss_pp_after']:.2f} pp on train.",
-            f"Mean loss taken away on {chooser} (and on test), pp, the swarm's being the median of {swarm_runs} run{'s' * (swarm_runs > 1)}: {gained}.",
+            f"Mean reduction of the loss on {chooser} (and on test) in pp, for the swarm the median of {swarm_runs} run{'s' * (swarm_runs > 1)}: {gained}.",
             f"Focus explains {omega['focus']:.0%} of the variance of accuracy in the median layer, spread {omega['spread']:.0%}.",
-            f"Correlation with accuracy (and what its least value would gain in a layer): {'; '.join(guesses)}; measuring {of['gain']['measuring'].mean():+.2f} pp.",
+            f"Correlation with accuracy (and gain in accuracy if the focus of its lowest value were taken in a layer): {'; '.join(guesses)}; measuring the accuracy gains {of['gain']['measuring'].mean():+.2f} pp.",
         ]
         if len(of["published"]):
-            as_published = "{published_loss_pp:.2f} to {published_loss_after_pp:.2f} pp on the images that chose".format(
-                **printed
+            as_published = (
+                "{published_loss_pp:.2f} to {published_loss_after_pp:.2f} pp on the images on which they were chosen".format(
+                    **printed
+                )
             )
             sentences.append(f"The published plans: {CHANGE.format(**printed)}; as published, {as_published}.")
         paragraphs.append(" ".join(sentences))

@@ -30,8 +30,8 @@ def differing(pairs: pd.DataFrame) -> Iterator[tuple[str, str, float]]:
 
 
 def differences(pairs: pd.DataFrame) -> str:
-    """The pairs of `compare_runs` that differ beyond chance, with the probability that a run of the better group wins."""
-    return ", ".join(f"{a} over {b} (probability {effect:.2f})" for a, b, effect in differing(pairs)) or "no difference"
+    """The pairs of `compare_runs` that differ significantly, with the probability that a run of the better group wins."""
+    return ", ".join(f"{a} over {b} (probability {effect:.2f})" for a, b, effect in differing(pairs)) or "none"
 
 
 def chosen_plan(plan: pd.Series, chooser: str) -> str:
@@ -58,11 +58,11 @@ def optimism(table: pd.DataFrame) -> str:
     """Rows of `analysis.optimism`, averaged, as a sentence."""
     loss = table.groupby("chooser")[["own_loss_pp", "other_loss_pp"]].mean()
     if len(loss) < 2:
-        return f"Acceptable plans: {', '.join(f'on {split} only' for split in loss.index) or 'none'}; what choosing on test flatters stays open."
+        return f"Acceptable plans: {', '.join(f'on {split} only' for split in loss.index) or 'none'}; the bias of choosing on test is not known."
     gaps, (test, validation) = loss["other_loss_pp"] - loss["own_loss_pp"], (loss.loc[split] for split in ("test", "validation"))
     return (
-        f"Best plans of runs that test chooses lose {test.own_loss_pp:.2f} pp on test and {test.other_loss_pp:.2f} pp on validation; those that "
-        f"validation chooses lose {validation.own_loss_pp:.2f} pp there and {validation.other_loss_pp:.2f} pp on test. Choosing and reporting "
-        f"on the same images hides {gaps['test']:.2f} pp and {gaps['validation']:.2f} pp; as reported on test, the two ways differ by "
-        f"{validation.other_loss_pp - test.own_loss_pp:.2f} pp."
+        f"The best plans of the runs, if chosen on test, lose {test.own_loss_pp:.2f} pp on test and {test.other_loss_pp:.2f} pp on validation; "
+        f"if chosen on validation, they lose {validation.own_loss_pp:.2f} pp on validation and {validation.other_loss_pp:.2f} pp on test. "
+        f"Choosing and reporting on the same images hides {gaps['test']:.2f} pp and {gaps['validation']:.2f} pp; the losses reported on test "
+        f"differ by {validation.other_loss_pp - test.own_loss_pp:.2f} pp between the two ways."
     )
