@@ -11,8 +11,8 @@ from typing import Any
 # In the order in which they may import one another, which tests/test_structure.py holds.
 ROOMS = (
     "errors", "paths", "storage", "rng", "backend", "values", "settings", "formats", "accounting", "data", "networks", "models", "training",
-    "search", "compression", "sharing", "evaluation", "packing", "runs", "tuning", "analysis", "figures", "notebook_files", "notebooks",
-    "reference", "report", "explore", "cli",
+    "search", "compression", "sharing", "evaluation", "packing", "runs", "tuning", "analysis", "figures", "notebook_files",
+    "experiments", "notebooks", "reference", "report", "explore", "cli",
 )  # fmt: skip
 EXTENSIONS = ("sphinx.ext.autodoc",)
 SETTINGS = {

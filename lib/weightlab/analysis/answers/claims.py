@@ -1,5 +1,8 @@
 """The answer about the thesis's claims (notebook 13)."""
 
+from collections.abc import Hashable
+from typing import Any
+
 import pandas as pd
 
 from weightlab.analysis.claims import NOT_REPLICATED, RATES, REPLICATED, UNDECIDED
@@ -20,7 +23,7 @@ def claims(parts: pd.DataFrame, by_rate: pd.DataFrame) -> list[str]:
     for verdict in (REPLICATED, NOT_REPLICATED):
         for claim, rows in meant[meant["verdict"] == verdict].groupby("claim"):
             if verdicts[claim] == verdict:
-                paragraphs.append(f"- {verdict}, claim {claim}: {'; '.join(map(_part, rows.itertuples()))}.")
+                paragraphs.append(f"- {verdict}, claim {claim}: {'; '.join(map(_part, rows.to_dict('records')))}.")
     return [*paragraphs, _open(parts.loc[parts["verdict"] == UNDECIDED, "reason"], by_rate.index[verdicts == UNDECIDED])]
 
 
@@ -30,9 +33,10 @@ def _counts(rate: str, verdicts: pd.Series) -> str:
     return f"**{label(rate)}**: of {len(verdicts)} claims {numbers} (rates are those of plans that lose less than {ACCEPTABLE_LOSS_PP:g} pp)."
 
 
-def _part(row) -> str:
-    published = "" if pd.isna(row.published) else f"published: {row.published:g}, "
-    return f"{row.statement}: {row.value:.4g} (required: {row.relation} {row.threshold:g}, {published}n = {row.n} {row.n_of})"
+def _part(row: dict[Hashable, Any]) -> str:
+    published = "" if pd.isna(row["published"]) else f"published: {row['published']:g}, "
+    required = f"required: {row['relation']} {row['threshold']:g}"
+    return f"{row['statement']}: {row['value']:.4g} ({required}, {published}n = {row['n']} {row['n_of']})"
 
 
 def _open(reasons: pd.Series, undecided: pd.Index) -> str:
