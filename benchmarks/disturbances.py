@@ -163,7 +163,7 @@ def interrupt(grid: Grid, chance: random.Random, workers: int) -> bool:
     wait_for(lambda: list(grid.folder.glob("*/.lock")), child)
     time.sleep(chance.uniform(0, 2))
     os.killpg(child.pid, signal.SIGINT)
-    return end(child) == [130] and "interrupted: what is complete is kept" in grid.text()
+    return end(child) == [130] and "interrupted: complete results are kept" in grid.text()
 
 
 def _wait_a_while(grid: Grid, chance: random.Random, child: multiprocessing.Process) -> None:

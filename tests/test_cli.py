@@ -234,7 +234,7 @@ def test_scan_takes_a_margin_below_the_unshared_accuracy_and_by_default_one_perc
     for words, margin in (([], "1"), (["--threshold", "-4.5pp"], "4.5")):
         printed = called("scan", *LENET, "--k", "1:8", "--folder", "lenet", *words).stdout
         least = baseline - float(margin) / 100
-        assert f"allowed is a k with at least {100 * least:.2f} % (threshold -{margin}pp) on validation" in printed
+        assert f"a k is allowed with at least {100 * least:.2f} % (threshold -{margin}pp) on validation" in printed
         for name, rows in table[table["validation_accuracy"] >= least - 1e-9].groupby("name"):
             (line,) = [line.split() for line in printed.splitlines() if name in line]
             assert line[2:] == [str(len(rows)), *scan.ranges(rows["k"]).split()]
@@ -382,8 +382,8 @@ def test_tune_prints_losses_before_and_after(packed):
     for split in ("validation", "test"):
         (line,) = [line.split() for line in printed.splitlines() if line.split()[:1] == [split]]
         assert line[1:] == [f"{row[f'{split}_loss_pp_{when}']:.3f}" for when in ("before", "after")]
-    assert refused("tune", "--plan", "plan.json") == f"error: plan.json is tuned already; give its plan {plan['plan']} " + (
-        "as numbers to tune it otherwise\n"
+    assert refused("tune", "--plan", "plan.json") == f"error: plan.json is already tuned; give its plan {plan['plan']} " + (
+        "as numbers to tune it differently\n"
     )
 
 
@@ -475,8 +475,10 @@ def test_the_network_that_a_file_names_is_never_imported(home, tmp_path):
         ["evaluate", tmp_path / "file", "--data", "digits.npz"],
         ["export", tmp_path / "file", "-o", tmp_path / "a.onnx"],
     ):
-        assert "says it is of network 'evil_net:Small', and a file's own text is never imported: say with --network" in refused(
-            *words
+        message = refused(*words)
+        assert (
+            "names network 'evil_net:Small', and no module is imported because a file names it; give the network with --network"
+            in message
         )
     called("inspect", tmp_path / "file")
     called("unpack", tmp_path / "file", "-o", tmp_path / "state.pt")
@@ -495,11 +497,13 @@ def test_the_network_that_a_plan_or_a_search_names_is_imported_only_if_the_comma
         file.write_text(file.read_text().replace("cli_net:Small", "other_net:Small"))
     for words in (["compress", *plan], ["compress", *source], ["tune", *source]):
         words += ["-o", tmp_path / "file"] if words[0] == "compress" else []
-        assert "is of network 'other_net:Small', and a file's own text is never imported: name that network in the" in refused(
-            *words
+        message = refused(*words)
+        assert (
+            "names network 'other_net:Small', and no module is imported because a file names it; name the network in the"
+            in message
         )
         assert re.search(
-            "plan for network other_net|no search in .* is of network cli_net", refused(*words[:1], OWN[0], *words[1:])
+            "plan for network other_net|no search in .* has network cli_net", refused(*words[:1], OWN[0], *words[1:])
         )
     assert not Path("imported").exists()
     called("compress", "other_net:Small", *plan, "-o", tmp_path / "file")
@@ -548,7 +552,7 @@ def test_control_characters_in_an_error_or_a_warning_do_not_reach_the_terminal(p
 
 def test_without_data_the_shape_of_an_image_finds_the_layers(home, tmp_path):
     words = ["compress", *OWN[:3], "--plan", "2,7", "--no-data", "-o", tmp_path / "file"]
-    assert "say with --input the shape of an image" in refused(*words)
+    assert "give the shape of an image of cli_net:Small with --input" in refused(*words)
     called(*words, "--input", "1,32,32")
     file = packing.read(tmp_path / "file")
     assert file.report()["layer"].tolist() == ["first", "head"] and file.details.plan == [2, 7] and file.details.accuracy == []
@@ -609,11 +613,11 @@ FEW = ["--k", "12,16", "--threshold", "none", "--search", "random", "--set", "ba
 
 def test_a_loss_on_few_images_is_told_to_say_little(home, tmp_path):
     """Of 60 images one is 1.67 pp, so no plan but one without any loss is within 1 pp."""
-    said = "warning: of 60 images of validation one is 1.67 pp, so a loss below 1 pp says little\n"
+    said = "warning: one of 60 images of validation is 1.67 pp, so a loss below 1 pp says little\n"
     assert said in called("search", "lenet5_tanh", "--images", 60, *FEW, "--folder", tmp_path / "a").stderr
     words = ["compress", "--from", tmp_path / "a", "-o", tmp_path / "file", "--force"]
     assert (
-        "warning: of 60 images of validation one is 1.67 pp, so a loss below 2 pp says little"
+        "warning: one of 60 images of validation is 1.67 pp, so a loss below 2 pp says little"
         in called(*words, "--within", 2).stderr
     )
     assert "says little" not in called(*words, "--within", 90).stderr
@@ -621,14 +625,14 @@ def test_a_loss_on_few_images_is_told_to_say_little(home, tmp_path):
     digits = data.load("mnist", "test").first(80)
     np.savez(tmp_path / "own.npz", images=digits.images.numpy(), labels=digits.labels.numpy())
     told = called("search", *OWN[:3], "--data", tmp_path / "own.npz", *FEW, "--folder", tmp_path / "c").stderr
-    assert "warning: of 40 images of validation one is 2.50 pp" in told
+    assert "warning: one of 40 images of validation is 2.50 pp" in told
 
 
 def test_a_budget_that_ends_early_says_why(home, tmp_path):
     words = ["search", "lenet5_tanh", "--images", 200, "--k", "1:4", "--threshold", "none", "--threads", 1, "--population", 12]
     told = called(*words, "--budget", 40, "--runs", 2, "--workers", 1, "--folder", tmp_path).stderr
-    assert told.count("34 of 40 evaluations were made: one more whole generation would have ended at 45\n") == 1
-    assert "evaluations were made" not in called(*words, "--budget", 45, "--folder", tmp_path).stderr
+    assert told.count("the search ended after 34 of 40 evaluations; one more generation would end at 45\n") == 1
+    assert "the search ended after" not in called(*words, "--budget", 45, "--folder", tmp_path).stderr
 
 
 def in_terminal(columns, *command):
@@ -686,7 +690,7 @@ def test_a_search_that_is_interrupted_says_so_and_goes_on(home, tmp_path):
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     _, told = running.communicate()
-    assert running.returncode == 130 and "the same command goes on from the last checkpoints" in told and "Traceback" not in told
+    assert running.returncode == 130 and "the same command resumes from the last checkpoints" in told and "Traceback" not in told
     assert not list(tmp_path.glob("*/evaluations.parquet"))
     printed, told = process(*words)
     assert "the search with seed 0 goes on after " in told and " of 10000 evaluations" in told and "of 10000 plans" in printed
@@ -731,9 +735,9 @@ def test_only_commands_that_keep_checkpoints_promise_to_go_on_from_them(packed, 
 
     monkeypatch.setattr(packing, "read", interrupted)
     monkeypatch.setattr(tuning, "tune", interrupted)
-    assert called("inspect", packed, code=130).stderr == "interrupted: what is complete is kept\n"
+    assert called("inspect", packed, code=130).stderr == "interrupted: complete results are kept\n"
     told = called("tune", *LENET, "--plan", "3,5,8,2,4", "--folder", tmp_path, code=130).stderr
-    assert told == "interrupted: what is complete is kept; the same command goes on from the last checkpoints\n"
+    assert told == "interrupted: complete results are kept; the same command resumes from the last checkpoints\n"
 
 
 def test_a_file_of_any_size_that_unpacks_to_is_written(home, tmp_path, monkeypatch):
@@ -751,16 +755,16 @@ def test_the_best_of_several_searches_is_compressed(home, tmp_path):
     called(*words, "--format", "float16")
     file = tmp_path / "best"
     narrow = ["compress", OWN[0], "--from", tmp_path, "--within", 60, "-o", file]
-    assert "several kinds of format (float" in (message := refused(*narrow))
+    assert "with different format (float" in (message := refused(*narrow))
     assert message.endswith("; name one in the command (--format), or give the folder of one search\n")
-    assert "no search in" in (message := refused(*narrow, "--format", "float8_e4m3")) and "there: float" in message
+    assert "no search in" in (message := refused(*narrow, "--format", "float8_e4m3")) and "allowed: float" in message
     called(*narrow, "--format", "float32")
     records = runs.read(tmp_path).query("format == 'float32' and loss_pp < 60")
     assert len(records["run"].unique()) == 2
     assert json.loads(called("inspect", file, "--json").stdout)["storage_rate"] == records["storage_rate"].max()
     (stale,) = [each for each in tmp_path.glob("*/specification.json") if '"float16"' in each.read_text()]
     stale.write_text(json.dumps(json.loads(stale.read_text()) | {"format": "float32", "checkpoint": "of other weights"}))
-    assert "several kinds of checkpoint (" in (message := refused(*narrow, "--force"))
+    assert "with different checkpoint (" in (message := refused(*narrow, "--force"))
     assert message.endswith("); give the folder of one search\n"), "no option chooses among these"
     shutil.rmtree(stale.parent)
     assert "none of the 40 plans" in refused(
@@ -773,10 +777,10 @@ def test_compress_from_takes_only_complete_searches(searched, tmp_path):
     shutil.copytree(folder, tmp_path / "begun")
     (tmp_path / "begun" / "evaluations.parquet").unlink()
     for place in (tmp_path, tmp_path / "begun"):
-        assert "is complete; run `weightlab search` on" in refused("compress", "--from", place, "-o", tmp_path / "file")
+        assert "is complete; finish one with `weightlab search`" in refused("compress", "--from", place, "-o", tmp_path / "file")
     shutil.copytree(folder, tmp_path / "complete")
     assert "the best of 56" in called("compress", "--from", tmp_path, "--no-data", "-o", tmp_path / "file").stdout
-    assert refused("compress", "--from", tmp_path / "none", "-o", tmp_path / "x").endswith("nor a folder of such\n")
+    assert refused("compress", "--from", tmp_path / "none", "-o", tmp_path / "x").endswith("or a folder of such folders\n")
 
 
 def test_one_codebook_for_the_whole_net_from_search_to_file(tmp_path):
@@ -823,7 +827,7 @@ def test_a_plot_is_shown_by_the_viewer_of_this_machine(searched, tmp_path, monke
     assert (tmp_path / "shown").read_text() == f"{tmp_path / 'plot.png'}\n"
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     output = called("search", "--config", config, "--plot", tmp_path / "plot.png", "--show", code=1).stdout
-    assert "error: no viewer of pictures could be started" in output
+    assert "error: no image viewer could be started" in output
 
 
 def test_a_warning_is_told_once_by_a_command(home, tmp_path):
@@ -871,14 +875,14 @@ def test_status_is_told_as_json(searched):
 # --- wrong input ----------------------------------------------------------------------------------------------------------------
 
 WRONG = [
-    (["scan"], "name a network"),
+    (["scan"], "give a network: one of the library"),
     (["scan", "lenet6"], "unknown network 'lenet6'; allowed: lenet5_tanh"),
     (["scan", *LENET, "--k", "5:1"], "k must be a range such as 1:50"),
     (["scan", *LENET, "--k", "1:99999"], "from 1 to 65536, got 99999"),
     (["scan", *LENET, "--threshold", "high"], "threshold must be an accuracy (a fraction such as 0.97), a margin"),
     (["scan", *LENET, "--data", "nowhere.npz"], "unknown dataset 'nowhere.npz'"),
     (["scan", *LENET, "--device", "tpu"], "unknown device 'tpu'; allowed: auto"),
-    (["scan", "cli_net:Small"], "say with --data what it is measured on"),
+    (["scan", "cli_net:Small"], "give its images with --data"),
     (["search", *OWN[:1], "--weights", "none.pt", "--data", "digits.npz"], "none.pt is missing"),
     (["search", *LENET, "--search", "annealing"], "unknown search 'annealing'; allowed: random"),
     (["search", *LENET, "--search", "annealing", "--population", "3"], "unknown search 'annealing'"),
@@ -905,27 +909,27 @@ WRONG = [
     (["search", *LENET, "--workers", "0"], "workers must be"),
     (["search", *LENET, "--plot", "a.gif"], "unknown kind of file '.gif'; allowed: .png"),
     (["search", "--config", "none.yaml"], "none.yaml cannot be read"),
-    (["tune", "lenet5_tanh"], "either --plan or --from"),
-    (["tune", *LENET, "--plan", "3,5", "--from", "."], "either --plan or --from"),
+    (["tune", "lenet5_tanh"], "either with --plan or with --from"),
+    (["tune", *LENET, "--plan", "3,5", "--from", "."], "either with --plan or with --from"),
     (["tune", *LENET, "--plan", "3,5"], "a plan needs 5 numbers"),
     (["tune", *LENET, "--plan", "3,5,8,2,4", "--focuses", "1,2"], "hold 0"),
-    (["tune", *LENET, "--plan", "3,5,8,2,4", "--focuses", "a"], "focuses must be numbers between commas"),
+    (["tune", *LENET, "--plan", "3,5,8,2,4", "--focuses", "a"], "focuses must be numbers separated by commas"),
     (["tune", *LENET, "--plan", "3,5,8,2,4", "--spread", "-1"], "spread must be a finite number of at least 0"),
     (["compress", "lenet5_tanh", "--plan", "3,x", "-o", "x"], "a plan is numbers of clusters such as 3,5,8,2,4"),
     (["compress", "lenet5_tanh", "--plan", "0", "-o", "x"], "k must be a whole number from 1"),
     (["compress", "lenet5_tanh", "--plan", "none.json", "-o", "x"], "none.json cannot be read as JSON"),
     (["compress", "lenet5_tanh", "--plan", "6", "-o", "digits.npz"], "digits.npz exists; --force overwrites it"),
     (["compress", "lenet5_tanh", "--plan", "6", "-o", "."], ". is a folder"),
-    (["compress", "lenet5_tanh", "--plan", "6", "-o", "digits.npz/x"], "digits.npz is no folder that may be written to"),
+    (["compress", "lenet5_tanh", "--plan", "6", "-o", "digits.npz/x"], "digits.npz is not a writable folder"),
     (["compress", "lenet5_tanh", "--plan", "6", "--threads", "0", "-o", "x"], "threads must be"),
     (["compress", *OWN, "--plan", "6,6,6", "-o", "x"], "a plan needs 2 numbers (first, head)"),
     (["inspect", "none"], "none cannot be read"),
     (["inspect", "digits.npz"], "digits.npz is not a packed network that can be trusted"),
     (["evaluate", "none"], "none is neither a file nor a network"),
     (["evaluate", "digits.npz"], "not a packed network"),
-    (["evaluate", "lenet5_tanh", "--network", "lenet5_relu"], "--network goes with a packed file"),
-    (["evaluate", "lenet5_tanh", "--limit-bytes", "9"], "--limit-bytes goes with a packed file"),
-    (["evaluate", "cli_net:Small", "--weights", "small.safetensors"], "say with --data"),
+    (["evaluate", "lenet5_tanh", "--network", "lenet5_relu"], "--network is for packed files"),
+    (["evaluate", "lenet5_tanh", "--limit-bytes", "9"], "--limit-bytes is for packed files"),
+    (["evaluate", "cli_net:Small", "--weights", "small.safetensors"], "give its images with --data"),
     (["unpack", "none", "-o", "x.pt"], "none cannot be read"),
     (["unpack", "none", "-o", "x.npz"], "unknown kind of file '.npz'; allowed: .safetensors, .pt"),
     (["export", "none", "-o", "x.onnx"], "none cannot be read"),
@@ -941,7 +945,7 @@ WRONG = [
     (["run", "00_explore", "-p", "budget=[40]"], "parameter budget of 00_explore must be a number such as 200, got [40]"),
     (["run", "00_explore", "-p", "seed=1", "-p", "seed=2"], "--set takes each name once, got 'seed' again in 'seed=2'"),
     (["status", "--profile", "tiny"], "unknown profile 'tiny'"),
-    (["status", "nowhere"], "nowhere is no folder"),
+    (["status", "nowhere"], "nowhere is not a folder"),
     (["status", ".", "--workers", "0"], "workers must be a whole number of at least 1"),
 ]
 

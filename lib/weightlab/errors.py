@@ -1,4 +1,4 @@
-"""The one exception for input that a person can mend, and what a command does with it."""
+"""The exception for wrong input, and how a command reports it."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -22,18 +22,18 @@ def choose(kind: str, value: object, allowed: Iterable) -> None:
 
 
 def check_whole(name: str, value: object, least: int = 1, other: str = "") -> None:
-    """Raise `UserError` unless a value is a whole number of at least so much; `other`, such as "None or ", says what may stand for it."""
+    """Raise `UserError` unless a value is a whole number of at least `least`; `other`, such as "None or ", names what else is allowed."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UserError(f"{name} must be {other}a whole number of at least {least}, got {value!r}")
 
 
 def plain(text: object) -> str:
-    """A text from anywhere as one line, without characters that a terminal would obey."""
+    """Any text as one line without control characters, safe to print on a terminal."""
     return "".join(each if each.isprintable() else " " if each.isspace() else "\N{REPLACEMENT CHARACTER}" for each in str(text))
 
 
 def flat(text: object) -> str:
-    """A text, such as what an exception says, in one line with single spaces."""
+    """A text, such as the message of an exception, in one line with single spaces."""
     return " ".join(str(text).split())
 
 
@@ -43,7 +43,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def last_line(error: Exception) -> str:
-    """What an exception says, or a command that failed said at its end, in at most 200 characters; its type if it says nothing."""
+    """The last line of an exception's message, or of a failed command's stderr, at most 200 characters; its type if there is none."""
     detail = (getattr(error, "stderr", None) or str(error)).strip()
     return detail.splitlines()[-1][:200] if detail else type(error).__name__
 
@@ -51,13 +51,13 @@ def last_line(error: Exception) -> str:
 def run(main: Callable[[], None], goes_on: Callable[[], bool] = lambda: False) -> None:
     """Run a command; a `UserError` ends it with its sentence alone and exit status 1, Ctrl-C with a sentence and status 130.
 
-    `goes_on` says, when it is asked, whether the command keeps checkpoints and would go on from them.
+    `goes_on` tells, once the command is interrupted, whether it can resume from checkpoints.
     """
     try:
         main()
     except UserError as error:
         raise SystemExit(f"error: {plain(error)}") from None
     except KeyboardInterrupt:
-        promise = "; the same command goes on from the last checkpoints" if goes_on() else ""
-        print(f"interrupted: what is complete is kept{promise}", file=sys.stderr)
+        promise = "; the same command resumes from the last checkpoints" if goes_on() else ""
+        print(f"interrupted: complete results are kept{promise}", file=sys.stderr)
         raise SystemExit(130) from None

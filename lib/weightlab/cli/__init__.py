@@ -1,6 +1,6 @@
 """The `weightlab` command: one function a subcommand, in the order in which they are used.
 
-Whatever takes long to import is imported inside functions, so that help and mistakes are answered at once.
+Slow imports stand inside functions, so that help and errors appear at once.
 """
 
 import inspect
@@ -13,24 +13,24 @@ from typer.core import TyperGroup
 from weightlab import errors
 from weightlab.cli import compress, evaluate, export, files, laboratory, options, output, scan, search, tune
 
-CHECKPOINTED = ("search", "tune", "run")  # what is stopped in them goes on
+CHECKPOINTED = ("search", "tune", "run")  # commands that resume when they are called again
 
 
 class Commands(TyperGroup):
-    """Subcommands whose mistakes end in one sentence (see `errors.run`) and whose warnings take one line, once; both go to stderr."""
+    """Subcommands whose errors are one sentence (see `errors.run`) and whose warnings are one line, printed once; both on stderr."""
 
     def invoke(self, ctx: Any) -> None:  # a context of typer's own copy of click, which has no public name
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            told: set[str] = set()
-            warnings.showwarning = lambda message, *_: _tell_once(str(message), told)
+            printed: set[str] = set()
+            warnings.showwarning = lambda message, *_: _tell_once(str(message), printed)
             errors.run(lambda: TyperGroup.invoke(self, ctx), lambda: ctx.invoked_subcommand in CHECKPOINTED)
 
 
-def _tell_once(message: str, told: set[str]) -> None:
-    """Print a warning unless it was told before, in these words, from wherever."""
-    if message not in told:
-        told.add(message)
+def _tell_once(message: str, printed: set[str]) -> None:
+    """Print a warning unless the same words were printed before."""
+    if message not in printed:
+        printed.add(message)
         output.note(f"warning: {message}")
 
 

@@ -1,4 +1,4 @@
-"""From options to what the library is asked for: settings, specifications, networks and images; and configuration files."""
+"""What options mean to the library: settings, specifications, networks and images; and configuration files."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -25,27 +25,27 @@ SIZES = ("population", "particles", "batch")  # what searches call the number of
 UNSAVED = ("config", "save_config", "plot", "show", "device", "threads", "workers", "scheduler", "help")
 
 
-def given(said: Mapping) -> dict:
-    """What was said of a setting, under the names of `Setting`."""
-    found = {name: said[option] for option, name in NAMES.items() if option != "k" and said.get(option) is not None}
-    return found | (options.ks(said["k"]) if said.get("k") else {})
+def setting_values(params: Mapping) -> dict:
+    """The options given for a setting, under the names of `Setting`."""
+    values = {name: params[option] for option, name in NAMES.items() if option != "k" and params.get(option) is not None}
+    return values | (options.ks(params["k"]) if params.get("k") else {})
 
 
-def setting(said: Mapping, **more: Any) -> "Setting":
-    """The setting that options, and what else is known of it, make."""
-    values = given(said) | more
-    if said.get("no_data"):
+def setting(params: Mapping, **more: Any) -> "Setting":
+    """The setting of options and of further values, which replace them."""
+    values = setting_values(params) | more
+    if params.get("no_data"):
         values.setdefault("dataset", Setting.dataset)  # which is not looked at
     return Setting(**_with_network(values))
 
 
 def dataset_of(network: str) -> str:
-    """What a network here is measured on; raises `UserError` for a user's own."""
+    """The dataset that a network of the library is measured on; raises `UserError` for a user's own."""
     from weightlab import training
     from weightlab.networks import own as own_networks
 
     if own_networks.is_own(network):
-        raise UserError(f"network {network} is your own, so say with --data what it is measured on")
+        raise UserError(f"network {network} is your own, so give its images with --data")
     return training.dataset_of(network)
 
 
@@ -56,39 +56,39 @@ def splits(dataset: str, images: int | None) -> "list[Split]":
     return [data.load(dataset, name).first(images) for name in RECORDED_SPLITS]
 
 
-def network_of(file: Path, said: str, network: str | None) -> "nn.Module":
-    """The network, with any weights, that a packed file says it is of, or the `network` that is given.
+def network_of(file: Path, stored_name: str, network: str | None) -> "nn.Module":
+    """The network that a packed file names, or `network` if given; its weights are arbitrary.
 
-    Raises `UserError` if the file's is not one of this library.
+    Raises `UserError` if only the file names it and it is not one of this library.
     """
     from weightlab import models
 
-    if network is None and said not in models.NETWORKS:
+    if network is None and stored_name not in models.NETWORKS:
         raise UserError(
-            f"{file} says it is of network {said!r}, and a file's own text is never imported: "
-            f"say with --network whose weights it holds, module:factory or one of {', '.join(models.NETWORKS)}"
+            f"{file} names network {stored_name!r}, and no module is imported because a file names it; "
+            f"give the network with --network: module:factory or one of {', '.join(models.NETWORKS)}"
         )
-    return models.build(network or said)
+    return models.build(network or stored_name)
 
 
 def specifications(ctx: typer.Context) -> "list[Specification]":
     """One specification a run, as the options of `search` say."""
     from weightlab.runs.specifications import Specification
 
-    said = ctx.params
-    check_whole("runs", said["runs"])
-    values = _with_network(given(said)) | {"target": _target(said)}
-    values |= {name: said[name] for name in ("search", "seed") if said[name] is not None}
-    values["settings"] = _settings(values.get("search", Specification.search), said)
-    values["threshold"], values["uniform_start"] = threshold(said["threshold"]), said["uniform_start"]
+    params = ctx.params
+    check_whole("runs", params["runs"])
+    values = _with_network(setting_values(params)) | {"target": _target(params)}
+    values |= {name: params[name] for name in ("search", "seed") if params[name] is not None}
+    values["settings"] = _settings(values.get("search", Specification.search), params)
+    values["threshold"], values["uniform_start"] = threshold(params["threshold"]), params["uniform_start"]
     if (budget := _budget(ctx, values.get("search", Specification.search), values["settings"])) is not None:
         values["budget"] = budget
     first = values.pop("seed", Specification.seed)
-    return [Specification(**values, seed=first + run) for run in range(said["runs"])]
+    return [Specification(**values, seed=first + run) for run in range(params["runs"])]
 
 
 def threshold(text: str | None) -> float | str | None:
-    """A threshold as `Specification` takes it, the command's own where nothing is said; None for `none`."""
+    """A threshold as `Specification` takes it, the command's default where none is given; None for `none`."""
     from weightlab.search import space
 
     text = options.THRESHOLD if text is None else text
@@ -102,27 +102,27 @@ def threshold(text: str | None) -> float | str | None:
 
 def _with_network(values: dict) -> dict:
     if "network" not in values:
-        raise UserError("name a network: one here, such as lenet5_tanh, or module:factory of your own")
+        raise UserError("give a network: one of the library, such as lenet5_tanh, or module:factory of your own")
     return values if "dataset" in values else values | {"dataset": dataset_of(values["network"])}
 
 
-def _target(said: Mapping) -> "TargetRule":
+def _target(params: Mapping) -> "TargetRule":
     from weightlab.search.fitness import TargetRule
 
-    accuracy, rate = options.pair("target", said["target"] or options.TARGET)
-    found = {"form": said["target_form"]} if said["target_form"] else {}
+    accuracy, rate = options.pair("target", params["target"] or options.TARGET)
+    form_options = {"form": params["target_form"]} if params["target_form"] else {}
     for part in ("limit", "offset"):
-        if text := said[f"target_{part}"]:
-            found |= zip((f"{part}_accuracy", f"{part}_rate"), options.pair(f"target-{part}", text), strict=True)
-    return TargetRule(accuracy, rate, **found)
+        if text := params[f"target_{part}"]:
+            form_options |= zip((f"{part}_accuracy", f"{part}_rate"), options.pair(f"target-{part}", text), strict=True)
+    return TargetRule(accuracy, rate, **form_options)
 
 
-def _settings(search: str, said: Mapping) -> dict:
+def _settings(search: str, params: Mapping) -> dict:
     """The settings of a search, among them the size of its generations."""
     from weightlab import values
 
-    found = values.assigned(said["set"] or ())
-    return found if said["population"] is None else found | {_size(search): said["population"]}
+    settings = values.assigned(params["set"] or ())
+    return settings if params["population"] is None else settings | {_size(search): params["population"]}
 
 
 def _size(search: str) -> str:
@@ -135,17 +135,17 @@ def _size(search: str) -> str:
 
 
 def _budget(ctx: typer.Context, search: str, settings: Mapping) -> int | None:
-    """How many evaluations were asked for, be it as a number of generations; None if nothing was said.
+    """The budget in evaluations, given as such or in generations; None if neither is given.
 
-    Of the two, one on the command line goes before one in a configuration file.
+    If both are given, the command line takes precedence over a configuration file.
     """
     budget, iterations = ctx.params["budget"], ctx.params["iterations"]
     if budget is not None and iterations is not None:
         sources = {name: ctx.get_parameter_source(name) for name in ("budget", "iterations")}
-        spoken = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-        if len(spoken) != 1:
+        typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+        if len(typed) != 1:
             raise UserError(f"give either budget or iterations, got {budget} and {iterations}")
-        return budget if spoken == ["budget"] else evaluations(search, settings, iterations)
+        return budget if typed == ["budget"] else evaluations(search, settings, iterations)
     return budget if iterations is None else evaluations(search, settings, iterations)
 
 
@@ -157,10 +157,10 @@ def evaluations(search: str, settings: Mapping, iterations: int) -> int:
     from weightlab.search import make, space
 
     check_whole("iterations", iterations)
-    made = make(search, space.full(2, [1, 2]), rng.derive(0), **settings)
-    first = len(made.ask())
-    made.tell(np.ones((first, 2)), lambda objectives: np.ones(len(objectives)))
-    return first + (iterations - 1) * made.size
+    instance = make(search, space.full(2, [1, 2]), rng.derive(0), **settings)
+    first = len(instance.ask())
+    instance.tell(np.ones((first, 2)), lambda objectives: np.ones(len(objectives)))
+    return first + (iterations - 1) * instance.size
 
 
 # --- configuration files --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`weightlab compress`: a plan made into a file."""
+"""`weightlab compress`: write a network under a plan as a file."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def compress(
     ctx: typer.Context,
     output_file: options.Output,
-    said: None = None,
+    fields: None = None,
     plan: options.Plan = None,
     source: options.Source = None,
     within: options.Within = 1.0,
@@ -40,7 +40,7 @@ def compress(
     output.check(output_file, force)
     backend.device(device)
     backend.check_threads(threads)
-    choice = plans.chosen(ctx.params)
+    choice = plans.choice(ctx.params)
     setting = choice.setting
     model = models.load(setting.network, weights=setting.weights)
     splits = [] if no_data else choices.splits(setting.dataset, ctx.params["images"])
@@ -58,7 +58,7 @@ def compress(
 
 
 def _example(model: "nn.Module", splits: "list[Split]", input: str | None, network: str) -> "torch.Tensor | None":
-    """A batch that finds the order of layers; raises `UserError` where it must be found and there is none."""
+    """A batch of images to find the order of layers with; raises `UserError` if one is needed and there is none."""
     import torch
 
     from weightlab.networks import answers
@@ -70,7 +70,7 @@ def _example(model: "nn.Module", splits: "list[Split]", input: str | None, netwo
         return torch.zeros(1, *options.shape(input))
     if own_networks.is_own(network):
         raise UserError(
-            f"without data, say with --input the shape of an image of {network} (such as 1,32,32): it finds its layers"
+            f"without data, give the shape of an image of {network} with --input, such as 1,32,32; it is needed to find the layers"
         )
     return None
 
@@ -86,7 +86,7 @@ def _accuracy(original: "nn.Module", packed: "nn.Module", splits: "list[Split]",
 
 
 def _print(file: Path, packed: "Packed") -> None:
-    told = packed.summary()
-    print(f"{file}: {told['file_bytes']} bytes, the original has {told['original_bytes']}")
-    print(f"storage rate {told['storage_rate']:.3f}, file rate {told['file_rate']:.3f} (everything counted)")
+    summary = packed.summary()
+    print(f"{file}: {summary['file_bytes']} bytes, the original has {summary['original_bytes']}")
+    print(f"storage rate {summary['storage_rate']:.3f}, file rate {summary['file_rate']:.3f} (everything counted)")
     output.accuracies(packed.details.accuracy)

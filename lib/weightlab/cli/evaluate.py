@@ -34,13 +34,13 @@ def evaluate(
 
     backend.device(device)
     backend.check_threads(threads)
-    model, name, said = _network(what, network, weights, limit_bytes)
+    model, name, stored = _network(what, network, weights, limit_bytes)
     splits = choices.splits(data or choices.dataset_of(name), images)
     answers.fitting_images(model, splits)
     rows = training.accuracies(model, splits, (1,), device, threads).to_dict("records")
     rows = [{"split": f"{row['dataset']} {row['split']}", "images": row["images"], "accuracy": row["accuracy"]} for row in rows]
-    if said is not None:
-        rows = [row | {"file_says": said.get((row["split"], row["images"]))} for row in rows]
+    if stored is not None:
+        rows = [row | {"file_says": stored.get((row["split"], row["images"]))} for row in rows]
     if as_json:
         print(json.dumps({"network": name, "accuracy": rows}, indent=1))
     else:
@@ -56,25 +56,25 @@ def evaluate(
 def _network(
     what: str, network: str | None, weights: Path | None, limit_bytes: int | None
 ) -> "tuple[nn.Module, str, dict | None]":
-    """A network with its weights, its name, and of a packed file the accuracy it says it has, by split and number of images."""
+    """A network with its weights, its name, and the accuracies that a packed file states, by split and number of images."""
     from weightlab import models, packing
     from weightlab.networks import own as own_networks
 
     if what in models.NETWORKS or (own_networks.is_own(what) and not Path(what).is_file()):
         for option, value in (("--network", network), ("--limit-bytes", limit_bytes)):
             if value is not None:
-                raise UserError(f"{option} goes with a packed file, and {what} is a network")
+                raise UserError(f"{option} is for packed files, and {what} is a network")
         return models.load(what, weights=weights), what, None
     if not Path(what).exists():
         raise UserError(
             f"{what} is neither a file nor a network; allowed: a packed file, {', '.join(models.NETWORKS)}, module:factory"
         )
     if weights is not None:
-        raise UserError(f"--weights goes with a network, and {what} is a packed file, which holds them")
+        raise UserError(f"--weights is for networks, and {what} is a packed file, which holds its own weights")
     packed = packing.read(what, limit_bytes)
     model = packed.load(choices.network_of(Path(what), packed.details.network, network))
-    said = {(each.split, each.images): each.packed for each in packed.details.accuracy}
-    return model, network or packed.details.network, said
+    stored = {(each.split, each.images): each.packed for each in packed.details.accuracy}
+    return model, network or packed.details.network, stored
 
 
 def _agrees(row: dict) -> bool:
@@ -83,7 +83,7 @@ def _agrees(row: dict) -> bool:
 
 def _print(rows: list[dict]) -> None:
     for row in rows:
-        told = f"{row['split']}: {output.percent(row['accuracy'])} of {row['images']} images"
+        line = f"{row['split']}: {output.percent(row['accuracy'])} of {row['images']} images"
         if (stored := row.get("file_says")) is not None:
-            told += f"; the file says {output.percent(stored)}, which {'agrees' if _agrees(row) else 'differs'}"
-        print(told)
+            line += f"; the file says {output.percent(stored)}, which {'agrees' if _agrees(row) else 'differs'}"
+        print(line)

@@ -30,7 +30,7 @@ def export(
     output.check(output_file, force, (".onnx",))
     backend.check_threads(threads)
     if check is not None and input is not None and data is None:
-        raise UserError(f"--check {check} needs images, so give --data in place of --input")
+        raise UserError(f"--check {check} needs images, so give --data instead of --input")
     packed = packing.read(file, limit_bytes)
     model = packed.load(choices.network_of(file, packed.details.network, network))
     if input is not None and data is None:
@@ -43,12 +43,12 @@ def export(
     try:
         onnx_files.export(model, packed.shared(), example, partial, notes)
         if check is not None:
-            found = onnx_files.compare(partial, model, splits[0].images, threads)
-            print(f"of {found.images} images, {found.other_class} get another class; "
-                  f"logits differ by {found.largest_difference:.1e} at most")  # fmt: skip
-            if found.other_class:
+            comparison = onnx_files.compare(partial, model, splits[0].images, threads)
+            print(f"of {comparison.images} images, {comparison.other_class} get another class; "
+                  f"logits differ by {comparison.largest_difference:.1e} at most")  # fmt: skip
+            if comparison.other_class:
                 raise UserError(
-                    f"the ONNX file would give {found.other_class} of {found.images} images another class than the packed network, "
+                    f"the ONNX file would give {comparison.other_class} of {comparison.images} images another class than the packed network, "
                     f"so {output_file} was not written"
                 )
         partial.replace(output_file)

@@ -10,7 +10,7 @@ from weightlab.errors import plain
 if TYPE_CHECKING:
     from weightlab.packing import Packed
 
-TOLD = {"network", "format", "method", "plan", "accuracy"}  # of a file's metadata
+SHOWN = {"network", "format", "method", "plan", "accuracy"}  # of a file's metadata
 
 
 def inspect(file: options.Packed, as_json: options.Json = False, limit_bytes: options.Limit = None) -> None:
@@ -20,7 +20,7 @@ def inspect(file: options.Packed, as_json: options.Json = False, limit_bytes: op
     packed = packing.read(file, limit_bytes)
     if as_json:
         layers = packed.report().to_dict("records")
-        print(json.dumps(packed.summary() | packed.details.model_dump(include=TOLD) | {"layers": layers}, indent=1))
+        print(json.dumps(packed.summary() | packed.details.model_dump(include=SHOWN) | {"layers": layers}, indent=1))
     else:
         _print(packed)
 
@@ -48,15 +48,15 @@ def unpack(
 
 
 def _print(packed: "Packed") -> None:
-    details, told = packed.details, packed.summary()
+    details, summary = packed.details, packed.summary()
     network = details.network or "not named"
     print(plain(f"network {network}, format {details.format}, method {details.method}"))
     output.table(packed.report().rename(columns={"bits": "bits a label", "stored_bits": "stored bits", "rms_error": "rms error"}))
     print(
-        f"storage rate {told['storage_rate']:.3f}, layer-mean rate {told['layer_mean_rate']:.3f}, file rate {told['file_rate']:.3f}"
+        f"storage rate {summary['storage_rate']:.3f}, layer-mean rate {summary['layer_mean_rate']:.3f}, file rate {summary['file_rate']:.3f}"
     )
     print(
-        f"{told['file_bytes']} bytes, {told['header_bytes']} of them header, {told['rest_bytes']} of what is not shared; "
-        f"predicted without header {told['predicted_bytes']}; original {told['original_bytes']}"
+        f"{summary['file_bytes']} bytes, {summary['header_bytes']} of them header, {summary['rest_bytes']} of what is not shared; "
+        f"predicted without header {summary['predicted_bytes']}; original {summary['original_bytes']}"
     )
     output.accuracies(details.accuracy)

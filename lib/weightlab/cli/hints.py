@@ -1,4 +1,4 @@
-"""What a result does not say of itself: how much one image counts, and why a search made fewer evaluations than were asked for."""
+"""Notes beside a result: how much one image counts, and why a search ended before its budget."""
 
 from typing import TYPE_CHECKING
 
@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from weightlab.runs.setting import Setting
     from weightlab.runs.specifications import Specification
 
-FEW = 2  # fewer images than so many make up the loss that is asked for
+FEW = 2  # images: a limit of the loss worth fewer than this is too fine
 
 
 def few_images(setting: "Setting", limit_pp: float) -> None:
-    """Warn where a loss below a limit (percentage points) is asked for on so few images that one or two of them decide."""
+    """Warn if there are so few images that one or two of them decide whether the loss is below a limit (percentage points)."""
     from weightlab.data import DATASETS
     from weightlab.data import own as own_data
     from weightlab.runs.setting import PROTOCOLS
@@ -22,7 +22,7 @@ def few_images(setting: "Setting", limit_pp: float) -> None:
         there = own_data.count(setting.dataset, chooser)
         n = there if n is None else min(n, there)
     if n is not None and limit_pp > 0 and n * limit_pp < 100 * FEW:
-        output.note(f"warning: of {n} images of {chooser} one is {100 / n:.2f} pp, so a loss below {limit_pp:g} pp says little")
+        output.note(f"warning: one of {n} images of {chooser} is {100 / n:.2f} pp, so a loss below {limit_pp:g} pp says little")
 
 
 def early_end(spec: "Specification", evaluations: int) -> None:
@@ -31,4 +31,4 @@ def early_end(spec: "Specification", evaluations: int) -> None:
         generations = 1
         while (end := choices.evaluations(spec.search, spec.settings, generations)) <= spec.budget:
             generations += 1
-        output.note(f"{evaluations} of {spec.budget} evaluations were made: one more whole generation would have ended at {end}")
+        output.note(f"the search ended after {evaluations} of {spec.budget} evaluations; one more generation would end at {end}")

@@ -1,4 +1,4 @@
-"""`weightlab run`, `results`, `status` and `report`: notebooks, what they have written, the state of their searches, a site of it all."""
+"""`weightlab run`, `results`, `status` and `report`: run notebooks, list their files, show their searches, make a site of all."""
 
 import os
 from pathlib import Path
@@ -55,7 +55,7 @@ def status(
     workers: Annotated[int, option("Processes that will do the rest (for the time it takes).", default=True)] = 1,
     as_json: options.Json = False,
 ) -> None:
-    """Tell the state of the searches in a folder."""
+    """Print the state of the searches in a folder."""
     from weightlab.runs import status
 
     if folder is None:
@@ -63,7 +63,7 @@ def status(
     else:
         place, where = Path(os.path.abspath(folder)), f"in {folder}"
         if not place.is_dir():
-            raise UserError(f"{folder} is no folder; name one that holds searches, or a --profile")
+            raise UserError(f"{folder} is not a folder; give a folder of searches, or a --profile")
     for line in status.tell(place, where, workers, as_json).split("\n"):
         print(plain(line))
 

@@ -1,6 +1,6 @@
-"""Options that several commands share, and how the texts given for them are read.
+"""Options that several commands share, and how their texts are read.
 
-None is what was not said; it is left to the defaults of the library, which the help repeats (and a test compares).
+None stands for an option that was not given. The defaults are the library's; the help repeats them, and a test compares them.
 """
 
 import functools
@@ -43,7 +43,7 @@ Images = Annotated[int | None, option(FIELDS["images"].option.help, default=FIEL
 Threshold = Annotated[
     str | None,
     option(
-        "Accuracy that a k must reach when its layer alone is shared: a fraction (0.97), a margin below unshared (-1pp), or none.",
+        "Accuracy that a k must reach when only its layer is shared: a fraction (0.97), a margin below unshared (-1pp), or none.",
         default=THRESHOLD,
     ),
 ]
@@ -74,21 +74,21 @@ Limit = Annotated[
 ]
 Input = Annotated[str | None, option("Shape of one image, such as 1,32,32, where no data are given.", metavar="SHAPE")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def asks(which: Callable[[Role], object]) -> Callable[[Callable], Callable]:
-    """Give a command an option for each field of `Setting` whose role is wanted, in place of its parameter `said`.
+    """Give a command an option for each field of `Setting` whose role is wanted, in place of its parameter `fields`.
 
-    The command finds what was said in its context, as all options. The network is an argument.
+    The command finds their values in its context, like all options. The network is an argument.
     """
 
     def decorate(command: Callable) -> Callable:
+        matching = [role.option for role in FIELDS.values() if role.option and which(role)]
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command).parameters.values():
-            asked = [role.option for role in FIELDS.values() if role.option and which(role)] if parameter.name == "said" else []
-            parameters += map(_parameter, asked) if asked else [parameter]
+            parameters += map(_parameter, matching) if parameter.name == "fields" else [parameter]
         own = inspect.signature(command).parameters
 
         @functools.wraps(command)
@@ -102,17 +102,17 @@ def asks(which: Callable[[Role], object]) -> Callable[[Callable], Callable]:
     return decorate
 
 
-def _parameter(asked: Option) -> inspect.Parameter:
-    if asked.name == "network":
-        how = typer.Argument(help=asked.help, show_default=False)
+def _parameter(field_option: Option) -> inspect.Parameter:
+    if field_option.name == "network":
+        how = typer.Argument(help=field_option.help, show_default=False)
     else:
-        how = option(asked.help, *asked.flags, default=asked.shown, metavar=asked.metavar)
+        how = option(field_option.help, *field_option.flags, default=field_option.shown, metavar=field_option.metavar)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return inspect.Parameter(asked.name, kind, default=None, annotation=Annotated[asked.type | None, how])
+    return inspect.Parameter(field_option.name, kind, default=None, annotation=Annotated[field_option.type | None, how])
 
 
 def planned(role: Role) -> bool:
-    """Whether a command that is given a plan asks for a field of a setting."""
+    """Whether a command that takes a plan has an option for a field of a setting."""
     return (role.measured and not role.tried and not role.implied) or role.apart
 
 
@@ -139,15 +139,15 @@ def ks(text: str) -> dict:
     """The k to try, as `Setting` takes them: every one up to `k_max`, or a tuple `ks`. Raises `UserError` for other texts."""
     from weightlab.compression.sharing import clustering
 
-    found = numbers(text)
+    clusters = numbers(text)
     if ends := re.fullmatch(r"(\d+):(\d+)(?::([1-9]\d*))?", text):
         first, last, step = int(ends[1]), int(ends[2]), int(ends[3] or 1)
         clustering.check_k(last)
-        found = list(range(first, last + 1, step))
-    if not found:
+        clusters = list(range(first, last + 1, step))
+    if not clusters:
         raise UserError(f"k must be a range such as 1:50 or 1:64:4, or a list such as 2,4,8,16, got {text!r}")
-    every = found == list(range(1, len(found) + 1))
-    return {"k_max": found[-1]} if every else {"ks": tuple(found)}
+    every = clusters == list(range(1, len(clusters) + 1))
+    return {"k_max": clusters[-1]} if every else {"ks": tuple(clusters)}
 
 
 def pair(name: str, text: str) -> tuple[float, float]:
@@ -163,13 +163,13 @@ def pair(name: str, text: str) -> tuple[float, float]:
 
 def shape(text: str) -> tuple[int, ...]:
     """The shape of an image; raises `UserError` for any other text."""
-    if not (found := numbers(text)) or len(found) != 3 or 0 in found:
+    if not (sizes := numbers(text)) or len(sizes) != 3 or 0 in sizes:
         raise UserError(f"input must be channels, height and width, such as 1,32,32, got {text!r}")
-    return tuple(found)
+    return tuple(sizes)
 
 
-def folder(given: Path | None, default: str) -> Path:
+def folder(path: Path | None, default: str) -> Path:
     """A folder as the shell means it, or the default below the repository."""
     from weightlab import paths
 
-    return paths.resolve(default) if given is None else Path(os.path.abspath(given))
+    return paths.resolve(default) if path is None else Path(os.path.abspath(path))

@@ -32,29 +32,29 @@ def table(frame: "pd.DataFrame", apart: str | None = None) -> None:
         [f"{value:.3f}" if isinstance(value, float) else plain(value) for value in row] for row in frame.itertuples(index=False)
     ]
     tight = sum(max(map(len, column)) + 3 for column in zip(map(str, frame), *rows, strict=True)) > console.width
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=not tight, collapse_padding=tight)
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=not tight, collapse_padding=tight)
     for place, name in enumerate(frame):
         numeric = frame[name].dtype.kind in "iuf"
-        shown.add_column(plain(name), justify="right" if numeric else "left", overflow="fold")
+        grid.add_column(plain(name), justify="right" if numeric else "left", overflow="fold")
         if numeric and tight:
-            shown.columns[-1].max_width = max(len(each) for each in [*plain(name).split(), *(row[place] for row in rows)])
+            grid.columns[-1].max_width = max(len(each) for each in [*plain(name).split(), *(row[place] for row in rows)])
     for row in rows:
-        shown.add_row(*row)
-    console.print(shown)
+        grid.add_row(*row)
+    console.print(grid)
     for number, text in enumerate(below, 1):
         print(f"{apart} {number}: {plain(text)}")
 
 
 def accuracies(measured: "Iterable[Measured]") -> None:
-    """Print what a packed file says of its accuracy, a line each."""
+    """Print the accuracies that a packed file states, one a line."""
     for each in measured:
         loss = 100 * (each.original - each.packed)
-        told = f"{percent(each.packed)} of {each.images} images, {percent(each.original)} before (loss {loss:.2f} pp)"
-        print(f"{plain(each.split)}: {told}")
+        text = f"{percent(each.packed)} of {each.images} images, {percent(each.original)} before (loss {loss:.2f} pp)"
+        print(f"{plain(each.split)}: {text}")
 
 
 def note(sentence: str) -> None:
-    """Say on stderr what is no result."""
+    """Print on stderr a sentence that is not a result."""
     print(plain(sentence), file=sys.stderr)
 
 
@@ -68,7 +68,7 @@ def check(file: Path, force: bool, kinds: Iterable[str] = ()) -> None:
         raise UserError(f"{file} exists; --force overwrites it")
     place = next(parent for parent in file.absolute().parents if parent.exists())
     if not (place.is_dir() and os.access(place, os.W_OK)):
-        raise UserError(f"{file} cannot be written, because {place} is no folder that may be written to")
+        raise UserError(f"{file} cannot be written, because {place} is not a writable folder")
 
 
 def write(file: Path, content: bytes) -> None:

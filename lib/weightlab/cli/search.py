@@ -20,7 +20,7 @@ SHOWN = 5  # plans
 @options.asks(lambda role: True)
 def search(
     ctx: typer.Context,
-    said: None = None,
+    fields: None = None,
     threshold: options.Threshold = None,
     search: Annotated[str | None, option("genetic, particle_swarm, black_hole or random.", default="genetic")] = None,
     population: Annotated[int | None, option("Plans in a generation.", default="the search's own")] = None,
@@ -43,22 +43,27 @@ def search(
     runs: Annotated[int, option("Searches, each with the next seed.", default=True)] = 1,
     folder: options.SearchesFolder = None,
     plot: Annotated[
-        Path | None, option("Write loss against rate of all plans as a PNG file, over one that is there.", metavar="FILE.png")
+        Path | None, option("Write loss against rate of all plans as a PNG file, replacing an existing one.", metavar="FILE.png")
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show that plot in this machine's viewer.")] = False,
     config: Annotated[
         Path | None,
-        option("Take options from a YAML file; those given here go first.", metavar="FILE", callback=choices.load, is_eager=True),
+        option(
+            "Take options from a YAML file; those on the command line take precedence.",
+            metavar="FILE",
+            callback=choices.load,
+            is_eager=True,
+        ),
     ] = None,
     save_config: Annotated[
-        Path | None, option("Write all options as such a file, over one that is there.", metavar="FILE")
+        Path | None, option("Write all options as such a file, replacing an existing one.", metavar="FILE")
     ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
 ) -> None:
-    """Search for the best plan; what was stopped goes on."""
+    """Search for the best plan; a search that was stopped resumes."""
     from weightlab.runs import Runner
 
     specs = choices.specifications(ctx)
@@ -69,15 +74,15 @@ def search(
         output.check(save_config, True)
         choices.save(save_config, specs[0], runs, place)
     runner = Runner(place, device, threads, workers=workers, scheduler=scheduler)
-    _tell_begun(place, specs)
+    _print_begun(place, specs)
     records = runner.run_all(specs)
     hints.early_end(specs[0], len(records) // len(specs))
-    found = best(records)
-    _print(found, records, specs[0])
-    _tell_uniform(records, specs[0])
+    best_plans = best(records)
+    _print(best_plans, records, specs[0])
+    _print_uniform(records, specs[0])
     print(f"kept in {', '.join(str(place / spec.hash) for spec in specs[:3])}{' ...' * (len(specs) > 3)}")
     if plot is not None or show:
-        _draw(records, found, plot or place / specs[0].hash / "loss_by_rate.png", show)
+        _draw(records, best_plans, plot or place / specs[0].hash / "loss_by_rate.png", show)
 
 
 def best(records: "pd.DataFrame") -> "pd.DataFrame":
@@ -89,7 +94,7 @@ def best(records: "pd.DataFrame") -> "pd.DataFrame":
     return plans.sort_values(**order).drop_duplicates("plan").head(SHOWN)
 
 
-def _tell_begun(folder: Path, specs: "list[Specification]") -> None:
+def _print_begun(folder: Path, specs: "list[Specification]") -> None:
     from weightlab.runs import status
 
     rows = status.survey(folder, [spec.hash for spec in specs])
@@ -100,7 +105,7 @@ def _tell_begun(folder: Path, specs: "list[Specification]") -> None:
             output.note(f"the search with seed {row.seed} goes on after {row.evaluations} of {row.budget} evaluations")
 
 
-def _print(found: "pd.DataFrame", records: "pd.DataFrame", spec: "Specification") -> None:
+def _print(best_plans: "pd.DataFrame", records: "pd.DataFrame", spec: "Specification") -> None:
     import pandas as pd
 
     from weightlab import analysis
@@ -108,19 +113,19 @@ def _print(found: "pd.DataFrame", records: "pd.DataFrame", spec: "Specification"
 
     chooser, limit = PROTOCOLS[spec.protocol], analysis.ACCEPTABLE_LOSS_PP
     hints.few_images(spec, limit)
-    if not len(found):
+    if not len(best_plans):
         print(
             f"none of {len(records)} plans loses less than {limit:g} pp on {chooser}; the least is {records['loss_pp'].min():.2f}"
         )
         return
-    shown = {"plan": [options.spelled(plan) for plan in found["plan"]]}
-    shown |= {name.replace("_", " "): found[name].to_numpy() for name in ("storage_rate", "layer_mean_rate")}
-    shown |= {f"loss on {split} [pp]": found[f"{split}_loss_pp"].to_numpy() for split in RECORDED_SPLITS}
-    output.table(pd.DataFrame(shown), apart="plan")
+    columns = {"plan": [options.spelled(plan) for plan in best_plans["plan"]]}
+    columns |= {name.replace("_", " "): best_plans[name].to_numpy() for name in ("storage_rate", "layer_mean_rate")}
+    columns |= {f"loss on {split} [pp]": best_plans[f"{split}_loss_pp"].to_numpy() for split in RECORDED_SPLITS}
+    output.table(pd.DataFrame(columns), apart="plan")
     print(f"of {len(records)} plans, {len(analysis.acceptable(records))} lose less than {limit:g} pp on {chooser}, which chose")
 
 
-def _tell_uniform(records: "pd.DataFrame", spec: "Specification") -> None:
+def _print_uniform(records: "pd.DataFrame", spec: "Specification") -> None:
     """Print the best plan with one k in all layers, to compare with the best found, or that there is none."""
     from weightlab.runs.setting import RECORDED_SPLITS
 
@@ -128,25 +133,25 @@ def _tell_uniform(records: "pd.DataFrame", spec: "Specification") -> None:
         return
     same = records["plan"].map(lambda plan: len(set(plan)) == 1)
     plans = records[same | records["uniform"] if "uniform" in records else same]
-    if not len(found := best(plans)):
+    if not len(best_plans := best(plans)):
         what = "none was measured" if plans.empty else f"none of the {len(plans)} measured loses so little"
         print(f"best plan with one k in all layers: {what}")
         return
-    row = found.iloc[0]
+    row = best_plans.iloc[0]
     least, most = min(row["plan"]), max(row["plan"])
     k = f"k = {least}" if least == most else f"k from {least} to {most}, in each layer the nearest that is allowed"
     losses = ", ".join(f"{row[f'{split}_loss_pp']:.3f} pp on {split}" for split in RECORDED_SPLITS)
     print(f"best plan with one k in all layers: {k}, storage rate {row['storage_rate']:.3f}, loss {losses}")
 
 
-def _draw(records: "pd.DataFrame", found: "pd.DataFrame", file: Path, show: bool) -> None:
+def _draw(records: "pd.DataFrame", best_plans: "pd.DataFrame", file: Path, show: bool) -> None:
     import io
 
     from weightlab import figures
 
     buffer = io.BytesIO()
-    figures.all_plans(records, "storage_rate", found.head(1)).savefig(buffer, format="png", dpi=150)
+    figures.all_plans(records, "storage_rate", best_plans.head(1)).savefig(buffer, format="png", dpi=150)
     output.write(file, buffer.getvalue())
     print(f"plot: {file}")
     if show and typer.launch(str(file)):
-        raise UserError(f"no viewer of pictures could be started here; the plot is {file}")
+        raise UserError(f"no image viewer could be started; the plot is {file}")

@@ -1,4 +1,4 @@
-"""`weightlab tune`: a plan made better at the same rate."""
+"""`weightlab tune`: make a plan more accurate at the same rate."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @options.asks(options.planned)
 def tune(
     ctx: typer.Context,
-    said: None = None,
+    fields: None = None,
     plan: options.Plan = None,
     source: options.Source = None,
     within: options.Within = 1.0,
@@ -38,9 +38,9 @@ def tune(
         output.check(save, force, (".json",))
     grid: dict[str, Any] = {"spread": spread} if spread is not None else {}
     grid |= {"focuses": _numbers(focuses)} if focuses is not None else {}
-    choice = plans.chosen(ctx.params)
+    choice = plans.choice(ctx.params)
     if choice.focuses:
-        raise UserError(f"{plan} is tuned already; give its plan {choice.plan} as numbers to tune it otherwise")
+        raise UserError(f"{plan} is already tuned; give its plan {choice.plan} as numbers to tune it differently")
     evaluator = runs.evaluator(choice.setting, device=device, threads=threads)
     choice = choice.of(evaluator.variants.names)
     listed = [choice.plan] if isinstance(choice.plan, int) else choice.plan
@@ -68,4 +68,4 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"focuses must be numbers between commas, such as 0,0.5,1,2,4, got {text!r}") from None
+        raise UserError(f"focuses must be numbers separated by commas, such as 0,0.5,1,2,4, got {text!r}") from None
