@@ -890,7 +890,7 @@ WRONG = [
     (["search", *LENET, "--population", "1"], "population must be at least 2"),
     (["search", *LENET, "--iterations", "0"], "iterations must be a whole number of at least 1"),
     (["search", *LENET, "--iterations", "3", "--budget", "40"], "give either budget or iterations"),
-    (["search", *LENET, "--budget", "3"], "budget must hold the first generation of 12"),
+    (["search", *LENET, "--budget", "3"], "budget must be at least the 12 evaluations"),
     (["search", *LENET, "--set", "temperature=1"], "unknown setting of genetic 'temperature'"),
     (["search", *LENET, "--set", "mutation"], "--set takes NAME=VALUE, got 'mutation'"),
     (["search", *LENET, "--set", "mutation=[1"], "the value in 'mutation=[1' is not valid YAML: while parsing"),

@@ -76,7 +76,7 @@ def test_what_the_file_gives_goes_before_what_we_would_choose():
         ("kind: slurm\noptions: {resource_spec: x}", "unknown option of a slurm cluster 'resource_spec'"),
         ("kind: pbs\njobs: 0", "jobs must be a whole number of at least 1, got 0"),
         ("kind: pbs\noptions: {cores: 2, memory: 2GB}", "got no walltime"),
-        ("kind: pbs\noptions: {cores: 2, memory: 2GB, walltime: soon}", "a walltime is written HH:MM:SS in quotes, got 'soon'"),
+        ("kind: pbs\noptions: {cores: 2, memory: 2GB, walltime: soon}", "a walltime must be HH:MM:SS in quotes, got 'soon'"),
         ("kind: slurm\noptions: {cores: 2, memory: 2GB, walltime: 90}", "must be text, got 90; write it in quotes"),
         ("kind: pbs\noptions: 3", "options of a cluster must be"),
         ("- pbs", "must hold 'name: value' lines, got list"),
@@ -178,7 +178,7 @@ def test_a_queue_that_refuses_is_told_with_what_it_said(queue, kind):
 @pytest.mark.parametrize("kind", SUBMITTED)
 def test_a_machine_without_the_command_of_the_queue_is_told(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=f"the command {SUBMITTED[kind]} is not found"):
+    with pytest.raises(UserError, match=f"the command {SUBMITTED[kind]} was not found"):
         list(executors.execute(_square, [1], scheduler=_written(tmp_path, kind)))
 
 
@@ -218,7 +218,7 @@ def _die_twice(file):
 
 
 def test_a_search_that_kills_its_workers_is_given_up_before_it_has_killed_hundreds(queue):
-    cluster = job_queues._made(job_queues.read(_written(queue, "pbs")))  # no job is submitted yet
+    cluster = job_queues._queue(job_queues.read(_written(queue, "pbs")))  # no job is submitted yet
     try:
         assert cluster.scheduler.allowed_failures == 50
     finally:
@@ -232,7 +232,7 @@ def test_jobs_that_do_not_begin_and_workers_without_weightlab_are_told(queue, mo
     file = _written(queue, "pbs", job_script_prologue=["sleep 3", f"export PYTHONPATH={queue}"])
     with (
         pytest.warns(UserWarning, match=r"no worker of .*pbs.yaml for 0 min") as told,
-        pytest.raises(UserError, match=r"cannot import weightlab \(another environment\); name their Python"),
+        pytest.raises(UserError, match=r"cannot import weightlab \(another environment\); set the option .python. to their Python"),
     ):
         list(executors.execute(_square, [1], scheduler=file))
     assert len({str(each.message) for each in told if "no worker" in str(each.message)}) >= 2, "in words that are not the same"

@@ -207,12 +207,12 @@ def test_a_part_of_a_generation_with_other_plans_is_refused(tmp_path, slices):
     file = tmp_path / "checkpoint.parquet"
     table, notes = storage.read_table(file)
     storage.write_table(table.assign(plan=[[1, 2, 3, 4, 5]]), tmp_path, "checkpoint", notes)
-    with pytest.raises(UserError, match="is not one of this search .the plans of its last generation are others."):
+    with pytest.raises(UserError, match="is of another search .the plans of its last generation differ."):
         toy_run(tmp_path)
     state = json.loads(notes["state"])
     del state["begun"]["started"]
     storage.write_table(table, tmp_path, "checkpoint", {"state": json.dumps(state)})
-    with pytest.raises(UserError, match="is not one of this search"):
+    with pytest.raises(UserError, match="is of another search"):
         toy_run(tmp_path)
 
 
@@ -343,7 +343,7 @@ def test_a_failure_in_the_middle_loses_nothing_that_was_saved(checkpoint, tmp_pa
 def test_a_damaged_checkpoint_is_put_aside_and_the_search_made_anew(checkpoint, tmp_path, damage):
     DAMAGES[damage](checkpoint / "checkpoint.parquet")
     damaged = (checkpoint / "checkpoint.parquet").read_bytes()
-    with pytest.warns(UserWarning, match=f"{checkpoint}.* is damaged .* kept as damaged-0-checkpoint.parquet, .* made anew"):
+    with pytest.warns(UserWarning, match=f"{checkpoint}.* is damaged .* kept as damaged-0-checkpoint.parquet, .* starts again"):
         toy_run(checkpoint)
     toy_run(tmp_path / "undisturbed")
     assert (checkpoint / "evaluations.parquet").read_bytes() == (tmp_path / "undisturbed" / "evaluations.parquet").read_bytes()
@@ -376,7 +376,7 @@ def test_a_whole_checkpoint_of_something_else_is_refused_in_one_sentence_and_lef
     FOREIGN[kind](state)
     storage.write_table(table, checkpoint, "checkpoint", {"state": json.dumps(state)})
     before = (checkpoint / "checkpoint.parquet").read_bytes()
-    with pytest.raises(UserError, match="is not one of this search") as caught:
+    with pytest.raises(UserError, match="is of another search") as caught:
         toy_run(checkpoint)
     assert str(checkpoint) in str(caught.value) and "\n" not in str(caught.value)
     assert (checkpoint / "checkpoint.parquet").read_bytes() == before and len(list(checkpoint.iterdir())) == 1

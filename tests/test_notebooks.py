@@ -181,7 +181,7 @@ def test_a_list_of_experiments_that_is_wrong_is_refused_in_one_sentence(listed, 
         ("02_optimizers", "method=ward", "unknown clustering method 'ward'; allowed: exact"),
         ("02_optimizers", "searches=[genetic,hill]", "unknown search 'hill'; allowed: random"),
         ("02_optimizers", "searches=[genetic]", "at least two searches"),
-        ("02_optimizers", "budget=5", "budget must hold the first generation of 20 evaluations of random, got 5"),
+        ("02_optimizers", "budget=5", "budget must be at least the 20 evaluations of the first generation of random, got 5"),
         ("02_optimizers", "threshold=1.01", "threshold 1.01 lies above the accuracy of the unshared network"),
     ],
 )

@@ -761,11 +761,11 @@ def test_a_description_of_a_network_of_this_library_gives_the_specification_back
     [
         ({"speed": 3}, "unknown entry of a search's description 'speed'; allowed: network, "),
         ({"seed": None}, "seed must be a whole number"),
-        ({"target": 3}, "description of a search does not fit"),
-        ({"target": {"accuracy": 1, "rate": 2, "hope": 3}}, "description of a search does not fit .*hope"),
-        ({"schema": 2}, "a search of schema 2 cannot be gone on with, this version writes schema 3"),
-        ({"checkpoint": "beb2"}, "weights of own_net:Small are no longer those searched on: SHA-256 .*, the search had beb2"),
-        ({"data": "beb2"}, "data of .*digits.npz are no longer those searched on: SHA-256 .*, the search had beb2"),
+        ({"target": 3}, "description of a search is wrong"),
+        ({"target": {"accuracy": 1, "rate": 2, "hope": 3}}, "description of a search is wrong .*hope"),
+        ({"schema": 2}, "a search of schema 2 cannot be resumed; this version writes schema 3"),
+        ({"checkpoint": "beb2"}, "weights of own_net:Small have changed since the search: SHA-256 .* now, beb2 then"),
+        ({"data": "beb2"}, "data of .*digits.npz have changed since the search: SHA-256 .* now, beb2 then"),
         ({"weights": "/nowhere/small.pt"}, "/nowhere/small.pt is missing"),
     ],
     ids=str,
@@ -778,7 +778,7 @@ def test_a_description_that_no_longer_holds_is_refused(change, sentence):
 def test_a_description_that_leaves_something_out_is_refused(name):
     values = own().describe()
     del values[name]
-    refused(f"the description of a search must say its {name}", from_description, values)
+    refused(f"the description of a search must hold {name}", from_description, values)
     refused("must be a mapping, got list", from_description, [name])
 
 

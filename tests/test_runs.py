@@ -480,7 +480,7 @@ def test_a_lock_that_cannot_be_had_is_said(outcome, tmp_path, monkeypatch):
             raise error
 
         monkeypatch.setattr(fcntl, "flock", refuse)
-        with pytest.raises(UserError, match="cannot be written, or has no locks"):
+        with pytest.raises(UserError, match="cannot be written, or its file system has no locks"):
             runner_in(tmp_path).run(SPEC)
         with pytest.raises(UserError) as told:
             runner_in(tmp_path).run_all([SPEC])
@@ -496,7 +496,7 @@ def test_a_checkpoint_that_a_kill_left_beside_complete_records_goes(outcome, tmp
 
 def test_workers_that_see_another_folder_are_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(runs.executors, "execute", lambda *_: iter([(SPEC, runs.Outcome())]))
-    with pytest.raises(UserError, match=f"records of {SPEC.hash} are not in .*, where all workers must see the same folder"):
+    with pytest.raises(UserError, match=f"records of {SPEC.hash} are not in .*; all workers must see the same folder"):
         Runner(tmp_path, progress=False, workers=2).run_all([SPEC])
 
 

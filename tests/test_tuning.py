@@ -300,7 +300,7 @@ def test_wrong_input_is_refused_before_work(evaluator, tmp_path, arguments, sent
         ({"focuses": [0]}, "a finite number above 0"),
         ({"focuses": [1, 2]}, "hold 0"),
         ({"particels": 5}, "unknown setting of particle_swarm 'particels'"),
-        ({"focuses": [0, 9]}, "a budget of 10 evaluations does not hold the first generation of 20"),
+        ({"focuses": [0, 9]}, "a budget of 10 evaluations is too small for the first generation of 20"),
         ({"chooser": "train"}, "unknown split 'train'"),
     ],
 )

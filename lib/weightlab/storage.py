@@ -35,7 +35,7 @@ def make_writable(folder: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that at every moment it is either as before or complete."""
+    """Write a file so that it is at every moment either unchanged or complete."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # process numbers may repeat on another machine
     try:
         with open(temporary, "wb") as file:
@@ -70,27 +70,27 @@ def write_table(table: pd.DataFrame, folder: str | Path, name: str, notes: Mappi
 
 @contextmanager
 def lock(file: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold an operating-system lock on a file, free when this process is gone, however it went; gives whether it is ours.
+    """Hold an operating-system lock on a file, released when this process ends in any way; yields whether it is ours.
 
-    Without `wait` it is not where another process has it. Raises `UserError` where the file cannot be written, or where the file
-    system knows no such locks: a stand-in for them would outlive its holder.
+    Without `wait` it is not ours while another process holds it. Raises `UserError` if the file cannot be written, or the file
+    system has no such locks: a substitute would outlive its holder.
     """
-    held = FileLock(file, fallback_to_soft=False)
+    file_lock = FileLock(file, fallback_to_soft=False)
     try:
-        held.acquire(timeout=-1 if wait else 0)
+        file_lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         yield False
         return
     except (OSError, NotImplementedError) as error:
-        raise UserError(f"the folder {file.parent} cannot be written, or has no locks: {error}") from error
+        raise UserError(f"the folder {file.parent} cannot be written, or its file system has no locks: {error}") from error
     try:
         yield True
     finally:
-        held.release()
+        file_lock.release()
 
 
 class Damaged(UserError):
-    """A file that has been read, and is not as it was written."""
+    """A file whose content is not what was written."""
 
 
 def read_table(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -113,7 +113,7 @@ def read_table(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
 
 
 def kept_table(file: Path) -> pd.DataFrame | None:
-    """A table that can be made again: None if it is not there or damaged, of which a warning tells."""
+    """A table that can be made again: None if it is missing, or damaged (with a warning)."""
     try:
         return read_table(file)[0] if file.exists() else None
     except Damaged as error:

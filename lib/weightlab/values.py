@@ -17,7 +17,7 @@ class _Text(yamlcore.CommonLoader):
 def read(text: str, what: str, as_text: bool = False) -> Any:
     """The value of a YAML text, or with `as_text` one in which all values stay as they are written.
 
-    Raises `UserError`, which names `what`, for text that is no YAML, and for a key that is there twice.
+    Raises `UserError`, which names `what`, for text that is not YAML, and for a repeated key.
     """
     try:
         return yaml.load(text, Loader=_Text if as_text else yamlcore.CoreLoader)
@@ -29,29 +29,29 @@ def read(text: str, what: str, as_text: bool = False) -> Any:
 
 
 def read_file(file: Path, as_text: bool = False) -> dict:
-    """What a YAML file of 'name: value' lines holds; raises `UserError` for any other, and one that cannot be read."""
+    """The values of a YAML file of 'name: value' lines; raises `UserError` for any other file, and one that cannot be read."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
-    found = read(text, str(file), as_text)
-    if found is not None and not isinstance(found, dict):
-        raise UserError(f"{file} must hold 'name: value' lines, got {type(found).__name__}")
-    return found or {}
+    entries = read(text, str(file), as_text)
+    if entries is not None and not isinstance(entries, dict):
+        raise UserError(f"{file} must hold 'name: value' lines, got {type(entries).__name__}")
+    return entries or {}
 
 
 def assigned(pairs: Iterable[str]) -> dict:
-    """Values by name from NAME=VALUE; raises `UserError` for any other text, and for a name that is there twice.
+    """Values by name from NAME=VALUE; raises `UserError` for any other text, and for a repeated name.
 
     >>> assigned(["images=500", "threshold=1e-3", "networks=[lenet5_tanh]", "search=off"])
     {'images': 500, 'threshold': 0.001, 'networks': ['lenet5_tanh'], 'search': 'off'}
     """
-    found = {}
+    values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"--set takes NAME=VALUE, got {pair!r}")
-        if name in found:
+        if name in values:
             raise UserError(f"--set takes each name once, got {name!r} again in {pair!r}")
-        found[name] = read(text, f"the value in {pair!r}")
-    return found
+        values[name] = read(text, f"the value in {pair!r}")
+    return values

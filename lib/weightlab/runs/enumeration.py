@@ -1,4 +1,4 @@
-"""Every plan of a box of the search space measured, a part of the table at a time, each kept."""
+"""Measure every plan of a box of the search space, a part of the table at a time; each part is saved."""
 
 import json
 from collections.abc import Iterator

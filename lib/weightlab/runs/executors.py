@@ -1,7 +1,7 @@
-"""One function called on many items: in this process, in processes of this machine, or by the workers of a dask scheduler.
+"""Call one function on many items: in this process, in processes of this machine, or by the workers of a dask scheduler.
 
-The engines are joblib's and dask's own. What is added: a worker that dies takes no item with it (the function must be such that an
-item can be begun again), and an engine that is gone says so in one sentence.
+joblib and dask do the work. Added here: the items of a worker that died are started again (the function must allow that), and a lost
+scheduler is reported in one sentence.
 """
 
 import math
@@ -20,15 +20,15 @@ from weightlab.runs import job_queues
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-DEATHS = 3  # in a row, without an item completed in between, after which it is the items that kill workers
+DEATHS = 3  # in a row, without a completed item in between: then the items kill the workers
 ANSWER_S = 10  # a scheduler's time to answer
-PATIENCE_S = 600  # with a scheduler that has no worker, before a word about it, and before the next
+PATIENCE_S = 600  # without a worker before a warning, and between warnings
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def check(workers: int | None, scheduler: str | None) -> None:
-    """Raise `UserError` for a number of processes or a scheduler that cannot be meant."""
+    """Raise `UserError` for a wrong number of processes or a wrong scheduler."""
     if workers is not None:
         check_whole("workers", workers, other="None (as many as cores) or ")
     if scheduler and not (isinstance(scheduler, str) and ("://" in scheduler or scheduler.endswith((".yaml", ".yml")))):
@@ -63,7 +63,7 @@ def _in_processes(function: Callable[[Item], Result], items: list[Item], workers
     while left:
         try:
             with parallel_config(backend="loky", inner_max_num_threads=1):
-                # As many tasks handed out as there are workers: the rest stays with whoever is free first.
+                # Only as many tasks are handed out as there are workers; the first free worker takes the next.
                 parallel = Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers)
             for number, result in parallel([task(number, item) for number, item in left.items()]):
                 deaths = 0
@@ -75,7 +75,7 @@ def _in_processes(function: Callable[[Item], Result], items: list[Item], workers
 def _in_child(function: Callable[[Item], Result], parent: int, number: int, item: Item) -> tuple[int, Result]:
     from joblib.externals.loky import process_executor
 
-    # A worker that has grown by 300 MB is taken for leaking and replaced; here that is an evaluator, dear to make again.
+    # joblib replaces a worker that has grown by 300 MB; here the growth is an evaluator, which is slow to make again.
     process_executor._MAX_MEMORY_LEAK_SIZE = math.inf
     _leave_with(parent)
     return number, function(item)
@@ -85,7 +85,7 @@ _watching = threading.Event()
 
 
 def _leave_with(parent: int) -> None:
-    """From now on end this process when its parent is gone: nobody waits for its work, and a new run wants its place."""
+    """From now on end this process when its parent has ended: nobody waits for its work, and a new run needs the cores."""
     if _watching.is_set():
         return
     _watching.set()
@@ -110,7 +110,7 @@ def _on_dask(function: Callable[[Item], Result], items: list[Item], scheduler: s
     cluster = None if "://" in scheduler else job_queues.start(job_queues.read(scheduler))
     left: dict[Future, Item] = {}
     try:
-        with _connected(Client, cluster or scheduler) as client, _told_of_silence(client, scheduler):
+        with _connected(Client, cluster or scheduler) as client, _warning_of_silence(client, scheduler):
             _probe(client, scheduler)
             # Impure: an item is run again when asked for again. Retries are for what the function cannot catch, such as a lost file.
             left |= {client.submit(function, item, pure=False, retries=2): item for item in items}
@@ -128,19 +128,21 @@ def _on_dask(function: Callable[[Item], Result], items: list[Item], scheduler: s
                     yield left.pop(future), result
     except (FutureCancelledError, CommClosedError) as error:
         not_ended = len(left) or len(items)
-        raise UserError(f"the dask scheduler at {scheduler} is gone; {not_ended} of {len(items)} calls had not ended") from error
+        raise UserError(
+            f"the dask scheduler at {scheduler} is gone; {not_ended} of {len(items)} calls were not finished"
+        ) from error
     finally:
         if cluster is not None:
             cluster.close()
 
 
 def _probe(client: "Client", scheduler: str) -> None:
-    """Wait for a worker and have it import this package, for a worker that cannot would end with every task it is given."""
+    """Wait for a worker and let it import this package: a worker that cannot would die of every task."""
     from distributed.scheduler import KilledWorker
 
     error = client.submit(exec, "import weightlab.runs", pure=False).exception()
     if isinstance(error, (ImportError, KilledWorker)):
-        raise UserError(f"the workers of {scheduler} cannot import weightlab ({error}); name their Python as the option 'python'")
+        raise UserError(f"the workers of {scheduler} cannot import weightlab ({error}); set the option 'python' to their Python")
     if error is not None:
         raise error
     for worker, threads in client.nthreads().items():
@@ -152,23 +154,23 @@ def _probe(client: "Client", scheduler: str) -> None:
 
 
 @contextmanager
-def _told_of_silence(client: "Client", scheduler: str) -> Iterator[None]:
+def _warning_of_silence(client: "Client", scheduler: str) -> Iterator[None]:
     """A context in which a thread warns every `PATIENCE_S` seconds for which the scheduler has had no worker."""
     ended = threading.Event()
 
     def watch() -> None:
-        since = told = time.monotonic()
+        since = warned = time.monotonic()
         while not ended.wait(PATIENCE_S / 10):
             with suppress(OSError, TimeoutError):  # a scheduler that is gone ends the calls themselves
                 if client.nthreads():
-                    since = told = time.monotonic()
+                    since = warned = time.monotonic()
             now = time.monotonic()
-            if now - told >= PATIENCE_S:
-                told = now
+            if now - warned >= PATIENCE_S:
+                warned = now
                 # With the time of day, since the same words in the same place are shown once.
                 warnings.warn(
                     f"{time.strftime('%H:%M:%S')}: no worker of {scheduler} for {(now - since) / 60:.0f} min; the queue may be long, or jobs"
-                    " end before their workers come, after which they are not submitted again: see their output",
+                    " may end before their workers start and are not submitted again: see their output",
                     stacklevel=1,
                 )
 
@@ -192,5 +194,5 @@ def _count(deaths: int, left: int, error: str) -> int:
     if deaths + 1 == DEATHS:
         raise UserError(f"workers died {DEATHS} times in a row without completing anything, {left} items left ({error})")
     # Numbered, since the same words in the same place are shown once.
-    warnings.warn(f"a worker died ({deaths + 1} in a row); {left} items are given out again ({error})", stacklevel=3)
+    warnings.warn(f"a worker died ({deaths + 1} in a row); {left} items are started again ({error})", stacklevel=3)
     return deaths + 1

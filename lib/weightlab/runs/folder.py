@@ -1,11 +1,11 @@
-"""The folder of one search: what lies in it, how it is checkpointed, resumed and completed, and what happens to damage.
+"""The folder of one search: its files, how it is checkpointed, resumed and completed, and what happens to damage.
 
-specification.json   what is searched, there from when a grid begins
-.lock                held (flock) by the process at work on the folder, free when that process is gone, however it went
-checkpoint.parquet   the records so far and, noted in the same file, the state that goes on from there
-evaluations.parquet  the records of a complete search, the same bytes whatever happened on the way
+specification.json   what is searched, written when a grid begins
+.lock                held (flock) by the process that runs the search; released when that process ends in any way
+checkpoint.parquet   the records so far and, noted in the same file, the state to resume from
+evaluations.parquet  the records of a complete search, the same bytes with and without interruptions
 times.parquet        seconds, host and process of each generation
-failed.json          why it stopped, until it goes on
+failed.json          why it stopped, until it is resumed
 """
 
 import itertools
@@ -28,14 +28,14 @@ LEFTOVER = re.compile(r"\..+\.(parquet|json)\.[0-9a-f]+")  # what `storage.write
 
 
 class RunFolder:
-    """One search's files. Whatever is written is written by the holder of the lock, but for the specification."""
+    """The files of one search. Only the holder of the lock writes, except for the specification."""
 
     def __init__(self, path: Path):
         self.path = path
         self._records, self._checkpoint = path / "evaluations.parquet", path / "checkpoint.parquet"
 
     def begin(self, description: Mapping) -> None:
-        """Say what is searched here; raises `UserError` before any work if the folder cannot be written."""
+        """Write the specification; raises `UserError` before any work if the folder cannot be written."""
         content = json.dumps(description, indent=1).encode()
         file = self.path / "specification.json"
         try:
@@ -45,14 +45,14 @@ class RunFolder:
                     if not file.exists() or file.read_bytes() != content:
                         storage.write_whole(file, content)
                     return
-                except FileNotFoundError:  # the holder of the lock took what is being written for a leftover
+                except FileNotFoundError:  # the holder of the lock removed the temporary file as a leftover
                     if last:
                         raise
         except OSError as error:
             raise UserError(f"the outputs folder {self.path} cannot be written: {error}") from error
 
     def lock(self, wait: bool = True) -> AbstractContextManager[bool]:
-        """Whether the folder is ours alone; without `wait` it is not where another process has it (see `storage.lock`)."""
+        """Hold the folder's lock; yields whether it is ours, which without `wait` it may not be (see `storage.lock`)."""
         return storage.lock(self.path / ".lock", wait)
 
     def records(self) -> pd.DataFrame | None:
@@ -67,7 +67,7 @@ class RunFolder:
         return records
 
     def tidy(self) -> pd.DataFrame | None:
-        """`records`, after what is damaged has been put aside and what a kill or a failure has left removed; the lock must be held."""
+        """`records`, after damaged files are put aside and leftovers of kills and failures removed; the lock must be held."""
         for file in self.path.iterdir():
             if LEFTOVER.fullmatch(file.name) or file.name == "failed.json":
                 file.unlink(missing_ok=True)
@@ -93,11 +93,11 @@ class RunFolder:
         return table, json.loads(notes["state"])
 
     def checkpoint(self, records: pd.DataFrame, state: dict) -> None:
-        """Keep records and state in one file, so that they cannot part."""
+        """Write records and state into one file, so that they always belong together."""
         storage.write_table(records, self.path, "checkpoint", {"state": json.dumps(state)})
 
     def complete(self, records: pd.DataFrame, times: pd.DataFrame) -> None:
-        """Write the final records; the checkpoint goes last."""
+        """Write the final records; the checkpoint is removed last."""
         storage.write_table(times, self.path, "times")
         storage.write_table(records, self.path, "evaluations")
         self._checkpoint.unlink(missing_ok=True)
@@ -115,4 +115,4 @@ class RunFolder:
     def _put_aside(self, file: Path, error: Exception) -> None:
         places = (self.path / f"damaged-{number}-{file.name}" for number in itertools.count())
         aside = file.replace(next(place for place in places if not place.exists()))
-        warnings.warn(f"{error}; it is kept as {aside.name}, and that search is made anew", stacklevel=3)
+        warnings.warn(f"{error}; it is kept as {aside.name}, and the search starts again", stacklevel=3)

@@ -1,7 +1,7 @@
-"""PBS and SLURM clusters from a YAML file, by dask-jobqueue: jobs in whose processes searches run.
+"""PBS and SLURM clusters from a YAML file, by dask-jobqueue: searches run in the processes of jobs.
 
-Jobs end at their walltime, the grid does not: workers leave a little earlier by themselves, the cluster submits a new job for one whose
-workers have left, and whoever is given a search next resumes it. A job that ends before its workers have come is not submitted again.
+A grid outlasts the walltime of its jobs: workers leave shortly before it, the cluster submits a new job for one whose workers have left,
+and the next worker resumes their searches. A job that ends before its workers have started is not submitted again.
 """
 
 import argparse
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from dask_jobqueue.core import JobQueueCluster
 
 KINDS = {"pbs": "PBS", "slurm": "SLURM"}
-LEAVE_EARLIER_S = 120  # than the walltime: a worker that leaves hands its task on, one that is killed is missed only later
+LEAVE_EARLIER_S = 120  # than the walltime: a worker that leaves hands its task on at once, a killed one is noticed later
 LEAVE_APART_S = 30  # so that not all workers leave at once
-LOSSES = 50  # of workers by one task: a search killed at 50 walltimes is not to be expected, one that needs too much memory is
+LOSSES = 50  # of workers by one task: no search should take 50 walltimes; one that needs too much memory kills every worker
 ENVIRONMENT = ("export OMP_NUM_THREADS=1", "export OMP_WAIT_POLICY=PASSIVE")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a YAML file of `params/cluster` says.
+    """The contents of a YAML file of `params/cluster`.
 
     `kind` is pbs or slurm, `jobs` the number of jobs kept in the queue, `options` those of dask-jobqueue's PBSCluster or SLURMCluster.
     Unless they say otherwise a job has one process of one thread for each core, which leaves before the walltime.
-    Raises `UserError` for what they do not have, and where cores, memory or walltime are missing.
+    Raises `UserError` for unknown options, and if cores, memory or walltime are missing.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Cluster:
         check_whole("jobs", self.jobs)
         if not isinstance(self.options, Mapping):
             raise UserError(f"options of a cluster must be 'name: value' lines, got {self.options!r}")
-        allowed = sorted(_known(self.kind))
+        allowed = sorted(_option_names(self.kind))
         for name in self.options:
             choose(f"option of a {self.kind} cluster", name, allowed)
         for name in ("cores", "memory", "walltime"):
@@ -53,69 +53,69 @@ class Cluster:
         seconds(self.options["walltime"], self.kind)
 
     def settings(self) -> dict:
-        """All options, ours where none are given."""
-        given = dict(self.options)
-        given.setdefault("processes", given["cores"])
-        given["job_script_prologue"] = [*ENVIRONMENT, *given.get("job_script_prologue", [])]
-        extra = [str(each) for each in given.get("worker_extra_args", [])]
+        """All options, with our defaults for those that are not given."""
+        options = dict(self.options)
+        options.setdefault("processes", options["cores"])
+        options["job_script_prologue"] = [*ENVIRONMENT, *options.get("job_script_prologue", [])]
+        extra = [str(each) for each in options.get("worker_extra_args", [])]
         if "--lifetime" not in extra:
-            left = seconds(given["walltime"], self.kind)
-            early = min(LEAVE_EARLIER_S, left // 4)
-            extra += ["--lifetime", f"{left - early}s", "--lifetime-stagger", f"{min(LEAVE_APART_S, early // 2)}s"]
-        return given | {"worker_extra_args": extra}
+            walltime_s = seconds(options["walltime"], self.kind)
+            early = min(LEAVE_EARLIER_S, walltime_s // 4)
+            extra += ["--lifetime", f"{walltime_s - early}s", "--lifetime-stagger", f"{min(LEAVE_APART_S, early // 2)}s"]
+        return options | {"worker_extra_args": extra}
 
 
 def read(file: str | Path) -> Cluster:
-    """A cluster from a YAML file, its path as given or below the repository; raises `UserError` for what it may not hold."""
+    """A cluster from a YAML file, its path as given or below the repository; raises `UserError` for wrong entries."""
     path = paths.resolve(file)
-    found = values.read_file(path)
-    for name in found:
+    entries = values.read_file(path)
+    for name in entries:
         choose(f"key in {path.name}", name, ("kind", "jobs", "options"))
-    if "kind" not in found:
+    if "kind" not in entries:
         raise UserError(f"{path} needs a kind; allowed: {', '.join(KINDS)}")
-    return Cluster(**found)
+    return Cluster(**entries)
 
 
 def job_script(cluster: Cluster) -> str:
     """The script that would be submitted."""
-    made = _made(cluster)
+    queue = _queue(cluster)
     try:
-        return made.job_script()
+        return queue.job_script()
     finally:
-        made.close()
+        queue.close()
 
 
 def start(cluster: Cluster) -> "JobQueueCluster":
-    """The dask-jobqueue cluster, at work: it keeps `jobs` jobs in the queue until it is closed.
+    """Start the dask-jobqueue cluster: it keeps `jobs` jobs in the queue until it is closed.
 
     Raises `UserError` where the queue's command is missing or refuses the first job.
     """
-    made = _made(cluster)
+    queue = _queue(cluster)
     try:
-        _submit_first(made)
+        _submit_first(queue)
     except BaseException:
-        made.close()
+        queue.close()
         raise
-    made.adapt(minimum_jobs=cluster.jobs, maximum_jobs=cluster.jobs)  # submits again what has ended; `scale` would not
-    return made
+    queue.adapt(minimum_jobs=cluster.jobs, maximum_jobs=cluster.jobs)  # submits again what has ended; `scale` would not
+    return queue
 
 
-def _submit_first(made: "JobQueueCluster") -> None:
-    """Submit one job and wait for the answer: of what comes later, refusals are only logged."""
-    command = made.job_cls.submit_command  # type: ignore[union-attr]  # every cluster but the abstract one has it
+def _submit_first(queue: "JobQueueCluster") -> None:
+    """Submit one job and wait for the answer: later refusals are only logged."""
+    command = queue.job_cls.submit_command  # type: ignore[union-attr]  # every cluster but the abstract one has it
     if not shutil.which(command):
-        raise UserError(f"the command {command} is not found: jobs are submitted on a login node of the cluster")
+        raise UserError(f"the command {command} was not found; run this on a login node of the cluster")
 
     from distributed import Status
 
     async def submitted() -> None:
-        await made
+        await queue
 
-    made.worker_spec |= made.new_worker_spec()
+    queue.worker_spec |= queue.new_worker_spec()
     try:
-        made.sync(submitted)
-    except (OSError, RuntimeError, ValueError) as error:  # it cannot be run, says no, or names no job
-        for job in made.workers.values():
+        queue.sync(submitted)
+    except (OSError, RuntimeError, ValueError) as error:  # the command cannot be run, refuses, or names no job
+        for job in queue.workers.values():
             job.status = Status.failed  # or the cluster could not be closed
         raise UserError(f"{command} submitted no job: {flat(error)}") from None
 
@@ -130,7 +130,7 @@ def seconds(walltime: str, kind: str) -> int:
     days, _, clock = walltime.rpartition("-")
     parts = clock.split(":")
     if not all(part.isdecimal() for part in [*parts, days or "0"]) or len(parts) > 3:
-        raise UserError(f"a walltime is written HH:MM:SS in quotes, got {walltime!r}")
+        raise UserError(f"a walltime must be HH:MM:SS in quotes, got {walltime!r}")
     numbers = [int(part) for part in parts]
     if days:
         numbers += [0] * (3 - len(numbers))  # days-hours, days-hours:minutes
@@ -139,13 +139,13 @@ def seconds(walltime: str, kind: str) -> int:
     return int(days or 0) * 86_400 + sum(number * 60**power for power, number in enumerate(reversed(numbers)))
 
 
-def _made(cluster: Cluster) -> "JobQueueCluster":
+def _queue(cluster: Cluster) -> "JobQueueCluster":
     options = {"allowed_failures": LOSSES, "dashboard": False, "dashboard_address": None}
-    made = getattr(_jobqueue(), f"{KINDS[cluster.kind]}Cluster")
-    return made(**cluster.settings(), scheduler_options=options)
+    cluster_class = getattr(_jobqueue(), f"{KINDS[cluster.kind]}Cluster")
+    return cluster_class(**cluster.settings(), scheduler_options=options)
 
 
-def _known(kind: str) -> set[str]:
+def _option_names(kind: str) -> set[str]:
     jobqueue = _jobqueue()
     job = getattr(jobqueue, f"{KINDS[kind]}Cluster").job_cls
     core = jobqueue.core

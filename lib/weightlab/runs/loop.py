@@ -1,4 +1,4 @@
-"""One search run to a budget: the one loop between search and evaluation, recorded, checkpointed and resumed exactly."""
+"""Run one search to its budget: the loop between search and evaluation, recorded, checkpointed and resumed exactly."""
 
 import os
 import platform
@@ -19,17 +19,17 @@ from weightlab.search.space import IntegerSpace
 
 SLICE_S = 10  # a generation that takes longer is measured in slices of about this length
 KEPT_S = 1  # the least time between two checkpoints
-SPENT = ("seconds", "evaluating_seconds")  # what is kept of the time that a generation took
+SPENT = ("seconds", "evaluating_seconds")  # the recorded times of a generation
 
 
 class Stopped(Exception):
-    """A search has ended early because its caller wished so; another call goes on from its checkpoint."""
+    """A search was stopped by its caller; another call resumes it from its checkpoint."""
 
 
 class Pace:
     """How many plans to measure in one call: as many as `SLICE_S` allows, `most` at most.
 
-    The first plan is measured by itself, which tells how long one takes. Plans that are measured together share work, so a generation
+    The first plan is measured by itself, to learn how long one takes. Plans that are measured together share work, so a generation
     that is fast is not cut further.
     """
 
@@ -45,7 +45,7 @@ class Pace:
         return min(left, fitting, self._most or left)
 
     def took(self, seconds: float, new: int) -> None:
-        """Learn how long a call took; `new` of its plans were not measured before (the others take no time and tell nothing)."""
+        """Learn how long a call took; `new` of its plans were not measured before (the others take no time)."""
         if new:
             self._seconds_each = seconds / new
 
@@ -69,14 +69,14 @@ def run(
     checkpointed and `Stopped` raised.
 
     Records go to `folder` (see `runs.folder`), at most one checkpoint every `KEPT_S` seconds, between generations or inside a slow one.
-    A call on a folder with a checkpoint goes on from there, and ends with the same file, byte for byte, as a call that was never
+    A call on a folder with a checkpoint resumes there, and ends with the same file, byte for byte, as a call that was never
     interrupted.
     """
     course = _Course(search, target, RunFolder(folder), budget, progress, stop)
     while search.evaluations + search.size <= budget:
         course.generation(measure)
     if not course.records:
-        raise UserError(f"a budget of {budget} evaluations does not hold the first generation of {search.size}")
+        raise UserError(f"a budget of {budget} evaluations is too small for the first generation of {search.size}")
     return course.complete(identity)
 
 
@@ -91,9 +91,9 @@ class _Course:
         self._measured: list[pd.DataFrame] = []  # what `measure` gave for the current generation
         self._begun: dict = {}  # of a generation that a checkpoint was in: when it began, and the seconds spent on it until then
         self._begun_plans: np.ndarray | None = None  # its plans that were measured by then
-        self._told = 0  # how many rows of the current generation `progress` has been given
+        self._shown = 0  # how many rows of the current generation `progress` has been given
         self._resume()
-        self._seen = {tuple(plan) for table in self.records for plan in table["plan"]}
+        self._evaluated_plans = {tuple(plan) for table in self.records for plan in table["plan"]}
         self._saved = time.monotonic()
 
     def generation(self, measure: Callable[[np.ndarray], pd.DataFrame]) -> None:
@@ -104,7 +104,7 @@ class _Course:
         begun = self._begun or {"started": here} | dict.fromkeys(SPENT, 0.0)
         plans = search.ask()
         if self._begun_plans is not None and not np.array_equal(plans[: len(self._begun_plans)], self._begun_plans):
-            raise self._foreign("the plans of its last generation are others")
+            raise self._foreign("the plans of its last generation differ")
         self._begun_plans = None
         head = self._head(plans)
 
@@ -125,11 +125,11 @@ class _Course:
         target.update(objectives)
         table = _joined(head, self._measured, target.fitness(objectives), target.now)
         search.tell(objectives, target.fitness)
-        self._seen.update(map(tuple, plans))
+        self._evaluated_plans.update(map(tuple, plans))
         self.records.append(table)
         self._times.append({"generation": search.generation - 1} | times() | {"host": platform.node(), "process": os.getpid()})
-        told, self._told, self._measured, self._begun = self._told, 0, [], {}
-        self._progress(table[told:])
+        shown, self._shown, self._measured, self._begun = self._shown, 0, [], {}
+        self._progress(table[shown:])
         self._keep(self.records, {"search": search.state(), "target": target.now.tolist()}, search.evaluations, self._stop())
 
     def complete(self, identity: Mapping) -> pd.DataFrame:
@@ -144,21 +144,21 @@ class _Course:
         """The columns of a generation that are known before it is measured."""
         keys, first = [tuple(plan) for plan in plans], self._search.evaluations
         head = {"evaluation": np.arange(first, first + len(plans)), "generation": self._search.generation, "plan": list(plans)}
-        head["repeated"] = [key in self._seen or key in keys[:i] for i, key in enumerate(keys)]
+        head["repeated"] = [key in self._evaluated_plans or key in keys[:i] for i, key in enumerate(keys)]
         if self._search.uniform_start and isinstance(self._search.space, IntegerSpace):
             head["uniform"] = self._search.space.is_uniform(plans)
         return pd.DataFrame(head)
 
     def _between(self, rows: pd.DataFrame, state: dict) -> None:
-        """Tell and keep the measured part of a generation, if the last checkpoint is long enough ago."""
+        """Report and checkpoint the measured part of a generation, if the last checkpoint is long enough ago."""
         if time.monotonic() - self._saved < KEPT_S:
             return
-        self._progress(rows[self._told :])
-        self._told = len(rows)
+        self._progress(rows[self._shown :])
+        self._shown = len(rows)
         self._keep([*self.records, rows], state, self._search.evaluations + len(rows), self._stop())
 
     def _keep(self, records: list[pd.DataFrame], state: dict, evaluations: int, stopped: bool) -> None:
-        """Checkpoint records and the state that goes with them, if the last one is long enough ago or the search stops here."""
+        """Checkpoint records and their state, if the last checkpoint is long enough ago or the search stops here."""
         if stopped or time.monotonic() - self._saved >= KEPT_S:
             self._folder.checkpoint(pd.concat(records, ignore_index=True), state | {"times": self._times})
             self._saved = time.monotonic()
@@ -166,10 +166,10 @@ class _Course:
             raise Stopped(f"stopped after {evaluations} of {self._budget} evaluations, all of them kept in {self._folder.path}")
 
     def _resume(self) -> None:
-        """Go on from the folder's checkpoint if there is one; raises `UserError` for that of another search."""
-        if (found := self._folder.resume()) is None:
+        """Resume from the folder's checkpoint if there is one; raises `UserError` for that of another search."""
+        if (checkpoint := self._folder.resume()) is None:
             return
-        table, state = found
+        table, state = checkpoint
         try:
             self._search.restore(state["search"])
             self._target.now = np.array(state["target"], dtype=float)
@@ -179,7 +179,7 @@ class _Course:
             if len(whole) != self._search.evaluations or bool(len(rest)) != bool(self._begun):
                 raise ValueError(f"{len(table)} records for {self._search.evaluations} evaluations")
             if len(rest):
-                self._begun_plans, self._told = np.stack(rest["plan"]), len(rest)
+                self._begun_plans, self._shown = np.stack(rest["plan"]), len(rest)
                 self._measured = [
                     rest.drop(columns=[*records.names(records.PLAN), *records.names(records.SCORE)], errors="ignore")
                 ]
@@ -189,11 +189,11 @@ class _Course:
         self._progress(table)
 
     def _foreign(self, why: str) -> UserError:
-        return UserError(f"the checkpoint in {self._folder.path} is not one of this search ({why}); delete that folder")
+        return UserError(f"the checkpoint in {self._folder.path} is of another search ({why}); delete that folder")
 
 
 def _joined(head: pd.DataFrame, measured: list[pd.DataFrame], fitness: np.ndarray | float, target: np.ndarray) -> pd.DataFrame:
-    """Records: what was known before, what was measured, and how it is scored."""
+    """Records: the columns known before, the measured ones, and the scores."""
     table = pd.concat([head, pd.concat(measured, ignore_index=True)], axis=1)
     table["fitness"] = fitness
     table["target_accuracy"], table["target_rate"] = target

@@ -1,6 +1,6 @@
-"""How a grid of searches comes on, shown while it runs: in a notebook, on a terminal, or sparsely in a log.
+"""Show the progress of a grid of searches: in a notebook, on a terminal, or sparsely in a log.
 
-What is shown is read from the grid's folders (see `status`), so it is as true for processes on other machines as for this one.
+It is read from the grid's folders (see `status`), so it includes processes on other machines.
 """
 
 import sys
@@ -17,9 +17,9 @@ from tqdm import tqdm
 from weightlab.runs import status
 
 WINDOW_S = 30  # over which the speed is measured
-LEAST_CHANGES = 4  # over so many it is measured where they come more slowly
+LEAST_CHANGES = 4  # the speed is measured over at least so many
 LOG_S = 60  # between lines of a log
-PATIENCE_S = 10  # with a display that hangs, at the end
+PATIENCE_S = 10  # the wait for a display that hangs, at the end
 
 
 class Progress:
@@ -34,10 +34,10 @@ class Progress:
         self._show, self._ended = show, threading.Event()
         self._thread: threading.Thread | None = None
         self._display: _Notebook | _Terminal | _Log
-        self._made = 0  # evaluations since it started, by whomever
-        self._changes: deque[tuple[float, int]] = deque()  # when, evaluations made by then
+        self._evaluations = 0  # since it started, by all processes
+        self._changes: deque[tuple[float, int]] = deque()  # time, evaluations by then
         self._last: pd.DataFrame | None = None  # by run
-        self._failed_before: set[str] = set()  # and not gone on since: their turn will come
+        self._failed_before: set[str] = set()  # and not resumed since: they will be
 
     def __enter__(self) -> "Progress":
         self._started = time.monotonic()
@@ -58,45 +58,45 @@ class Progress:
 
     def _follow(self) -> None:
         with suppress(Exception):
-            self._state()  # what was there before
+            self._state()  # counts what was done before
         while not self._ended.wait(max(self._every_s, self._display.least_s)):
             with suppress(Exception):
                 self._display.show(*self._state())
 
     def _state(self) -> tuple[str, pd.DataFrame]:
-        """In a line how the whole comes on, and the best so far of each group."""
+        """The progress in one line, and the best so far of each group."""
         table, seconds = self._survey.now(), time.monotonic() - self._started
         speed, elapsed = self._speed(table), status.duration(seconds)
         if self._ended.is_set():
-            mean = f" ({status.pace(self._made / seconds)})" if self._made else ""
-            return f"{status.line(table)}; {self._made} evaluations in {elapsed}{mean}", status.bests(table)
-        told = [status.line(table), status.evaluations(table), f"{elapsed} so far"]
+            mean = f" ({status.pace(self._evaluations / seconds)})" if self._evaluations else ""
+            return f"{status.line(table)}; {self._evaluations} evaluations in {elapsed}{mean}", status.bests(table)
+        parts = [status.line(table), status.evaluations(table), f"{elapsed} so far"]
         if speed:
-            told += [status.pace(speed), f"about {status.duration(self._left_seconds(table, speed))} left"]
+            parts += [status.pace(speed), f"about {status.duration(self._left_seconds(table, speed))} left"]
         else:
             guess = status.remaining_seconds(table, self._workers)
-            told += ["measuring" + (f" (about {status.duration(guess)} left by earlier records)" if guess else "")]
-        return "; ".join(told), status.bests(table)
+            parts += ["measuring" + (f" (about {status.duration(guess)} left by earlier records)" if guess else "")]
+        return "; ".join(parts), status.bests(table)
 
     def _speed(self, table: pd.DataFrame) -> float:
-        """Evaluations a second of all who are at work; 0 before there were any."""
+        """Evaluations a second of all processes; 0 before there were any."""
         now, table = time.monotonic(), table.set_index("run")
         failed = set(table.index[table["state"] == "failed"])
         if self._last is None:
             self._last, self._failed_before = table, failed
         self._failed_before &= failed
-        # Search by search, since one that is begun anew falls back.
-        self._made += int((table["evaluations"] - self._last["evaluations"]).clip(lower=0).sum())
+        # Search by search, since the count of one that starts again falls.
+        self._evaluations += int((table["evaluations"] - self._last["evaluations"]).clip(lower=0).sum())
         self._last = table
-        if not self._changes or self._made != self._changes[-1][1]:
-            self._changes.append((now, self._made))
+        if not self._changes or self._evaluations != self._changes[-1][1]:
+            self._changes.append((now, self._evaluations))
         while len(self._changes) > LEAST_CHANGES and now - self._changes[1][0] > WINDOW_S:
             self._changes.popleft()
         since, before = self._changes[0]
-        return (self._made - before) / (now - since) if now > since else 0
+        return (self._evaluations - before) / (now - since) if now > since else 0
 
     def _left_seconds(self, table: pd.DataFrame, speed: float) -> float:
-        """Not less than the longest search takes at its share of the speed; what has failed meanwhile is not tried again."""
+        """Estimated seconds left, at least those of the longest search at its share of the speed; failed searches are left out."""
         given_up = (table["state"] == "failed") & ~table["run"].isin(self._failed_before)
         left = (table["budget"] - table["evaluations"])[(table["state"] != "complete") & ~given_up].clip(lower=0)
         at_work = max(1, (table["state"] == "running").sum())
@@ -109,7 +109,7 @@ class Steps:
     def __init__(self, what: str, total: int, done: int = 0, show: bool = True):
         self._what, self._total, self._done, self._before, self._show = what, total, done, done, show
         self._bar: tqdm | None = None
-        self._started = self._told = time.monotonic()
+        self._started = self._printed_at = time.monotonic()
 
     def __enter__(self) -> "Steps":
         if self._show and (sys.stderr.isatty() or _in_notebook()):
@@ -120,24 +120,24 @@ class Steps:
         if self._bar is not None:
             self._bar.close()
         elif self._show:
-            self._tell()
+            self._print_line()
 
     def add(self, steps: int) -> None:
         self._done += steps
         if self._bar is not None:
             self._bar.update(steps)
-        elif self._show and time.monotonic() - self._told >= LOG_S:
-            self._tell()
+        elif self._show and time.monotonic() - self._printed_at >= LOG_S:
+            self._print_line()
 
-    def _tell(self) -> None:
-        self._told = time.monotonic()
-        here, seconds = self._done - self._before, self._told - self._started
-        told = [f"{self._what}: {self._done} of {self._total} evaluations"]
+    def _print_line(self) -> None:
+        self._printed_at = time.monotonic()
+        here, seconds = self._done - self._before, self._printed_at - self._started
+        parts = [f"{self._what}: {self._done} of {self._total} evaluations"]
         if here and seconds:
             left = (self._total - self._done) * seconds / here
-            told += [status.pace(here / seconds), *([f"about {status.duration(left)} left"] if left else [])]
+            parts += [status.pace(here / seconds), *([f"about {status.duration(left)} left"] if left else [])]
         with suppress(OSError, ValueError):  # a log that fails does not end the work
-            print("; ".join(told), file=sys.stderr, flush=True)
+            print("; ".join(parts), file=sys.stderr, flush=True)
 
 
 class _Notebook:

@@ -86,28 +86,28 @@ def names(part: str) -> list[str]:
 
 def page() -> str:
     """`docs/records.md`."""
-    told = ["# Records", "", "Made from `lib/weightlab/runs/records.py`:", "", "```sh", COMMAND, "```", ""]
-    told += [
+    lines = ["# Records", "", "Made from `lib/weightlab/runs/records.py`:", "", "```sh", COMMAND, "```", ""]
+    lines += [
         "A search is a folder, `outputs/<profile>/searches/<hash>/`. Its tables are Parquet files, each with its own checksum in it:"
     ]
-    told += ["`weightlab.storage.read_table` reads one and refuses a damaged one, any other reader of Parquet reads it too.", ""]
-    told += [
+    lines += ["`weightlab.storage.read_table` reads one and refuses a damaged one, any other reader of Parquet reads it too.", ""]
+    lines += [
         "## evaluations.parquet",
         "",
         "A row for each evaluation, repeats included; the same bytes whatever happened on the way.",
         "",
     ]
     for part, meaning in PARTS.items():
-        told += [f"**{part}**: {meaning}.", "", *_table([column for column in EVALUATIONS if column.part == part]), ""]
-    told += ["## times.parquet", "", "A row for each generation, outside every comparison and hash.", "", *_table(TIMES), ""]
-    told += [
+        lines += [f"**{part}**: {meaning}.", "", *_table([column for column in EVALUATIONS if column.part == part]), ""]
+    lines += ["## times.parquet", "", "A row for each generation, outside every comparison and hash.", "", *_table(TIMES), ""]
+    lines += [
         "## scan-<hash>.parquet",
         "",
         "Beside the searches' folders: each layer shared by itself, under each k.",
         "",
         *_table(SCANS),
     ]
-    return "\n".join(told) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _table(columns: Iterable[Column]) -> list[str]:

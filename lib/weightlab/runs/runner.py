@@ -36,9 +36,9 @@ def evaluator(
     threads: int | None = None,
     codebooks_folder: str | Path | None = None,
 ) -> Evaluator[Codebooks]:
-    """An evaluator for plans of a setting (with `whole_net`, or if the setting says so, of one k) on the splits that are recorded.
+    """An evaluator for plans of a setting on the recorded splits; with `whole_net`, or if the setting says so, a plan is one k.
 
-    Raises `UserError` if network, weights or data cannot be had, have changed, or do not fit each other.
+    Raises `UserError` if network, weights or data are not available, have changed, or do not fit each other.
     """
     setting.check_unchanged()
     model = models.load(setting.network, weights=setting.weights)
@@ -75,7 +75,7 @@ class Runner:
         backend.check_threads(threads)
         one_is_enough = backend.device(device).type == "cuda"
         self.workers, self.scheduler = workers or (1 if one_is_enough else backend.cores()), scheduler
-        # By the hash of what was measured on, so that no changed file goes unseen.
+        # By the hash of the measured setting, so that a changed file is noticed.
         self._evaluators: dict[str, Evaluator[Codebooks]] = {}
 
     def evaluator(self, setting: Setting) -> Evaluator[Codebooks]:
@@ -88,9 +88,9 @@ class Runner:
         return self._evaluators[key]
 
     def scan(self, spec: Setting) -> pd.DataFrame:
-        """The range scan a specification's space rests on, kept as `scan-<hash>.parquet`: layer, name, k, accuracies.
+        """The range scan behind a specification's space, kept as `scan-<hash>.parquet`: layer, name, k, accuracies.
 
-        A scan that was interrupted goes on from what it has measured. Raises `UserError` before anything is measured if `spec` has a
+        A scan that was interrupted resumes. Raises `UserError` before anything is measured if `spec` has a
         threshold that lies above the unshared accuracy.
         """
         file = self.folder / f"scan-{spec.measured().hash}.parquet"
@@ -107,16 +107,16 @@ class Runner:
             table = space.scan(accuracy, evaluator.variants.names, spec.candidates)
             evaluator.release()  # a search asks for other plans, and a notebook scans many settings before its first search
             columns = {f"accuracy_{i}": f"{name}_accuracy" for i, name in enumerate(RECORDED_SPLITS)}
-            written = storage.write_table(table.rename(columns=columns), self.folder, file.stem)
+            file_of_table = storage.write_table(table.rename(columns=columns), self.folder, file.stem)
             begun.unlink(missing_ok=True)
-            return storage.read_table(written)[0]
+            return storage.read_table(file_of_table)[0]
 
     def _in_steps(
         self, accuracy: Callable[[np.ndarray], np.ndarray], begun: Path, spec: Setting, plans: np.ndarray
     ) -> np.ndarray:
-        """`accuracy` of plans (n, layers), a few at a time; progress is shown, and kept in the file `begun` for a call that goes on."""
-        kept = storage.kept_table(begun)
-        parts = [] if kept is None else [kept.to_numpy()[: len(plans)]]
+        """`accuracy` of plans (n, layers), a few at a time; progress is shown, and saved in the file `begun` for a later call."""
+        saved_table = storage.kept_table(begun)
+        parts = [] if saved_table is None else [saved_table.to_numpy()[: len(plans)]]
         done, pace, saved = sum(map(len, parts)), loop.Pace(most=SCANNED), time.monotonic()
         with Steps(f"scan {spec.network} {spec.format}", len(plans), done, self.progress) as steps:
             while done < len(plans):
@@ -150,8 +150,8 @@ class Runner:
     def run(self, spec: Specification, wait: bool = True, **watch: Callable) -> pd.DataFrame | None:
         """The records of one search: read if it is complete, else begun or resumed here.
 
-        Where another process is at work on it: None, or with `wait` what that process makes of it. `watch` may hold `progress` and
-        `stop` of `loop.run`, which are told of what is done here, and may raise its `Stopped`.
+        If another process is running it: None, or with `wait` the records of that process. `watch` takes `progress` and `stop` of
+        `loop.run`, which follow what is done here; with `stop`, `loop.Stopped` may be raised.
         """
         folder = RunFolder(self.folder / spec.hash)
         if (records := folder.records()) is not None:
@@ -168,47 +168,47 @@ class Runner:
             try:
                 allowed = self.space(spec)
                 chance = rng.derive(spec.seed, "search", spec.search)
-                made = search.make(spec.search, allowed, chance, spec.uniform_start, **spec.settings)
+                optimizer = search.make(spec.search, allowed, chance, spec.uniform_start, **spec.settings)
                 target, measure = Target(spec.target), self._measure(spec)
-                return loop.run(made, target, measure, spec.budget, folder.path, _identity(spec), **watch)
+                return loop.run(optimizer, target, measure, spec.budget, folder.path, _identity(spec), **watch)
             except loop.Stopped:
                 raise
             except Exception as error:
                 folder.fail(error)
                 if isinstance(error, OSError):
-                    raise UserError(f"the search in {folder.path} stopped ({error}); what was checkpointed stays") from error
+                    raise UserError(f"the search in {folder.path} stopped ({error}); what was checkpointed is kept") from error
                 raise
 
     def run_all(self, specs: Iterable[Specification]) -> pd.DataFrame:
         """The records of a grid of searches in one table, with a column `run`, the specification's hash, that tells them apart.
 
-        What is complete is read, what is partial is resumed. A search that fails does not stop the others; at the end `UserError`
-        names what failed. Several calls on one folder, from wherever, share the work.
+        Complete searches are read, partial ones resumed. A search that fails does not stop the others; at the end `UserError`
+        names the failures. Several calls on one folder, on any machine, share the work.
         """
-        wanted = {spec.hash: spec for spec in specs}
-        tables = {run: RunFolder(self.folder / run).records() for run in wanted}
-        left = [spec for run, spec in wanted.items() if tables[run] is None]
+        by_hash = {spec.hash: spec for spec in specs}
+        tables = {run: RunFolder(self.folder / run).records() for run in by_hash}
+        left = [spec for run, spec in by_hash.items() if tables[run] is None]
         for spec in left:
             RunFolder(self.folder / spec.hash).begin(spec.describe())
-        # First one search of each setting, so that scans and codebooks are made side by side; then what shares them, together.
+        # First one search of each setting, so that scans and codebooks are made in parallel; then the searches that share them.
         settings = [spec.measured().hash for spec in left]
         order = sorted(range(len(left)), key=lambda i: (settings[i] in settings[:i], settings[i]))
         left = [left[i] for i in order]
-        with Progress(self.folder, list(wanted), self.workers, show=self.progress and bool(left)):
+        with Progress(self.folder, list(by_hash), self.workers, show=self.progress and bool(left)):
             failures = self._work_off(left)
         if failures:
-            complete = sum(RunFolder(self.folder / run).records() is not None for run in wanted)
-            counted = f"{len(failures)} of {len(wanted)} searches failed, {complete} are complete and kept; the first"
-            raise UserError(f"{'the search failed' if len(wanted) == 1 else counted}: {failures[0]}")
+            complete = sum(RunFolder(self.folder / run).records() is not None for run in by_hash)
+            counted = f"{len(failures)} of {len(by_hash)} searches failed, {complete} are complete and kept; the first"
+            raise UserError(f"{'the search failed' if len(by_hash) == 1 else counted}: {failures[0]}")
         tables |= {spec.hash: RunFolder(self.folder / spec.hash).records() for spec in left}
-        found = [table.assign(run=run) for run, table in tables.items() if table is not None]
-        if len(found) < len(tables):
-            lost = next(run for run, table in tables.items() if table is None)
-            raise UserError(f"records of {lost} are not in {self.folder}, where all workers must see the same folder")
-        return pd.concat(found, ignore_index=True)
+        complete_tables = [table.assign(run=run) for run, table in tables.items() if table is not None]
+        if len(complete_tables) < len(tables):
+            missing = next(run for run, table in tables.items() if table is None)
+            raise UserError(f"records of {missing} are not in {self.folder}; all workers must see the same folder")
+        return pd.concat(complete_tables, ignore_index=True)
 
     def _work_off(self, specs: list[Specification]) -> list[str]:
-        """Complete searches, first those that nobody else is at work on; returns what failed, a sentence each."""
+        """Complete searches, first those that no other process is running; returns the failures, a sentence each."""
         failures = []
         for wait in (False, True):
             if self.scheduler is None and min(self.workers, len(specs)) <= 1:
@@ -252,9 +252,9 @@ def records_hash(folder: str | Path, runs: Iterable[str] | None = None) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an attempt at one search."""
+    """The result of an attempt at one search."""
 
-    busy: bool = False  # another process is at work on it
+    busy: bool = False  # another process is running it
     failure: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -267,13 +267,13 @@ def _attempt(runner: Runner, wait: bool, spec: Specification) -> Outcome:
             records = runner.run(spec, wait)
         except Exception as error:
             sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            noted = runner.folder / spec.hash / "failed.json"
-            failure = f"{sentence} (see {noted})" if noted.exists() else sentence
+            failure_file = runner.folder / spec.hash / "failed.json"
+            failure = f"{sentence} (see {failure_file})" if failure_file.exists() else sentence
     for each in caught:
-        if not issubclass(each.category, UserWarning):  # not about the search, so told where it was given
+        if not issubclass(each.category, UserWarning):  # not about the search, so shown with its source
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
-    told = tuple(str(each.message) for each in caught if issubclass(each.category, UserWarning))
-    return Outcome(records is None and not failure, failure, told)
+    messages = tuple(str(each.message) for each in caught if issubclass(each.category, UserWarning))
+    return Outcome(records is None and not failure, failure, messages)
 
 
 def _attempt_elsewhere(

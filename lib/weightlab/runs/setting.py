@@ -1,4 +1,4 @@
-"""What is measured on what: chosen values, checked at once, hashed into a name.
+"""What is measured, and on which data: chosen values, checked at once, hashed into a name.
 
 Without numpy and torch, so that the command can read the fields quickly.
 """
@@ -81,16 +81,16 @@ class Setting:
         return getattr(self.compression, name)
 
     def measured(self) -> "Setting":
-        """The part of it that answers depend on: the same for all protocols, rates and searches."""
-        kept = {name: getattr(self, name) for name in names(Setting, "measured") if name in Setting.__dataclass_fields__}
-        setting = Setting(**kept, compression=self.compression)
+        """The part that a network's answers depend on: the same for all protocols, rates and searches."""
+        values = {name: getattr(self, name) for name in names(Setting, "measured") if name in Setting.__dataclass_fields__}
+        setting = Setting(**values, compression=self.compression)
         vars(setting)["_contents"] = self._contents  # the same files as they were then
         return setting
 
     def describe(self) -> dict:
-        """All of it as JSON-ready values, with SHA-256 of the weights and of own data.
+        """All fields as JSON-ready values, with SHA-256 of the weights and of own data.
 
-        What was not there from the beginning only where it is set, so that what was named before keeps its name.
+        Fields that were added later are left out where they are unset, so that older settings keep their hash.
         """
         later = names(type(self), "later")
         values = {name: value for name, value in asdict(self).items() if name != "compression" and (value or name not in later)}
@@ -111,7 +111,7 @@ class Setting:
         """Raise `UserError` if weights or own data are no longer those that its hash stands for."""
         if self._look() != self._contents:
             raise UserError(
-                f"weights of {self.network} or data of {self.dataset} have changed since they were chosen; choose anew"
+                f"weights of {self.network} or data of {self.dataset} have changed since this setting was made; make it again"
             )
 
     def labels(self) -> dict:
@@ -122,7 +122,7 @@ class Setting:
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits that name its folder or file; where a user's own files lie does not change it, what they hold does."""
+        """16 hexadecimal digits that name its folder or file; they depend on the contents of a user's own files, not on their place."""
         places = {"weights"} | ({"dataset"} if "data" in self._contents else set())
         values = {name: value for name, value in self.describe().items() if name not in places}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -38,12 +38,12 @@ class Specification(Setting):
         object.__setattr__(self, "threshold", space.threshold(self.threshold))  # so that 1 and 1.0 are one specification
         if not isinstance(self.uniform_start, bool):
             raise UserError(f"uniform_start must be True or False, got {self.uniform_start!r}")
-        made = search.make(self.search, space.full(2, [1]), rng.derive(0), **self.settings)  # refuses what does not fit
-        if made.size > self.budget:
+        instance = search.make(self.search, space.full(2, [1]), rng.derive(0), **self.settings)  # refuses what does not fit
+        if instance.size > self.budget:
             raise UserError(
-                f"budget must hold the first generation of {made.size} evaluations of {self.search}, got {self.budget}"
+                f"budget must be at least the {instance.size} evaluations of the first generation of {self.search}, got {self.budget}"
             )
-        object.__setattr__(self, "settings", asdict(made.settings))
+        object.__setattr__(self, "settings", asdict(instance.settings))
 
 
 def grid(
@@ -76,7 +76,7 @@ def grid(
 
 
 def from_description(values: Mapping) -> Specification:
-    """The specification that `describe()` told of, as it lies in `specification.json` of a search's folder.
+    """The specification of a description that `describe()` made, as stored in `specification.json` of a search's folder.
 
     The module of a user's own network is imported, to compare its weights; look at `network` first where a description may be foreign.
     Raises `UserError` for anything else: unknown or missing entries, another schema, and weights or data that are no longer the same.
@@ -88,15 +88,15 @@ def from_description(values: Mapping) -> Specification:
         choose("entry of a search's description", name, [*entries, "checkpoint", "data", "schema"])
     later = names(Specification, "later")
     if missing := [name for name in (*entries, "checkpoint", "schema") if name not in values and name not in later]:
-        raise UserError(f"the description of a search must say its {missing[0]}; it says {', '.join(values)}")
+        raise UserError(f"the description of a search must hold {missing[0]}; it holds {', '.join(values)}")
     if values["schema"] != SCHEMA:
-        raise UserError(f"a search of schema {values['schema']!r} cannot be gone on with, this version writes schema {SCHEMA}")
+        raise UserError(f"a search of schema {values['schema']!r} cannot be resumed; this version writes schema {SCHEMA}")
     try:
         target = TargetRule(**values["target"])
         spec = Specification(**{name: values[name] for name in entries if name in values} | {"target": target})
     except TypeError as error:
-        raise UserError(f"the description of a search does not fit ({error})") from None
+        raise UserError(f"the description of a search is wrong ({error})") from None
     for kind, what in (("checkpoint", f"weights of {spec.network}"), ("data", f"data of {spec.dataset}")):
         if values.get(kind) != (now := spec._contents.get(kind)):
-            raise UserError(f"the {what} are no longer those searched on: SHA-256 {now}, the search had {values.get(kind)}")
+            raise UserError(f"the {what} have changed since the search: SHA-256 {now} now, {values.get(kind)} then")
     return spec

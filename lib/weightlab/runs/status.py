@@ -1,4 +1,4 @@
-"""What state a grid of searches is in, read from its folders alone: whoever works on it, wherever, may go on meanwhile."""
+"""The state of a grid of searches, read from its folders only, while processes on any machine go on with it."""
 
 import hashlib
 import json
@@ -36,14 +36,14 @@ DIGITS = 16  # of a hash, enough to compare by eye
 
 
 class Survey:
-    """A look at the searches below a folder, as often as one likes: only files that have changed are read again.
+    """The states of the searches below a folder; only files that have changed are read again.
 
-    `runs` are specification hashes; by default all that lie there.
+    `runs` are specification hashes; by default all of the folder.
     """
 
     def __init__(self, folder: str | Path, runs: Iterable[str] | None = None):
         self.folder, self._runs = paths.resolve(folder), None if runs is None else list(dict.fromkeys(runs))
-        self._seen: dict[Path, tuple] = {}  # file: its version, what was read of it
+        self._versions: dict[Path, tuple] = {}  # by file: its version, what was read
 
     def now(self) -> pd.DataFrame:
         """A row per search: run, state (of `STATES`), what it is, evaluations and seconds recorded, best so far, error."""
@@ -56,9 +56,9 @@ class Survey:
         row = dict.fromkeys(FIELDS, "") | {"run": folder.name, "state": "waiting", "evaluations": 0, "seconds": 0.0}
         row |= {"budget": 0} | dict.fromkeys(BEST, math.nan)
         row |= self._read(folder / "specification.json", _specification) or {}
-        begun = self._read(folder / "checkpoint.parquet", _progress)  # before the records: it goes when they have come
+        begun = self._read(folder / "checkpoint.parquet", _progress)  # read before the records, which replace it
         done = self._read(folder / "evaluations.parquet", _progress)
-        if done and "error" not in done:  # without its times a search is complete all the same
+        if done and "error" not in done:  # a search without its times is complete too
             return row | done | (self._read(folder / "times.parquet", _time) or {}) | {"state": "complete"}
         if begun:
             row |= {"state": "partial"} | begun
@@ -68,13 +68,13 @@ class Survey:
         return row | ({"state": "running", "error": ""} if _is_locked(folder / ".lock") else {})
 
     def _read(self, file: Path, reader: Callable[[Path], dict]) -> dict | None:
-        """What a reader makes of a file, or an error (which may pass, so it is not kept); None if there is no such file."""
+        """What a reader returns for a file, or an error (which may pass, so it is not remembered); None if there is no file."""
         try:
             stat = file.stat()
             version = stat.st_ino, stat.st_mtime_ns, stat.st_size
-            if self._seen.get(file, (None,))[0] != version:
-                self._seen[file] = version, reader(file)
-            return self._seen[file][1]
+            if self._versions.get(file, (None,))[0] != version:
+                self._versions[file] = version, reader(file)
+            return self._versions[file][1]
         except FileNotFoundError:
             return None
         except (OSError, UserError) as error:
@@ -116,8 +116,8 @@ def _progress(file: Path) -> dict:
     best = measured[fitness(measured, target).argmax()] if len(measured) else (math.nan, math.nan)
     state = json.loads(notes["state"]) if "state" in notes else {"times": []}
     times = [*state["times"], *filter(None, [state.get("begun")])]  # of whole generations, and of what there is of one
-    found = {"evaluations": len(table), "seconds": sum(each["seconds"] for each in times)}
-    return found | dict(zip(BEST, (*best, *target), strict=True))
+    totals = {"evaluations": len(table), "seconds": sum(each["seconds"] for each in times)}
+    return totals | dict(zip(BEST, (*best, *target), strict=True))
 
 
 def _time(file: Path) -> dict:
@@ -129,10 +129,10 @@ def _failure(file: Path) -> dict:
 
 
 def _is_locked(file: Path) -> bool:
-    """Whether some process holds the lock; asked without creating anything, so that it works in a read-only folder.
+    """Whether some process holds the lock. It creates nothing, so it works in a read-only folder.
 
-    For a moment this holds a lock itself, where it can a shared one; a worker that tries just then finds the folder busy and comes
-    back to it.
+    It takes a lock itself for a moment, a shared one if possible; a worker that tries then finds the folder busy and returns to it
+    later.
     """
     try:
         if fcntl is None:
@@ -140,8 +140,8 @@ def _is_locked(file: Path) -> bool:
                 return False
             with storage.lock(file, wait=False) as free:
                 return not free
-        with open(file) as held:
-            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with open(file) as lock_file:
+            fcntl.flock(lock_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except (OSError, UserError):  # no such file, or none that may be read: then nothing is known of a holder
@@ -150,10 +150,10 @@ def _is_locked(file: Path) -> bool:
 
 
 def remaining_seconds(table: pd.DataFrame, workers: int = 1) -> float | None:
-    """About how long what is not complete will take, from the seconds recorded per evaluation of searches that are most alike.
+    """Estimated seconds that incomplete searches will take, from the recorded seconds per evaluation of the most similar searches.
 
-    None where nothing was measured yet. At least as long as the longest single search. Recorded are the seconds of generations,
-    in the process that computed them: scans and codebooks come on top.
+    None if nothing was measured yet. At least the time of the longest single search. Only generations are recorded, in the process
+    that computed them; scans and codebooks take additional time.
     """
     left = table[table["state"] != "complete"]
     measured = table[table["seconds"] > 0]
@@ -179,11 +179,11 @@ def _seconds_each(measured: pd.DataFrame, row: dict) -> float:
 
 
 def groups(table: pd.DataFrame) -> pd.DataFrame:
-    """Searches complete and in all, and the best accuracy and rate so far, for each group of those that the table tells apart."""
+    """Searches that are complete, all searches, and the best accuracy and rate so far, for each group of searches in the table."""
     by = [name for name in GROUP if table[name].nunique() > 1] or ["network"]
     rows = []
     for key, part in table.groupby(by, sort=False):
-        # A group's targets may have moved apart: each run's best is held against what they have reached together.
+        # The targets of a group may have moved apart: every run's best is compared with the highest of them.
         scores = fitness(
             part[["best_accuracy", "best_rate"]].to_numpy(), part[["target_accuracy", "target_rate"]].max().to_numpy()
         )
@@ -197,12 +197,12 @@ def bests(table: pd.DataFrame) -> pd.DataFrame:
     """`groups` as they are shown: text, with the accuracy in percent and the rate by its name."""
     names = table["objective_rate"].unique()
     rate = f"{names[0]} rate".strip() if len(names) == 1 else "objective rate"
-    found = groups(table)
+    rows = groups(table)
     return pd.DataFrame({
-        "group": found["group"],
-        "complete": [f"{complete} of {of}" for complete, of in zip(found["complete"], found["of"], strict=True)],
-        "best accuracy": [_number(value * 100, " %") for value in found["accuracy"]],
-        f"at {rate}": [_number(value) for value in found["rate"]],
+        "group": rows["group"],
+        "complete": [f"{complete} of {of}" for complete, of in zip(rows["complete"], rows["of"], strict=True)],
+        "best accuracy": [_number(value * 100, " %") for value in rows["accuracy"]],
+        f"at {rate}": [_number(value) for value in rows["rate"]],
     })  # fmt: skip
 
 
@@ -218,7 +218,7 @@ def line(table: pd.DataFrame) -> str:
 
 
 def evaluations(table: pd.DataFrame) -> str:
-    """Such as '137 of 400 evaluations'; a budget that does not hold a last generation is not used up."""
+    """Such as '137 of 400 evaluations'; the rest of a budget that is too small for one more generation is not used."""
     return f"{table['evaluations'].sum()} of {table['budget'].sum()} evaluations"
 
 
@@ -239,14 +239,14 @@ def duration(seconds: float | None) -> str:
 
 
 def summary(table: pd.DataFrame, workers: int = 1) -> str:
-    """All of it as text."""
+    """The whole table as text."""
     if not len(table):
         return line(table)
     lines = [line(table)]
     if (table["state"] != "complete").any():
         rest = remaining_seconds(table, workers)
-        told = "" if rest is None else f" with {workers} worker{'s' * (workers > 1)}"
-        lines.append(f"time left {'' if rest is None else 'about '}{duration(rest)}{told}")
+        by_whom = "" if rest is None else f" with {workers} worker{'s' * (workers > 1)}"
+        lines.append(f"time left {'' if rest is None else 'about '}{duration(rest)}{by_whom}")
     lines += ["", bests(table).to_string(index=False)]
     for row in table[table["error"] != ""].to_dict("records"):
         lines.append(f"{row['state']}: {row['run']} ({row['network']} {row['search']}, seed {row['seed']}): {row['error']}")
@@ -261,9 +261,9 @@ def folder_of(profile: str) -> Path:
 
 
 def tell(folder: Path, where: str, workers: int = 1, as_json: bool = False) -> str:
-    """What a command says of the searches in a folder, known as `where`: the `summary`, or a row per search as JSON.
+    """The text that a command prints on the searches in a folder, called `where`: the `summary`, or a row per search as JSON.
 
-    Both hold the first 16 digits of the `records_hash` of what is complete, JSON for each search by itself.
+    Both hold the first 16 digits of the `records_hash` of complete searches, JSON for each search by itself.
     """
     check_whole("workers", workers)
     table = survey(folder)
