@@ -60,6 +60,16 @@ def threads(n: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Run the body with convolutions in float32 on a GPU too, where torch otherwise rounds their inputs to 10 bits (TF32)."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def torchvision() -> ModuleType:
     """Import torchvision, also beside a CPU-only torch."""
 

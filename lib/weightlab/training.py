@@ -76,7 +76,7 @@ def logits(model: nn.Module, images: torch.Tensor, device: str = "auto") -> torc
     try:
         model.to(place).eval()
         chunk = answers.together(model, images[:1].to(place).float() / 255)
-        with torch.inference_mode():
+        with torch.inference_mode(), backend.full_precision():
             return torch.cat([answers.forward(model, part.to(place).float() / 255).cpu() for part in images.split(chunk)])
     finally:  # the caller's network is left as it was
         model.to(home)

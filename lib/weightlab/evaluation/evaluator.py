@@ -72,7 +72,8 @@ class Evaluator(Generic[Variants]):
         self._margin, self._lock = 0.0, threading.Lock()
         self._known: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._asked = self._repeated = self._referred = 0
-        self._prepare(chunk, memory)
+        with backend.full_precision():
+            self._prepare(chunk, memory)
 
     @property
     def images(self) -> np.ndarray:
@@ -93,7 +94,8 @@ class Evaluator(Generic[Variants]):
             self._known.clear()
             new = sorted(set(keys))
         if new:
-            self._known |= zip(new, map(tuple, self._evaluate(np.array(new)).tolist()), strict=True)
+            with backend.full_precision():
+                self._known |= zip(new, map(tuple, self._evaluate(np.array(new)).tolist()), strict=True)
         return np.array([self._known[key] for key in keys], dtype=np.int64).reshape(len(keys), len(self.splits))
 
     def accuracy(self, plans: ArrayLike, partial: bool = False) -> np.ndarray:
