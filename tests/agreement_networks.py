@@ -246,7 +246,7 @@ RIGHT = {
     "mobilenet_v3": small("mobilenet_v3_small"), "shufflenet": small("shufflenet_v2_x0_5"), "squeezenet": small("squeezenet1_1"),
     "mnasnet": small("mnasnet0_5"), "efficientnet": small("efficientnet_b0"),
 }  # fmt: skip
-AGAIN, COMPANY = "answers the same images otherwise when it is asked again", "answers an image otherwise in another batch"
+AGAIN, COMPANY = "gives other answers to the same images", "gives another answer to an image in another batch"
 REFUSED = {
     "batch_statistics": (lambda: S(C(1, 6, 3), nn.BatchNorm2d(6, track_running_stats=False), nn.ReLU(), *tail(1176)), COMPANY),
     "centred": (lambda: S(C(1, 6, 3), Do(lambda x: x - x.mean(0)), nn.ReLU(), *tail(1176)), COMPANY),
@@ -255,13 +255,13 @@ REFUSED = {
     "chance": (lambda: S(C(1, 6, 3), nn.ReLU(), Do(lambda x: F.dropout(x, 0.3)), *tail(1176)), AGAIN),
     "noise": (lambda: S(nn.Flatten(), Do(lambda x: x + torch.randn_like(x)), L(256, 5)), AGAIN),
     "state": (lambda: S(C(1, 6, 3), nn.Tanh(), Remembering(), *tail(1176)), AGAIN),
-    "kept_weights": (Kept, "answers the same whatever the weights of l are"),
+    "kept_weights": (Kept, "gives the same answers for all weights of l,"),
     "tuple": (lambda: S(*tail(256), Do(lambda x: (x, x))), "must give logits of shape .* got tuple"),
     "dict": (lambda: S(*tail(256), Do(lambda x: {"out": x})), "must give logits of shape .* got dict"),
     "maps": (lambda: S(C(1, 5, 3)), "must give logits of shape .* got"),
     "classes": (lambda: S(nn.Flatten(), Do(lambda x: x.long()), Do(lambda x: x.float()), L(256, 3)), "has 3 outputs, but"),
-    "saying_text": (lambda: Saying("layers"), "must return modules"),
-    "saying_nothing": (lambda: Saying([]), "must return modules"),
+    "saying_text": (lambda: Saying("layers"), "must return the modules"),
+    "saying_nothing": (lambda: Saying([]), "must return the modules"),
     "double": (lambda: S(*tail(256), Do(lambda x: x)).double(), "float64|cannot take"),
     "half": (lambda: S(Do(lambda x: x.half()), *tail(256)).half(), "layer 2 has weights of torch.float16"),
     "complex": (lambda: S(Do(lambda x: x.cfloat()), *tail(256), Do(lambda x: x.real)).to(torch.complex64), "complex64|cannot"),

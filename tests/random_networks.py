@@ -13,7 +13,7 @@ from weightlab.evaluation import Evaluator
 
 IMAGES, CLASSES, KS = 37, 5, (1, 2, 3, 5)
 LARGEST = 4000  # numbers of an activation of an image
-IDLE = "answers the same whatever the weights"  # a network that is dead, such as one that ends in a ReLU of negative numbers
+IDLE = "gives the same answers for all weights"  # a network that is dead, such as one that ends in a ReLU of negative numbers
 
 
 class Scaled(nn.ReLU):

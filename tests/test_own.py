@@ -277,11 +277,11 @@ def test_a_process_standing_elsewhere_imports_what_it_is_told_the_place_of(tmp_p
         ("own_net:number", r"number\(\) must return a torch.nn.Module, got int"),
         ("own_net:failing", r"failing\(\) failed \(OSError: no such disk\)"),
         ("own_net:ending", r"ending\(\) failed \(SystemExit: 0\)"),
-        ("own_net:lazy", "1.weight of Sequential has no values yet; say the sizes of lazy modules, or load weights"),
+        ("own_net:lazy", "1.weight of Sequential has no values yet; give the sizes of lazy modules, or load weights"),
         ("own_net:lazily_normed", "0.weight of Sequential has no values yet"),
         ("own_net:unknowing", "layer 1 holds NaN"),
         ("own_net:without_layers", "has no convolution or linear layer"),
-        ("own_net:Small", "has other weights each time it is made; give the file"),
+        ("own_net:Small", "has other weights at each call of its factory; give a file"),
     ],
 )
 def test_a_network_that_cannot_be_had_is_refused_in_a_sentence(network, sentence):
@@ -330,7 +330,7 @@ def test_a_file_that_would_execute_code_is_refused_without_executing_any(name, t
         refused("is not a readable .npz file of plain arrays", data.load, file, "test")
     else:
         for call in (models.load, models.identity):
-            refused(f"{name} cannot be read as tensors alone, and nothing else", call, "own_net:Small", weights=file)
+            refused(f"{name} is not a file of tensors only, and nothing", call, "own_net:Small", weights=file)
     assert not marker.exists()
     pickle.loads(pickle.dumps(Malicious(marker)))
     assert marker.exists(), "had it been executed, it would have been seen"
@@ -364,9 +364,9 @@ def test_a_state_dict_that_does_not_fit_is_refused_by_the_first_name(sentence, t
     [
         ("absent.pt", None, "absent.pt is missing"),
         ("weights.h5", b"", "unknown kind of file with weights '.h5'; allowed: .safetensors, .pt, .pth, .bin"),
-        ("empty.safetensors", b"", "empty.safetensors cannot be read as tensors alone"),
-        ("empty.pt", b"", "empty.pt cannot be read as tensors alone"),
-        ("text.bin", b"weights", "text.bin cannot be read as tensors alone"),
+        ("empty.safetensors", b"", "empty.safetensors is not a file of tensors only"),
+        ("empty.pt", b"", "empty.pt is not a file of tensors only"),
+        ("text.bin", b"weights", "text.bin is not a file of tensors only"),
     ],
 )
 def test_a_file_without_weights_is_refused(name, content, sentence, tmp_path):
@@ -377,7 +377,7 @@ def test_a_file_without_weights_is_refused(name, content, sentence, tmp_path):
 
 def test_a_whole_pickled_network_and_a_list_are_no_state_dicts(tmp_path):
     torch.save(models.load("own_net:Small"), tmp_path / "whole.pt")
-    refused("whole.pt cannot be read as tensors alone", own, weights=str(tmp_path / "whole.pt"))
+    refused("whole.pt is not a file of tensors only", own, weights=str(tmp_path / "whole.pt"))
     torch.save([torch.ones(2)], tmp_path / "list.pt")
     refused(r"list.pt must hold a plain state dict \(names and tensors\), got list", own, weights=str(tmp_path / "list.pt"))
     refused("weights must be None or the path of a file with a state dict, got 7", own, weights=7)

@@ -1,4 +1,4 @@
-"""Where the evaluation engine keeps images and activations: chunks of images, each with the activations last made of it."""
+"""The images and activations that the evaluation engine keeps: chunks of images, each with its most recent activations."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -15,46 +15,46 @@ from weightlab.networks import answers
 KEPT_BYTES = 768 << 20  # activations kept for later calls, by default
 CHUNK_BYTES = 64 << 20  # the largest activation of a chunk, by default
 CHUNKS_A_THREAD = 5
-SMALLEST = 112  # images of a chunk, where they fit: fewer are not worth the calls
+SMALLEST = 112  # images of a chunk, if they fit: with fewer the calls cost too much
 GPU_BYTES = 1 << 30  # the largest tensor inside a stage on a GPU
 LARGEST = {"cpu": 2000, "cuda": 10_000}  # images of a chunk
 LINE = 16  # float32 numbers of a cache line
 
 
 class Shelf:
-    """Activations of one chunk after one stage by their prefix: at most `slots`, the least recently used written over.
+    """Activations of one chunk after one stage by their prefix: at most `slots`; a new one replaces the least recently used.
 
-    Memory is used again, because touching new memory can cost more than computing what goes there.
+    Memory is reused, because touching new memory can cost more than computing what is stored there.
     """
 
     def __init__(self, slots: int, empty: Callable[[], torch.Tensor]):
-        self.slots, self._empty, self._made = slots, empty, 0
-        self._kept: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
+        self.slots, self._empty, self._allocated = slots, empty, 0
+        self._activations: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
 
     @property
     def nbytes(self) -> int:
-        return sum(activation.nbytes for activation in self._kept.values())
+        return sum(activation.nbytes for activation in self._activations.values())
 
     def get(self, prefix: tuple[int, ...]) -> torch.Tensor | None:
-        if prefix in self._kept:
-            self._kept.move_to_end(prefix)
-        return self._kept.get(prefix)
+        if prefix in self._activations:
+            self._activations.move_to_end(prefix)
+        return self._activations.get(prefix)
 
     def take(self) -> torch.Tensor:
         """Memory to write an activation to."""
-        if self._kept and self._made >= self.slots:
-            return self._kept.popitem(last=False)[1]
-        self._made += 1
+        if self._activations and self._allocated >= self.slots:
+            return self._activations.popitem(last=False)[1]
+        self._allocated += 1
         return self._empty()
 
     def clear(self) -> None:
-        self._kept.clear()
-        self._made = 0
+        self._activations.clear()
+        self._allocated = 0
 
     def keep(self, prefix: tuple[int, ...], activation: torch.Tensor) -> torch.Tensor:
-        """Keep what was written to memory that was taken, and return it."""
+        """Keep an activation in memory from `take`, and return it."""
         if self.slots:
-            self._kept[prefix] = activation
+            self._activations[prefix] = activation
         return activation
 
 
@@ -72,7 +72,7 @@ class Chunk:
 def size(images: int, sizes: Sequence[int], inside: Sequence[int], threads: int, device: torch.device) -> int:
     """Images a chunk, given the bytes of each stage's output for an image and of the largest tensor inside it.
 
-    Threads are evenly busy and activations fit. On a CPU tensors inside are small enough to be made in memory that is used again.
+    Threads are evenly busy and activations fit. On a CPU tensors inside are small enough for memory that is reused.
     On a CPU an odd number of cache lines: with images last, numbers of neighbouring places lie a chunk apart, and at an even
     number of lines they would drive each other out of the cache.
     """
@@ -85,12 +85,12 @@ def size(images: int, sizes: Sequence[int], inside: Sequence[int], threads: int,
 def share_out(memory: int, sizes: Sequence[int], images: int) -> list[int]:
     """How many activations of each stage but the last to keep in `memory` bytes, given the bytes of an image's.
 
-    Shares go by the square root of the size: large activations cost more to make, small ones are worth more a byte. Those
-    before the last stage are cheap to make and hardly ever asked for again, so none is kept.
+    Shares are proportional to the square root of the size: large activations cost more to compute, small ones save more per byte.
+    Those before the last stage are cheap to compute and hardly ever needed again, so none is kept.
     """
-    kept = np.array(sizes[:-2], dtype=float)
-    shares = memory * np.sqrt(kept) / np.sqrt(kept).sum()
-    return [*(shares // (kept * images)).astype(int).tolist(), *([0] * len(sizes[-2:-1]))]
+    shareable = np.array(sizes[:-2], dtype=float)
+    shares = memory * np.sqrt(shareable) / np.sqrt(shareable).sum()
+    return [*(shares // (shareable * images)).astype(int).tolist(), *([0] * len(sizes[-2:-1]))]
 
 
 def divide(

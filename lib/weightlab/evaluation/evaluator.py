@@ -1,10 +1,10 @@
-"""Accuracy of many plans, with the work that plans have in common done once.
+"""Accuracy of many plans; work that several plans need is done once.
 
 The network is cut into stages, and plans with the same first stages share their activations (see `prefix_tree`).
 
 The count of a plan depends on the plan alone: an image whose class is within a margin of the highest other logit is decided by the
-reference path, the plain forward pass of the whole network on fixed chunks of images, whatever kernel did the rest. Before anything
-is answered a few plans are held against that path (see `proof`); where they differ, it decides every image.
+reference path, the plain forward pass of the whole network on fixed chunks of images, for any kernel. Before the first count a few
+plans are compared with that path (see `proof`); if they differ, it decides every image.
 """
 
 import copy
@@ -39,7 +39,7 @@ MARGIN = 1e-5  # of the largest logit of the proof, or more where it shows large
 SAFETY = 8  # times the largest difference that the proof shows
 REMEMBERED = 1_000_000  # plans whose counts are kept
 SIBLINGS_BYTES = 32 << 20  # the activations of variants of a stage that are computed together
-WEIGHTS_BYTES = 256 << 20  # of shared weights that are made at a time
+WEIGHTS_BYTES = 256 << 20  # shared weights in memory at a time
 
 
 Variants = TypeVar("Variants", bound=Method)
@@ -50,7 +50,7 @@ class Evaluator(Generic[Variants]):
     """Numbers of correctly classified images of one network under many plans, on one or more splits.
 
     `threads` (all cores by default) work on different images, `chunk` images at a time, and at most `memory` bytes of activations
-    are kept for later calls; none of the three changes a count. `model` is left as it is. Raises `UserError` if network, variants
+    are kept for later calls; none of the three changes a count. `model` is not changed. Raises `UserError` if network, variants
     and images do not fit, and for a network whose answer to an image depends on more than the image (see `answers.check`).
     """
 
@@ -122,12 +122,12 @@ class Evaluator(Generic[Variants]):
         return self.variants.describe() | {"splits": splits}
 
     def under(self, variants: Others) -> "Evaluator[Others]":
-        """An evaluator like this one for other variants of the same layers; nothing is proven anew, nothing is known yet.
+        """An evaluator like this one for other variants of the same layers; the proof is not repeated, and no plan is known yet.
 
         The two must not work at the same time. Raises `UserError` for variants of other layers.
         """
         if list(variants.layers) != list(self.variants.layers):
-            raise UserError(f"variants must be of the layers {', '.join(self._names)}, got others")
+            raise UserError(f"variants must have the layers {', '.join(self._names)}, got others")
         other = cast("Evaluator[Others]", copy.copy(self))
         other.variants, other._known, other._work = variants, {}, np.zeros_like(self._work)
         other._asked = other._repeated = other._referred = 0
@@ -140,7 +140,7 @@ class Evaluator(Generic[Variants]):
         return sum(shelf.nbytes for chunk in self._chunks for shelf in chunk.shelves)
 
     def release(self) -> None:
-        """Give back the memory of kept activations; what is known about plans stays."""
+        """Free the memory of kept activations; the known counts of plans stay."""
         if self.kept_bytes:
             for chunk in self._chunks:
                 for shelf in chunk.shelves:
@@ -159,10 +159,10 @@ class Evaluator(Generic[Variants]):
             f"{self._asked} plans asked for, {self._repeated} of them asked before",
             f"{images} images in {len(self._chunks)} chunks on {self.threads} thread(s) of {self.device}, {len(self._stages)} stages:",
         ]
-        for columns, (computed, kept) in zip(self._columns, self._work, strict=True):
+        for columns, (computed, reused) in zip(self._columns, self._work, strict=True):
             names = ", ".join(self.variants.layers[column].name for column in columns)
             lines.append(
-                f"  {names}: computed {computed / images:.1f} times, taken from what earlier calls left {kept / images:.1f} times"
+                f"  {names}: computed {computed / images:.1f} times, taken from what earlier calls left {reused / images:.1f} times"
             )
         lines.append(
             f"most recent activations kept, by stage: {', '.join(str(shelf.slots) for shelf in self._chunks[0].shelves)}"
@@ -173,15 +173,15 @@ class Evaluator(Generic[Variants]):
     # --- preparation ------------------------------------------------------------------------------------------------------------
 
     def _prepare(self, chunk: int | None, memory: int) -> None:
-        """Cut the network into stages that are proven to give what it gives, or have it measured by its plain forward pass."""
+        """Cut the network into stages that are proven to agree with it, or use its plain forward pass."""
         answers.fitting_images(self._model, self.splits)
         some = self.splits[0].images[: answers.PROBED].to(self.device).float() / 255
         proof.refuse_idle_weights(self._model, self._names, some[:2])
         self._together = answers.together(self._model, some)
         own = [self.variants.stage] if isinstance(self.variants, Operations) else []
-        found = stages.cut(self._model, self._names, some, proof.others(self._model, self._names, 1), *own)
-        self._arrange(found, chunk, memory)
-        self._plain = bool(why := found.why or self._disagreement())
+        cut = stages.cut(self._model, self._names, some, proof.others(self._model, self._names, 1), *own)
+        self._arrange(cut, chunk, memory)
+        self._plain = bool(why := cut.why or self._disagreement())
         self._work[:] = 0
         if self._plain:
             self._arrange(stages.whole(self._model, self._names, some, why), chunk, memory)
@@ -204,7 +204,7 @@ class Evaluator(Generic[Variants]):
         self._siblings = max(
             1, min(prefix_tree.BRANCHES, SIBLINGS_BYTES // (self._chunk * max(sizes)), *filter(None, self._slots))
         )
-        # Each working thread takes one: to call a module with other weights is to put them into it for a while.
+        # Each thread takes one, because a module holds the weights that it is called with.
         self._replicas: SimpleQueue[tuple[nn.Module, list[Stage]]] = SimpleQueue()
         for _ in range(self.threads):
             self._replicas.put(copy.deepcopy((self._model, self._stages)))
@@ -214,7 +214,7 @@ class Evaluator(Generic[Variants]):
         return activation_cache.divide(splits, self._chunk, self._stages, self._shapes, self._slots, self.device)
 
     def _disagreement(self) -> str:
-        """What shows that stages do not give what the network gives; "" where nothing does. Sets the margin by what they differ."""
+        """Why the stages do not agree with the network, "" if they do. Sets the margin from their differences."""
         columns = [self._names[layer] for layer in self._order]
         weights: dict[tuple[int, int], Replacement] = {**proof.weights(self._model, columns)}
         if isinstance(self.variants, Operations):  # its first and last variants
@@ -222,31 +222,33 @@ class Evaluator(Generic[Variants]):
                 last = self.variants.count(int(self.variants.groups[layer]))
                 weights |= {(column, -1): self.variants.weight(layer, 1), (column, -2): self.variants.weight(layer, last)}
         parts = self._divided(proof.parts(self.splits[0], self._chunk))
-        found: dict[tuple[int, tuple[int, ...]], list[torch.Tensor]] = defaultdict(list)  # the stages' logits, by part and plan
+        stage_logits: dict[tuple[int, tuple[int, ...]], list[torch.Tensor]] = defaultdict(
+            list
+        )  # the stages' logits, by part and plan
         with self._replica() as (copy, stages), answers.probing(), backend.threads(1):
             try:
                 for rows, part in product(proof.rows(len(columns)), range(len(parts))):
 
                     def keep(group: list[int], logits: np.ndarray, rows: np.ndarray = rows, part: int = part) -> None:
                         for row, each in zip(group, logits, strict=True):
-                            found[part, tuple(rows[row].tolist())].append(torch.from_numpy(each.T))
+                            stage_logits[part, tuple(rows[row].tolist())].append(torch.from_numpy(each.T))
 
                     self._walk(parts[part], rows, weights, stages, keep)
-            except Exception as error:  # what composes for a few images may fail for others
+            except Exception as error:  # stages that work for a few images may fail for others
                 return f"its stages fail ({in_a_line(error)})"
-            for (part, row), given in found.items():
+            for (part, row), by_stages in stage_logits.items():
                 images = parts[part].images.float() / 255
                 expected = proof.plain(copy, columns, [weights[each] for each in enumerate(row)], images)
-                if not all(answers.alike(logits, expected) for logits in given):
+                if not all(answers.alike(logits, expected) for logits in by_stages):
                     variants = [
-                        tuple(weights[c, row[c]] for c in range(end - len(held), end))
-                        for held, end in zip(self._columns, self._ends, strict=True)
+                        tuple(weights[c, row[c]] for c in range(end - len(stage_columns), end))
+                        for stage_columns, end in zip(self._columns, self._ends, strict=True)
                     ]
                     with contract.replaced(
                         copy, {name: weights[each] for name, each in zip(columns, enumerate(row), strict=True)}
                     ):
                         return proof.blame(copy, self._stages, variants, images)
-                differences = [float((logits - expected).abs().nan_to_num().max()) for logits in given]
+                differences = [float((logits - expected).abs().nan_to_num().max()) for logits in by_stages]
                 self._margin = max(self._margin, MARGIN * answers.largest(expected), SAFETY * max(differences))
         return ""
 
@@ -262,15 +264,15 @@ class Evaluator(Generic[Variants]):
         return correct
 
     def _portions(self, rows: np.ndarray) -> Iterator[slice]:
-        """Sorted rows in as few portions as keep the weights that are made at a time below `WEIGHTS_BYTES`."""
+        """Sorted rows in as few portions as possible, each with at most `WEIGHTS_BYTES` of weights."""
         sizes = [self.variants.layers[layer].weights * 4 for layer in self._order]
-        start, made = 0, set[tuple[int, int]]()
+        start, needed = 0, set[tuple[int, int]]()
         for row, plan in enumerate(rows.tolist()):
             added = set(enumerate(plan))
-            if row > start and sum(sizes[column] for column, _ in made | added) > WEIGHTS_BYTES:
+            if row > start and sum(sizes[column] for column, _ in needed | added) > WEIGHTS_BYTES:
                 yield slice(start, row)
-                start, made = row, set()
-            made |= added
+                start, needed = row, set()
+            needed |= added
         yield slice(start, len(rows))
 
     def _count(self, rows: np.ndarray) -> np.ndarray:
@@ -328,20 +330,20 @@ class Evaluator(Generic[Variants]):
             self._work += work * len(chunk.labels)
 
     def _weights(self, rows: np.ndarray) -> dict[tuple[int, int], Replacement]:
-        """What takes the place of every layer under the variants that occur in rows, by (column of rows, variant)."""
+        """The replacements of every layer under the variants that occur in rows, by (column of rows, variant)."""
         weights: dict[tuple[int, int], Replacement] = {}
         for column, layer in enumerate(self._order):
             original = models.weight(self._model, self.variants.layers[layer].name)
             for variant in np.unique(rows[:, column]).tolist():
-                made = original if variant == 0 else self.variants.weight(layer, variant)
-                weights[column, variant] = made.to(original) if isinstance(made, torch.Tensor) else made
+                replacement = original if variant == 0 else self.variants.weight(layer, variant)
+                weights[column, variant] = replacement.to(original) if isinstance(replacement, torch.Tensor) else replacement
         return weights
 
     def _decide(self, row: np.ndarray, split: int, images: list[int], weights: dict, model: nn.Module) -> int:
-        """How many of some images the plain forward pass of the whole network, a copy of its own, classifies correctly."""
+        """How many of some images are classified correctly by the plain forward pass of `model`, a copy of the whole network."""
         data, right, chunk = self.splits[split], 0, self._together
-        given = {self._names[self._order[column]]: weights[column, variant] for column, variant in enumerate(row.tolist())}
-        with contract.replaced(model, given):
+        replacements = {self._names[self._order[column]]: weights[column, variant] for column, variant in enumerate(row.tolist())}
+        with contract.replaced(model, replacements):
             for start in sorted({image - image % chunk for image in images}):
                 x = data.images[start : start + chunk].to(self.device).float() / 255
                 hits = answers.forward(model, x).argmax(1).cpu() == data.labels[start : start + chunk]

@@ -1,4 +1,4 @@
-"""Plans as a tree by what their first stages have in common, so that an activation is computed once for all plans below it.
+"""Plans as a tree: plans with the same first stages share a branch, so that an activation is computed once for all of them.
 
 The tree is walked depth first, chunk of images by chunk; the most recent activations are kept for later calls.
 """
@@ -27,9 +27,9 @@ def walk(
 ) -> np.ndarray:
     """One chunk of images through all plans, distinct sorted rows, int64 (n, layers), a column per layer in the order of the stages.
 
-    `weights` holds what takes the place of a layer by column and number, `ends` the number of columns up to the end of each stage; at most `siblings`
+    `weights` holds the replacement of a layer by column and number, `ends` the number of columns up to the end of each stage; at most `siblings`
     variants of a stage are computed together. `take` is given the numbers of some rows and their logits, float32 (rows, classes,
-    images). Returns how often each stage was computed, and taken from what earlier calls left, int64 (stages, 2).
+    images). Returns how often each stage was computed, and how often reused from earlier calls, int64 (stages, 2).
     """
     work = np.zeros((len(stages), 2), dtype=np.int64)
     last = len(stages) - 1
@@ -50,13 +50,13 @@ def walk(
                 take(group, stages[stage].logits(x(), variants))
                 continue
             shelf, prefixes = chunk.shelves[stage], [tuple(rows[row, :end].tolist()) for row in group]
-            outputs = {i: kept for i, prefix in enumerate(prefixes) if (kept := shelf.get(prefix)) is not None}
+            outputs = {i: activation for i, prefix in enumerate(prefixes) if (activation := shelf.get(prefix)) is not None}
             missing = [i for i in range(len(group)) if i not in outputs]
             work[stage] += len(missing), len(group) - len(missing)
             if missing:
-                made = [shelf.take() for _ in missing]
-                stages[stage](x(), [variants[i] for i in missing], made)
-                for i, output in zip(missing, made, strict=True):
+                buffers = [shelf.take() for _ in missing]
+                stages[stage](x(), [variants[i] for i in missing], buffers)
+                for i, output in zip(missing, buffers, strict=True):
                     outputs[i] = shelf.keep(prefixes[i], output)
             for i, (row, until) in enumerate(zip(group, untils[at : at + step], strict=True)):
                 descend(stage + 1, row, until, partial(outputs.__getitem__, i))

@@ -1,7 +1,7 @@
-"""Whether what the engine's ways give is what the network gives, tried on a few plans before it answers anything.
+"""The proof that the engine agrees with the network, on a few plans before the first count.
 
-The plans have weights of their own, so that no clustering is needed: 0 stands for the weights as they are, -1 and -2 for weights
-rounded to a few of their own values. Methods that replace operations are tried with variants of their own in the place of those.
+These plans need no clustering: 0 stands for the original weights, -1 and -2 for weights rounded to a few of their own values. Methods
+that replace operations are tried with their own variants instead.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from weightlab.networks import answers, sequences
 SEED = 0
 LEVELS = (2, 16)  # of rounded weights, at least and at most
 CHUNK = 100  # images, or fewer
-SHARE = 100  # of the images at hand one in so many makes a chunk: what is tried is small beside a search
+SHARE = 100  # one image in so many makes a chunk: the proof is small beside a search
 
 
 def rounded(weight: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
@@ -37,46 +37,46 @@ def others(model: nn.Module, names: Sequence[str], which: int) -> list[torch.Ten
 
 
 def weights(model: nn.Module, names: Sequence[str]) -> dict[tuple[int, int], torch.Tensor]:
-    """What the numbers of plans stand for, by column and number, where the columns are layers called `names`."""
-    chosen = {0: [models.weight(model, name) for name in names]} | {-which: others(model, names, which) for which in (1, 2)}
-    return {(column, number): each for number, tensors in chosen.items() for column, each in enumerate(tensors)}
+    """The weights that the numbers of plans stand for, by column and number; the columns are the layers called `names`."""
+    by_number = {0: [models.weight(model, name) for name in names]} | {-which: others(model, names, which) for which in (1, 2)}
+    return {(column, number): each for number, tensors in by_number.items() for column, each in enumerate(tensors)}
 
 
 def rows(columns: int) -> list[np.ndarray]:
-    """Sorted plans (n, columns) in the two groups in which they are asked for: those of the first come again in other company."""
+    """Sorted plans (n, columns) in two groups, one call each: plans of the first come again beside others."""
     original, first = np.zeros(columns, np.int64), np.full(columns, -1)
     second = np.where(np.arange(columns) < columns // 2, -1, -2)  # begins as the first does
     return [np.stack([second, original]), np.stack([second, first, original])]
 
 
 def parts(split: Split, chunk: int) -> list[Split]:
-    """The images that are tried: two chunks and a last short one, or fewer; of many images small ones, so that it costs little."""
+    """The images of the proof: two chunks and a last short one, or fewer; chunks are small, so that it costs little."""
     size = max(2, min(chunk, CHUNK, len(split) // SHARE))
     places = [slice(0, size), slice(size, 2 * size), slice(2 * size, 2 * size + 1)]
     return [Split(split.dataset, split.name, split.images[at], split.labels[at]) for at in places if len(split.labels[at])]
 
 
 def plain(model: nn.Module, names: Sequence[str], weights: Sequence[contract.Replacement], images: torch.Tensor) -> torch.Tensor:
-    """Logits (n, classes), on the CPU, of a network with these in the place of its layers, for images, float (n, ...)."""
+    """Logits (n, classes), on the CPU, of a network with replaced layers, for images, float (n, ...)."""
     with contract.replaced(model, dict(zip(names, weights, strict=True))):
         return answers.forward(model, images).cpu()
 
 
 def refuse_idle_weights(model: nn.Module, names: Sequence[str], images: torch.Tensor) -> None:
-    """Raise `UserError` if a network answers the same whatever its weights are: it computes with others than those it names."""
+    """Raise `UserError` if a network gives the same answers for all weights: it computes with others than those it names."""
     copy, generator = models.copied(model), torch.Generator().manual_seed(SEED)
     with answers.probing():
         before = answers.forward(copy, images.clone()).cpu()
         noise = [torch.randn(models.weight(copy, name).shape, generator=generator) for name in names]
         if torch.equal(plain(copy, names, noise, images.clone()), before):
             raise UserError(
-                f"{type(model).__name__} answers the same whatever the weights of {', '.join(names[:3])} are, so it computes with "
-                "others (kept from an earlier pass, or those of another network)"
+                f"{type(model).__name__} gives the same answers for all weights of {', '.join(names[:3])}, so it computes with "
+                "other weights (kept from an earlier pass, or those of another network)"
             )
 
 
 def blame(model: nn.Module, stages: Sequence[Stage], variants: Sequence[Variant], images: torch.Tensor) -> str:
-    """The first stage that does not give what its module gives for images, float (n, ...); the network has the variants' weights."""
+    """The first stage that disagrees with its module on images, float (n, ...); the network has the variants' weights."""
     if len(stages) == 1:
         return "with other weights put in their place it computes something else than with the same weights written into them"
     x = images

@@ -142,18 +142,20 @@ class Stage:
         return torch.stack([self._call(x, variant).t() for variant in variants]).cpu().numpy()
 
     def _one_by_one(self, x: torch.Tensor, variants: list[Variant]) -> list[torch.Tensor]:
-        """Outputs for variants of which some have modules in the place of layers, (n, ...) each."""
+        """Outputs for variants of which some replace layers by modules, (n, ...) each."""
         own = {i: variant for i, variant in enumerate(variants) if _all_modules(variant)}
         together = dict(zip(own, self._own(x, list(own.values())), strict=True)) if self._own and own else {}
         return [together[i] if i in together else self._call(x, variant) for i, variant in enumerate(variants)]
 
     def _call(self, x: torch.Tensor, variant: Variant) -> torch.Tensor:
-        """The module as it is, under one variant; like the whole network, it is given a single image twice."""
-        n, given = len(x), dict(zip(self.weights, variant, strict=True))
+        """The module itself, under one variant; like the whole network, it gets a single image twice."""
+        n, replacements = len(x), dict(zip(self.weights, variant, strict=True))
         x = torch.cat([x, x]) if n == 1 else x.clone() if self.careful or _replaces(variant) else x
-        weights = {name: each for name, each in given.items() if isinstance(each, torch.Tensor)}
+        weights = {name: each for name, each in replacements.items() if isinstance(each, torch.Tensor)}
         modules = {
-            name.removesuffix("weight").removesuffix("."): each for name, each in given.items() if isinstance(each, nn.Module)
+            name.removesuffix("weight").removesuffix("."): each
+            for name, each in replacements.items()
+            if isinstance(each, nn.Module)
         }
         if "" in modules:  # the module is the layer itself
             return modules[""](x)[:n]
@@ -192,7 +194,7 @@ class Cut:
     """A network as stages.
 
     For each stage: the layers it holds (columns of a plan), the shape of an image's output, and the bytes of an image's largest
-    tensor that its modules write to memory. `why` says why a network that names a sequence is a single stage all the same.
+    tensor that its modules write to memory. `why` says why a network that names a sequence is nevertheless a single stage.
     """
 
     stages: list[Stage]
@@ -213,18 +215,18 @@ def cut(
 
     `own` is the `stage` of a method that replaces operations.
 
-    A stage's fast ways are kept only if they agree with its module on these images, with the weights it has and with the others.
-    Where stages do not compose to the network, or a weight is used by several of them, the whole network is one stage.
+    A stage uses its fast kernels only if they agree with its module on these images, with its weights and with the others.
+    If the stages in order do not give the network's answers, or several use one weight, the whole network is one stage.
     """
     originals = [models.weight(model, name) for name in names]
     with answers.probing(), backend.threads(1):
         try:
-            found = _in_sequence(model, originals, images, others, own)
+            result = _in_sequence(model, originals, images, others, own)
         except UserError:
             raise
         except Exception as error:  # modules of a user's own, called one by one
-            found = f"its modules cannot be called one after the other ({in_a_line(error)})"
-        return found if isinstance(found, Cut) else whole(model, names, images, found)
+            result = f"its modules cannot be called one after the other ({in_a_line(error)})"
+        return result if isinstance(result, Cut) else whole(model, names, images, result)
 
 
 def whole(model: nn.Module, names: Sequence[str], images: torch.Tensor, why: str) -> Cut:
@@ -239,32 +241,32 @@ def whole(model: nn.Module, names: Sequence[str], images: torch.Tensor, why: str
 def _in_sequence(
     model: nn.Module, originals: Sequence[torch.Tensor], images: torch.Tensor, others: Sequence[torch.Tensor], own: Callable
 ) -> Cut | str:
-    """The stages of a network, or why there are none: "" where it names no sequence, or no cut is safe."""
-    modules, found = sequences.stages(model), Cut([], [], [], [])
+    """The stages of a network, or why there are none: "" if it names no sequence, or no cut is safe."""
+    modules, result = sequences.stages(model), Cut([], [], [], [])
     column = {id(weight): place for place, weight in enumerate(originals)}
     inside = [{name: column[id(value)] for name, value in module.named_parameters() if id(value) in column} for module in modules]
-    if len(modules) == 1 or sorted(each for held in inside for each in held.values()) != list(range(len(originals))):
+    if len(modules) == 1 or sorted(each for columns in inside for each in columns.values()) != list(range(len(originals))):
         return ""
     expected, x = answers.forward(model, images.clone()), images
-    for module, held in zip(modules, inside, strict=True):
-        variants: list[Variant] = [tuple(weights[place] for place in held.values()) for weights in (originals, others)]
-        given = module, tuple(held), x.shape[1:]
-        ours = own(module, list(held.values()), x.shape[1:]) if held else None
-        stage = Stage(*given, images_last=all(each.compiled for each in found.stages), own=ours)
+    for module, columns in zip(modules, inside, strict=True):
+        variants: list[Variant] = [tuple(weights[place] for place in columns.values()) for weights in (originals, others)]
+        arguments = module, tuple(columns), x.shape[1:]
+        ours = own(module, list(columns.values()), x.shape[1:]) if columns else None
+        stage = Stage(*arguments, images_last=all(each.compiled for each in result.stages), own=ours)
         if not stage.agrees(x, variants):
-            stage = Stage(*given, fast=False, own=ours)
+            stage = Stage(*arguments, fast=False, own=ours)
         y = module(x.clone())
         if not isinstance(y, torch.Tensor) or y.dtype != torch.float32 or len(y) != len(x):
             got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, torch.Tensor) else type(y).__name__
             return f"{type(module).__name__} in its sequence gives {got} for {len(x)} images"
-        found.stages.append(stage)
-        found.columns.append(list(held.values()))
-        found.shapes.append(y.shape[1:])
-        found.inside.append(stage.inside_bytes(x, variants[0]))
+        result.stages.append(stage)
+        result.columns.append(list(columns.values()))
+        result.shapes.append(y.shape[1:])
+        result.inside.append(stage.inside_bytes(x, variants[0]))
         x = y
     if x.shape != expected.shape or not answers.alike(x, expected):
         return "the modules of its sequence, one after the other, do not give what it gives"
-    return found
+    return result
 
 
 def _replaces(variant: Variant) -> bool:
@@ -276,7 +278,7 @@ def _all_modules(variant: Variant) -> TypeGuard[tuple[nn.Module, ...]]:
 
 
 def _weights(variants: list[Variant]) -> list[torch.Tensor]:
-    """The weights of a stage's one layer, in the place of which no module stands."""
+    """The weights of a stage's one layer, which no module replaces."""
     return [weight for (weight,) in variants if isinstance(weight, torch.Tensor)]
 
 

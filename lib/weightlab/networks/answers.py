@@ -1,4 +1,4 @@
-"""A network's answers: the plain forward pass, how many images it takes at a time, and whether an answer is the image's own."""
+"""A network's answers: the plain forward pass, how many images it takes at a time, and whether an answer depends on its image only."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from weightlab.data import Split
 from weightlab.errors import UserError, in_a_line
 
 TOGETHER = 100  # images of a forward pass: about the fastest for LeNet-5 on a CPU
-INSIDE_BYTES = 16 << 20  # the largest tensor inside a forward pass: beyond, a CPU spends its time on page faults
+INSIDE_BYTES = 16 << 20  # the largest tensor inside a forward pass: beyond that, a CPU spends its time on page faults
 PROBED = 4  # images
 TOLERANCE = 1e-4  # of the largest absolute logit: more than rounding changes
 
@@ -18,8 +18,8 @@ TOLERANCE = 1e-4  # of the largest absolute logit: more than rounding changes
 def forward(model: nn.Module, images: torch.Tensor, source: str = "") -> torch.Tensor:
     """Logits, float (n, classes), for images as networks take them, float (n, channels, height, width).
 
-    A single image goes in twice, because some networks drop every axis of length one. Raises `UserError` if the network cannot
-    take the images, which the message says are those of a `source`, or gives anything but logits.
+    A single image is passed twice, because some networks drop every axis of length one. Raises `UserError` if the network cannot
+    take the images (the message names their `source`), or gives anything but logits.
     """
     name, batch = type(model).__name__, torch.cat([images, images]) if len(images) == 1 else images
     try:
@@ -67,7 +67,7 @@ def probing() -> Iterator[None]:
 
 
 def fitting_images(model: nn.Module, splits: Sequence[Split]) -> torch.Tensor:
-    """The first images as networks take them, float32 (1 or 2, channels, height, width), once network and splits are seen to fit.
+    """The first images as networks take them, float32 (1 or 2, channels, height, width), after a check that network and splits fit.
 
     Raises `UserError` if the splits' images differ in shape, the network cannot take them, does not give a logit per class, or
     fails `check`.
@@ -85,15 +85,15 @@ def fitting_images(model: nn.Module, splits: Sequence[Split]) -> torch.Tensor:
 
 
 def check(model: nn.Module, images: torch.Tensor) -> None:
-    """Raise `UserError` where a few of the images, uint8 (n, channels, height, width), show that answers are not the images' own.
+    """Raise `UserError` if answers to a few of the images, uint8 (n, channels, height, width), depend on more than the image.
 
-    An image's answer may depend on nothing else: not on chance, not on what was asked before, not on the rest of its batch.
+    An answer must not depend on random numbers, on earlier calls, or on the rest of the batch.
     """
     name = type(model).__name__
-    chosen = (
+    probed = (
         images[torch.linspace(0, len(images) - 1, min(2 * PROBED, len(images))).long()].to(_place(model, images)).float() / 255
     )
-    some, others = chosen[:PROBED], chosen[PROBED:] if len(chosen) > PROBED else 1 - chosen
+    some, others = probed[:PROBED], probed[PROBED:] if len(probed) > PROBED else 1 - probed
     with probing():
         first = forward(model, some.clone())
         again = forward(model, some.clone())
@@ -101,15 +101,15 @@ def check(model: nn.Module, images: torch.Tensor) -> None:
         for answers in (again, forward(model, some.clone())):
             if not alike(answers, first):
                 raise UserError(
-                    f"{name} answers the same images otherwise when it is asked again (chance in its forward, or something that "
-                    "it remembers), so it has no accuracy to measure"
+                    f"{name} gives other answers to the same images when it is called again (random numbers in its forward, or "
+                    "a state that it keeps), so its accuracy cannot be measured"
                 )
         mixed = [some[:1], torch.cat([others[:2], some[:1]]), some.flip(0)]
         for batch, row in zip(mixed, (0, -1, -1), strict=True):
             if not alike(forward(model, batch.clone())[row], first[0]):
                 raise UserError(
-                    f"{name} answers an image otherwise in another batch (statistics of the batch?), so it has no accuracy to "
-                    "measure; an answer may depend on the image alone"
+                    f"{name} gives another answer to an image in another batch (statistics of the batch?), so its accuracy cannot "
+                    "be measured; an answer must depend on the image alone"
                 )
 
 

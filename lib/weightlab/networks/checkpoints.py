@@ -22,7 +22,7 @@ from weightlab.networks.layers import layers, refuse_missing
 def build(network: str, seed: int = 0) -> nn.Module:
     """One of `NETWORKS` with torch's default initial weights drawn from `seed`, or what a `module:factory` returns.
 
-    The global generator is left as it was. Raises `UserError` for an unknown name and a factory that cannot be had.
+    The global generator is not changed. Raises `UserError` for an unknown name and a factory that fails.
 
     >>> model = build("lenet5_tanh", seed=1)
     >>> sum(parameter.numel() for parameter in model.parameters())
@@ -59,9 +59,9 @@ def load(network: str, folder: Path | None = None, weights: str | Path | None = 
         return model.cpu().eval()
     _check_ours(network, weights)
     details, file = card(network, folder), _file(network, folder)
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if found != details["sha256"]:
-        raise UserError(f"{file} has SHA-256 {found}, but its card says {details['sha256']}; run `make retrain` or restore it")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if digest != details["sha256"]:
+        raise UserError(f"{file} has SHA-256 {digest}, but its card says {details['sha256']}; run `make retrain` or restore it")
     try:
         model.load_state_dict(torch.load(file, "cpu", weights_only=True) if file.suffix == ".pth" else load_file(file))
     except (SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
@@ -95,17 +95,17 @@ def identity(network: str, weights: str | Path | None = None) -> str:
 
 @lru_cache(maxsize=32)
 def _own_identity(network: str, weights: str | None, version: tuple[int, int] | None) -> str:
-    """`version`, size and time of the file, is there to tell the cache that the file has changed."""
+    """`version`, size and time of the file, makes the cache notice a changed file."""
     model = load(network, weights=weights)
     layers(model)  # refuses weights that cannot be shared
-    found = own_networks.digest(model)
-    if weights is None and own_networks.digest(build(network, seed=1)) != found:
-        raise UserError(f"network {network!r} has other weights each time it is made; give the file of its trained weights")
-    return found
+    digest = own_networks.digest(model)
+    if weights is None and own_networks.digest(build(network, seed=1)) != digest:
+        raise UserError(f"network {network!r} has other weights at each call of its factory; give a file of trained weights")
+    return digest
 
 
 def label(network: str, weights: str | Path | None = None) -> str:
-    """What tables call a network: its name, with the first digits of its `identity` where it is a user's own."""
+    """The name of a network in tables, with the first digits of its `identity` if it is a user's own."""
     return f"{network}@{identity(network, weights)[:8]}" if own_networks.is_own(network) else network
 
 
@@ -118,7 +118,7 @@ def _check_ours(network: str, weights: str | Path | None = None) -> None:
 def card(network: str, folder: Path | None = None) -> dict:
     """The card of a trained checkpoint: recipe, seed, versions, accuracies on all splits, SHA-256 of the file.
 
-    Of the ImageNet weights there are only their SHA-256 and their address.
+    The card of the ImageNet weights has only their SHA-256 and their address.
     """
     choose("network", network, NETWORKS)
     file = _file(network, folder)
@@ -128,17 +128,17 @@ def card(network: str, folder: Path | None = None) -> dict:
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
             "source": downloads.imagenet_address(),
         }
-    written = file.with_suffix(".json")
-    for each in (file, written):
+    card_file = file.with_suffix(".json")
+    for each in (file, card_file):
         if not each.exists():
             raise UserError(f"{each} is missing; `make models` trains the networks this repository has a recipe for")
     try:
-        details = json.loads(written.read_text())
-        named, _ = details["network"], details["sha256"]
+        details = json.loads(card_file.read_text())
+        card_network, _ = details["network"], details["sha256"]
     except (ValueError, TypeError, KeyError):
-        raise UserError(f"{written} is not the card of a checkpoint (JSON with network and sha256); restore it") from None
-    if named != network:
-        raise UserError(f"{written} is the card of {named}, not of {network}; restore it")
+        raise UserError(f"{card_file} is not the card of a checkpoint (JSON with network and sha256); restore it") from None
+    if card_network != network:
+        raise UserError(f"{card_file} is the card of {card_network}, not of {network}; restore it")
     return details
 
 

@@ -1,4 +1,4 @@
-"""The layers of any network whose weights can be shared, in forward order, and what no plan holds."""
+"""The layers of any network whose weights can be shared, in forward order, and the weights that no plan covers."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ def layers(model: nn.Module, example: torch.Tensor | None = None) -> list[Layer]
     refuse_missing(model)
     modules = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)}
     order = list(modules) if example is None else _call_order(model, modules, example)
-    found, seen = [], set()
+    listed, seen = [], set()
     for name in order:
         weight = modules[name].weight
         if id(weight) in seen:
@@ -48,33 +48,33 @@ def layers(model: nn.Module, example: torch.Tensor | None = None) -> list[Layer]
         if not weight.numel():
             raise UserError(f"layer {name} has no weights, its shape is {tuple(weight.shape)}; leave it out of the network")
         if weight.dtype != torch.float32:
-            raise UserError(
-                f"layer {name} has weights of {weight.dtype}; rates are stated against float32, so give `model.float()`"
-            )
+            raise UserError(f"layer {name} has weights of {weight.dtype}; rates are relative to float32, so give `model.float()`")
         if not torch.isfinite(weight).all():
             raise UserError(f"layer {name} holds NaN or infinite weights; only finite weights can be shared")
-        found.append(Layer(name, tuple(weight.shape)))
-    if not found:
+        listed.append(Layer(name, tuple(weight.shape)))
+    if not listed:
         raise UserError(f"{type(model).__name__} has no convolution or linear layer whose weights could be shared")
-    return found
+    return listed
 
 
 def refuse_missing(model: nn.Module) -> None:
-    """Raise `UserError` for a network of which something has no values yet (lazy modules, the meta device)."""
+    """Raise `UserError` for a network with a tensor that has no values yet (lazy modules, the meta device)."""
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if nn.parameter.is_lazy(value) or value.is_meta:
-            raise UserError(f"{name} of {type(model).__name__} has no values yet; say the sizes of lazy modules, or load weights")
+            raise UserError(
+                f"{name} of {type(model).__name__} has no values yet; give the sizes of lazy modules, or load weights"
+            )
 
 
-def left_out(model: nn.Module, found: Iterable[Layer]) -> str:
-    """A sentence on the weights that no layer of a plan holds, "" where there are none.
+def left_out(model: nn.Module, planned: Iterable[Layer]) -> str:
+    """A sentence on the weights that no layer of a plan covers, "" if there are none.
 
-    Meant are parameters of two and more dimensions: attention's projections, embeddings, what `forward` uses by itself, and layers
-    that no image reaches.
+    These are parameters of two and more dimensions: attention's projections, embeddings, parameters that `forward` uses directly, and
+    layers that no image reaches.
     """
-    held = {id(weight(model, layer.name)) for layer in found}
+    planned_weights = {id(weight(model, layer.name)) for layer in planned}
     parameters = dict(model.named_parameters())
-    others = {name: each.nbytes for name, each in parameters.items() if each.ndim > 1 and id(each) not in held}
+    others = {name: each.nbytes for name, each in parameters.items() if each.ndim > 1 and id(each) not in planned_weights}
     if not others:
         return ""
     share = sum(others.values()) / sum(each.nbytes for each in parameters.values())

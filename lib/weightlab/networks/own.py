@@ -34,15 +34,15 @@ def look_in(folder: str | Path) -> None:
 
 
 def folders() -> tuple[str, ...]:
-    """The working directory and what `look_in` was given, as a process elsewhere must give it to its own `look_in`."""
+    """The working directory and the folders of `look_in`; a process elsewhere must pass them to its own `look_in`."""
     look_in(os.getcwd())
     return tuple(reversed(_folders))
 
 
 def make(network: str) -> nn.Module:
-    """What the factory of `module:factory` returns; raises `UserError` unless that is a network.
+    """The network that the factory of `module:factory` returns; raises `UserError` if it returns anything else.
 
-    Where module or factory import torchvision, that succeeds as it does in this library (see `backend.with_torchvision`).
+    Module and factory can import torchvision as this library does (see `backend.with_torchvision`).
     """
     module, _, name = network.partition(":")
     look_in(os.getcwd())
@@ -54,14 +54,14 @@ def make(network: str) -> nn.Module:
         raise UserError(
             f"network {network!r}: module {module!r} has no callable {name!r} that returns a network, got {factory!r}"
         )
-    drawn = torch.get_rng_state()
+    generator_state = torch.get_rng_state()
 
-    def made() -> object:
-        torch.set_rng_state(drawn)  # so that a second call draws the same weights
+    def call_factory() -> object:
+        torch.set_rng_state(generator_state)  # so that a second call draws the same weights
         return factory()
 
     try:
-        model = backend.with_torchvision(made)
+        model = backend.with_torchvision(call_factory)
     except (Exception, SystemExit) as error:
         raise UserError(f"network {network!r} cannot be made: {name}() failed ({in_a_line(error)})") from error
     if not isinstance(model, nn.Module):
@@ -70,7 +70,7 @@ def make(network: str) -> nn.Module:
 
 
 def absolute(weights: str | Path) -> str:
-    """The path of a file with weights, as it is from anywhere; raises `UserError` unless there is such a file."""
+    """The absolute path of a file with weights; raises `UserError` unless there is such a file."""
     if not isinstance(weights, str | os.PathLike):
         raise UserError(f"weights must be None or the path of a file with a state dict, got {weights!r}")
     file = Path(os.path.abspath(weights))
@@ -81,7 +81,7 @@ def absolute(weights: str | Path) -> str:
 
 
 def load_weights(model: nn.Module, file: str | Path, network: str) -> None:
-    """Put the state dict of a file into a network; raises `UserError` unless it is plain and fits the network name by name."""
+    """Load the state dict of a file into a network; raises `UserError` unless it is plain and fits the network name by name."""
     state = _read(Path(absolute(file)))
     try:
         model.load_state_dict(state)
@@ -92,13 +92,13 @@ def load_weights(model: nn.Module, file: str | Path, network: str) -> None:
 
 def digest(model: nn.Module) -> str:
     """SHA-256 over the names, shapes, types and bytes of a network's parameters and buffers."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     tensors = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
     for name, value in sorted(tensors, key=lambda each: each[0]):
         value = value.detach().cpu().contiguous()
-        found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        sha256.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        sha256.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()
 
 
 def _read(file: Path) -> Mapping[str, torch.Tensor]:
@@ -106,7 +106,7 @@ def _read(file: Path) -> Mapping[str, torch.Tensor]:
         state = load_file(file) if file.suffix == KINDS[0] else torch.load(file, "cpu", weights_only=True)
     except Exception as error:  # a foreign file can make a reader raise nearly anything
         raise UserError(
-            f"{file} cannot be read as tensors alone, and nothing else in it was executed ({in_a_line(error)}); "
+            f"{file} is not a file of tensors only, and nothing in it was executed ({in_a_line(error)}); "
             "save `model.state_dict()` with safetensors or torch.save"
         ) from None
     if not isinstance(state, Mapping):
@@ -117,12 +117,12 @@ def _read(file: Path) -> Mapping[str, torch.Tensor]:
     return state
 
 
-def _misfits(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:
-    missing, unexpected = ([name for name in a if name not in b] for a, b in ((expected, found), (found, expected)))
-    told = [
+def _misfits(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
+    missing, unexpected = ([name for name in a if name not in b] for a, b in ((expected, state), (state, expected)))
+    misfits = [
         f"{len(names)} {kind}, first {names[0]}" for kind, names in (("missing", missing), ("unexpected", unexpected)) if names
     ]
-    for name in expected.keys() & found.keys() - set(missing):
-        if expected[name].shape != found[name].shape:
-            return [*told, f"{name} has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"]
-    return told
+    for name in expected.keys() & state.keys() - set(missing):
+        if expected[name].shape != state[name].shape:
+            return [*misfits, f"{name} has shape {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"]
+    return misfits

@@ -1,4 +1,4 @@
-"""Networks that are a sequence of modules, cut into stages; and what calling a module amounts to."""
+"""Networks that are a sequence of modules, cut into stages."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -9,10 +9,10 @@ from weightlab.errors import UserError, in_a_line
 
 
 def stages(model: nn.Module) -> list[nn.Module]:
-    """Modules that one after the other are the network, cut before each one that holds shareable layers.
+    """The modules of a network in the order of their calls, grouped into stages: a new one begins before each shareable layer.
 
-    A network says how it is a sequence by a method `sequence()` (those of this module have one); `nn.Sequential`, of any nesting,
-    is known; any other network is a single stage, and so is one with hooks. Raises `UserError` for a `sequence()` of other things.
+    A network can name its modules by a method `sequence()` (those of this library have one); `nn.Sequential`, of any nesting, needs
+    none; any other network is a single stage, and so is one with hooks. Raises `UserError` for a `sequence()` of other objects.
     """
     method = getattr(model, "sequence", None)  # in a user's own network this may be a submodule, or take arguments
     if inspect.ismethod(method) and not inspect.signature(method).parameters:
@@ -33,14 +33,14 @@ def stages(model: nn.Module) -> list[nn.Module]:
 
 def flat(parts: Iterable[nn.Module]) -> list[nn.Module]:
     """Modules in the order of calls, with those of an `nn.Sequential` (no subclass, no hooks) in its place, however nested."""
-    found = []
+    modules = []
     for part in parts:
-        found += flat(part) if type(part) is nn.Sequential and is_bare(part) else [part]
-    return found
+        modules += flat(part) if type(part) is nn.Sequential and is_bare(part) else [part]
+    return modules
 
 
 def is_bare(module: nn.Module) -> bool:
-    """Whether calling a module does what its class says: it has no hooks, and no `forward` of its own."""
+    """Whether a call of a module runs its class's `forward` only: it has no hooks, and no `forward` of its own."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, nn.modules.module._has_any_global_hook())
     return not any(hooks) and "forward" not in vars(module)
 
@@ -53,7 +53,7 @@ def _sequence(model: nn.Module, method: Callable[[], object]) -> list[nn.Module]
         raise UserError(f"sequence() of {type(model).__name__} failed ({in_a_line(error)})") from error
     if not isinstance(parts, list) or not parts or not all(isinstance(part, nn.Module) for part in parts):
         raise UserError(
-            f"sequence() of {type(model).__name__} must return modules that one after the other are the network, got {parts!r:.80}"
+            f"sequence() of {type(model).__name__} must return the modules of the network in the order of their calls, got {parts!r:.80}"
         )
     return parts
 
