@@ -524,7 +524,7 @@ def test_a_file_may_unpack_to_more_if_the_command_says_so(packed, tmp_path):
         ["unpack", "-o", tmp_path / "a.pt"],
         ["export", "-o", tmp_path / "a.onnx"],
     ):
-        assert "allowed are 1000" in refused(*words[:1], packed, *words[1:], "--limit-bytes", 1000)
+        assert "and 1000 are allowed" in refused(*words[:1], packed, *words[1:], "--limit-bytes", 1000)
         called(*words[:1], packed, *words[1:], "--limit-bytes", 1_000_000)
 
 

@@ -369,7 +369,7 @@ def test_what_was_changed_after_a_plan_was_chosen_is_packed(methods, lenet5, tmp
         ("classifier.0.weight", lenet5.classifier[0].weight),
         ("no such", bias),
     ):
-        with pytest.raises(UserError, match=f"{name} is no other tensor of the network of shape"):
+        with pytest.raises(UserError, match=f"{name} must be another tensor of the network, of shape"):
             packing.pack_compressed(lenet5, replace(before, tensors={name: tensor}))
     with pytest.raises(UserError, match="the network has no tensor no such of shape"):
         replace(before, tensors={"no such": bias}).apply(lenet5)
@@ -401,12 +401,12 @@ VALUES = "feature_extractor.6.weight"  # stored as float16 in what follows
     ("change", "words"),
     [
         (lambda group: group.update(kind="circuit"), "groups.2.kind"),
-        (lambda group: group.update(kind="codebook"), f"what is stored of '{VALUES}' makes no weights"),
-        (lambda group: group.update(settings={"k": 3}), f"what is stored of '{VALUES}' makes no weights"),
+        (lambda group: group.update(kind="codebook"), f"the parts of '{VALUES}' cannot be decoded"),
+        (lambda group: group.update(settings={"k": 3}), f"the parts of '{VALUES}' cannot be decoded"),
         (lambda group: group.update(settings={f"k{i}": 3 for i in range(150_000)}), "more than 16 entries"),
         (lambda group: group.update(settings={"k": [3]}), "groups.2.settings"),
         (lambda group: group.update(parts={}), "have the parts values and the settings none, got  and none"),
-        (lambda group: group["parts"].update(more={"format": "float16"}), f"it lacks the tensor '{VALUES}:more'"),
+        (lambda group: group["parts"].update(more={"format": "float16"}), f"its tensor '{VALUES}:more' is missing"),
         (lambda group: group["parts"].update(values={"format": "float32"}), f"the values of '{VALUES}' must be"),
         (lambda group: group["parts"].update(values={"n": 4, "bits": 2, "coding": "packed"}), f"the values of '{VALUES}' must be bytes"),
         (lambda group: group["parts"].update(values={"n": 1 << 60, "bits": 2, "coding": "zstd"}), "would unpack to"),

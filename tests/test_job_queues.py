@@ -232,7 +232,9 @@ def test_jobs_that_do_not_begin_and_workers_without_weightlab_are_told(queue, mo
     file = _written(queue, "pbs", job_script_prologue=["sleep 3", f"export PYTHONPATH={queue}"])
     with (
         pytest.warns(UserWarning, match=r"no worker of .*pbs.yaml for 0 min") as told,
-        pytest.raises(UserError, match=r"cannot import weightlab \(another environment\); set the option .python. to their Python"),
+        pytest.raises(
+            UserError, match=r"cannot import weightlab \(another environment\); set the option .python. to their Python"
+        ),
     ):
         list(executors.execute(_square, [1], scheduler=file))
     assert len({str(each.message) for each in told if "no worker" in str(each.message)}) >= 2, "in words that are not the same"

@@ -216,7 +216,7 @@ WRONG = {
     "signed labels": ({WEIGHT: (RIGHT[0], RIGHT[1].astype(int))}, "unsigned integers of its shape .* got int64"),
     "flat labels": ({WEIGHT: (RIGHT[0], RIGHT[1].ravel())}, r"its shape \(10, 84\), got uint8 \(840,\)"),
     "a label too large": ({WEIGHT: (RIGHT[0], RIGHT[1] + np.uint8(2))}, "must be below 2, its number of centroids, got 2"),
-    "other weights": ({WEIGHT: RIGHT}, "classifier.2.weight is not, as float32, what its centroids and labels give"),
+    "other weights": ({WEIGHT: RIGHT}, "classifier.2.weight differs from its centroids and labels"),
 }
 
 
@@ -244,13 +244,13 @@ def test_an_example_the_network_cannot_take_is_refused(example, sentence, tmp_pa
 
 def test_what_the_exported_network_does_not_have_is_refused(net, tmp_path):
     shared, books = shared_with_books(net, [4, 3, 5])
-    with pytest.raises(UserError, match="unused.weight is no weight of the exported network"):
+    with pytest.raises(UserError, match="unused.weight is not used by the exported network"):
         onnx_files.export(shared, books, torch.ones(1, 1, 8, 8), tmp_path / "a.onnx")
     with pytest.raises(UserError, match="^Undecided cannot be exported to ONNX .*data-dependent"):
         onnx_files.export(Undecided(), {}, torch.ones(1, 1, 1, 8), tmp_path / "a.onnx")
-    with pytest.raises(UserError, match="^Sequential must answer n inputs by one tensor of logits"):
+    with pytest.raises(UserError, match="^Sequential must give one tensor of logits"):
         onnx_files.export(nn.Sequential(nn.Conv2d(1, 1, 3)), {}, torch.ones(1, 1, 8, 8), tmp_path / "a.onnx")
-    with pytest.raises(UserError, match="notes must be text by text, got 3 for 'seed'"):
+    with pytest.raises(UserError, match="notes must be texts under texts, got 3 for 'seed'"):
         onnx_files.export(net, {}, torch.ones(1, 1, 8, 8), tmp_path / "a.onnx", {"seed": 3})
     assert not list(tmp_path.iterdir())
 
@@ -267,7 +267,7 @@ def test_a_file_that_cannot_be_run_is_refused(content, written, lenet5, mnist, t
     file = tmp_path / "a.onnx"
     if content is not None:
         file.write_bytes(written.read_bytes()[: written.stat().st_size // 2] if content == "half" else content)
-    with pytest.raises(UserError, match="a.onnx is missing, damaged or no ONNX file"):
+    with pytest.raises(UserError, match="a.onnx is missing, damaged or not an ONNX file"):
         onnx_files.compare(file, lenet5[0], mnist[:1])
 
 

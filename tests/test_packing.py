@@ -312,7 +312,7 @@ def test_what_cannot_be_packed_is_said_before_anything_is_written(lenet5, tmp_pa
     ]:
         with pytest.raises(UserError, match=words):
             packing.write(file, lenet5, *arguments, **options)
-    with pytest.raises(UserError, match="weights of torch.float16; rates are stated against float32"):
+    with pytest.raises(UserError, match="weights of torch.float16; rates are relative to float32"):
         packing.write(file, models.load("lenet5_tanh").half(), PLAN)
     assert not list(tmp_path.iterdir())
 
@@ -355,7 +355,7 @@ def test_layers_that_share_memory_as_two_parameters_are_packed_as_two(tmp_path):
 def test_a_rest_that_could_not_come_back_is_refused(tmp_path):
     model = nn.Sequential(nn.Linear(6, 6))
     model.register_buffer("short", torch.zeros(2).half())
-    with pytest.raises(UserError, match="short is float16 itself"):
+    with pytest.raises(UserError, match="short is float16, so the rest"):
         packing.pack(model, [2], rest="float16")
 
 
@@ -465,7 +465,7 @@ NAME = "feature_extractor.3.weight"
         (_set(["plan"], [3, 5, 8, 2, 5]), "is not that of its groups"),
         (_set(["plan"], 3), "is not that of its groups"),
         (_set(["groups", 1, "k"], 9), "is not that of its groups"),
-        (_set(["groups", 1, "bits"], 4), "need 3 bits at k = 5, said are 4"),
+        (_set(["groups", 1, "bits"], 4), "need 3 bits at k = 5, got 4"),
         (_set(["groups", 1, "bits"], 0), "need 3 bits"),
         (_set(["groups", 1, "coding"], "none"), "has no place in its network"),
         (_set(["groups", 1, "coding"], "lzma"), "groups.1.coding"),
@@ -477,7 +477,7 @@ NAME = "feature_extractor.3.weight"
         (_set(["groups", 1, "weights", 0, 1], [16, -6, 5, 5]), "groups.1.weights"),
         (_set(["groups", 1, "weights", 0, 1], [16, 6.0, 5, 5]), "groups.1.weights"),
         (_set(["groups", 1, "weights"], []), "groups.1.weights"),
-        (_set(["groups", 1, "weights", 0, 0], "classifier.0.bias"), "lacks the tensor 'classifier.0.bias:centroids'"),
+        (_set(["groups", 1, "weights", 0, 0], "classifier.0.bias"), "tensor 'classifier.0.bias:centroids' is missing"),
         (_set(["groups", 1, "error"], -1.0), "groups.1.error"),
         (_set(["groups"], []), "groups"),
         (_set(["format"], "float32"), "the codebook of 'feature_extractor.0.weight' must be 1 to 3 values of float32"),
@@ -485,13 +485,13 @@ NAME = "feature_extractor.3.weight"
         (_set(["rest"], "float8"), "rest"),
         (_set(["original_bytes"], 0), "original_bytes"),
         (_set(["accuracy"], [{"split": "test", "images": 1, "original": 2.0, "packed": 0.5}]), "accuracy.0.original"),
-        (_set(["same"], {"a": "b"}), "which it lacks"),
+        (_set(["same"], {"a": "b"}), "tensor 'a' is stored as 'b', which is missing"),
         (_set(["same"], {"classifier.0.bias": "classifier.2.bias"}), "has no place"),
         (_set(["surprise"], 1), "unknown entry 'surprise'"),
         (_set(["groups", 1, "surprise"], 1), "groups.1: Value error, unknown entry 'surprise'"),
-        (_set(["version"], True), "its version is no whole number from 1"),
-        (_set(["version"], 1.0), "its version is no whole number from 1"),
-        (_set(["version"], 0), "its version is no whole number from 1"),
+        (_set(["version"], True), "its version must be a whole number of at least 1"),
+        (_set(["version"], 1.0), "its version must be a whole number of at least 1"),
+        (_set(["version"], 0), "its version must be a whole number of at least 1"),
         (_set(["same"], {"a": 1}), "all of its values must be texts"),
         (lambda values: values.pop("method"), "method"),
         (lambda values: values.pop("version"), "metadata cannot be read"),
@@ -634,7 +634,7 @@ def test_a_small_file_may_not_unpack_to_a_large_network(tmp_path):
     model = nn.Sequential(nn.Linear(4096, 4200, bias=False))
     file = tmp_path / "file.safetensors"
     file.write_bytes(packing.pack(model, [1]))
-    refused(tmp_path, file.read_bytes(), "would unpack to 68812804 bytes, allowed are 67108864")
+    refused(tmp_path, file.read_bytes(), "would unpack to 68812804 bytes, and 67108864 are allowed")
     assert packing.read(file, limit_bytes=1 << 30).state_dict()["0.weight"].shape == (4200, 4096)
 
 

@@ -100,7 +100,7 @@ def test_an_evaluator_for_other_variants_knows_nothing_of_the_first(lenet5, eval
     np.testing.assert_array_equal(second.correct([PLAN]), expected.correct([PLAN]))
     np.testing.assert_array_equal(evaluator.correct([PLAN]), first)
     assert evaluator.describe() != second.describe() == expected.describe()
-    with pytest.raises(UserError, match=r"variants must be of the layers feature_extractor\.0"):
+    with pytest.raises(UserError, match=r"variants must have the layers feature_extractor\.0"):
         evaluator.under(Codebooks(models.load("mobilenet_v2_fashion"), ks=()))
 
 

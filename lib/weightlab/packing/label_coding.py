@@ -9,7 +9,7 @@ LARGEST_WINDOW = 1 << 27  # bytes that zstandard may look back, its own default 
 def pack(labels: np.ndarray, bits: int) -> np.ndarray:
     """Labels, unsigned (n,), at `bits` bits each, uint8 (ceil(n·bits / 8),): bit j of label i is bit i·bits + j of the stream.
 
-    The stream's first bit is the lowest of the first byte; what is left of the last byte is 0.
+    The stream's first bit is the lowest of the first byte; unused bits of the last byte are 0.
 
     >>> pack(np.uint8([0, 1, 2, 3, 3]), bits=2)  # 5 labels in 10 bits
     array([228,   3], dtype=uint8)
@@ -20,7 +20,7 @@ def pack(labels: np.ndarray, bits: int) -> np.ndarray:
 
 
 def unpack(stored: np.ndarray, n: int, bits: int) -> np.ndarray | None:
-    """What `pack` made, of the smallest unsigned type; None if it is not n labels, or bits are set beyond them."""
+    """The labels that `pack` stored, of the smallest unsigned type; None if there are not n labels, or bits are set beyond them."""
     if len(stored) != -(-n * bits // 8) or np.unpackbits(stored[-1:], bitorder="little")[(n * bits - 1) % 8 + 1 :].any():
         return None
     stream = np.unpackbits(stored, count=n * bits, bitorder="little").reshape(n, bits)
@@ -33,7 +33,7 @@ def unpack(stored: np.ndarray, n: int, bits: int) -> np.ndarray | None:
 def compress(labels: np.ndarray, bits: int) -> np.ndarray:
     """Labels as one zstandard frame, uint8 (bytes,): their low bytes, then (beyond 8 bits) their high bytes.
 
-    The lowest level leaves all to Huffman's code and is often the smallest: weights seldom repeat themselves.
+    The lowest level uses Huffman's code only and is often the smallest: weights seldom repeat themselves.
     """
     planes = labels.astype("u1" if bits <= 8 else "<u2").view(np.uint8).reshape(len(labels), -1).T.tobytes()
     frames = (zstandard.ZstdCompressor(level=level).compress(planes) for level in (1, 19))
@@ -41,11 +41,11 @@ def compress(labels: np.ndarray, bits: int) -> np.ndarray:
 
 
 def expand(stored: np.ndarray, n: int, bits: int) -> np.ndarray | None:
-    """What `compress` made; None if it is not a frame that says it holds n labels, and does."""
+    """The labels that `compress` stored; None if it is not a frame that declares n labels and holds them."""
     size = n if bits <= 8 else 2 * n
     try:
-        said = zstandard.get_frame_parameters(stored.tobytes())
-        if said.content_size != size or said.window_size > LARGEST_WINDOW or said.dict_id:
+        frame = zstandard.get_frame_parameters(stored.tobytes())
+        if frame.content_size != size or frame.window_size > LARGEST_WINDOW or frame.dict_id:
             return None
         decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
         planes = np.frombuffer(decompressor.decompress(stored.tobytes(), allow_extra_data=False), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The metadata of a packed file (docs/format.md) and its header, read as text from anywhere: nothing in it has met the tensors yet."""
+"""The metadata of a packed file (docs/format.md) and its header, from bytes of any origin; not yet compared with the tensors."""
 
 import json
 import math
@@ -47,7 +47,7 @@ class _Strict(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, values: Any) -> Any:
+    def _refuse_unknown(cls, values: Any) -> Any:
         if isinstance(values, dict) and (odd := set(values) - set(cls.model_fields)):
             raise ValueError(f"unknown entry {min(odd)!r}")
         return values
@@ -74,7 +74,7 @@ class Group(_Weights):
 
     @property
     def parts(self) -> list[str]:
-        """What its tensors are called, after the name of the group."""
+        """The names of its tensors, after the name of the group."""
         return ["centroids"] if self.coding == "none" else ["centroids", "labels"]
 
     @property
@@ -98,7 +98,7 @@ class LabelsPart(_Strict):
 
 
 class StoredGroup(_Weights):
-    """Weights that a reader makes of parts, each a tensor, and settings."""
+    """Weights that a reader decodes from parts, each a tensor, and settings."""
 
     kind: Kind
     settings: Annotated[dict[str, int | float | str | bool], BeforeValidator(_few)]
@@ -139,7 +139,7 @@ class _Details(_Strict):
 
     @property
     def names(self) -> list[str]:
-        """What the tensors of each group are called, before a colon and the name of the part."""
+        """The names of the tensors of each group, before a colon and the name of the part."""
         return ["whole net"] if isinstance(self.plan, int) else [group.weights[0][0] for group in self.groups]
 
     @property
@@ -171,12 +171,12 @@ def header_bytes(content: bytes, size: int | None = None) -> int:
     """
     length, size = int.from_bytes(content[:8], "little"), len(content) if size is None else size
     if not 2 <= length <= min(size - 8, LARGEST_HEADER):
-        raise UserError(f"it declares a header of {length} bytes in a file of {size}, where {LARGEST_HEADER} is the most")
+        raise UserError(f"it declares a header of {length} bytes in a file of {size}; at most {LARGEST_HEADER} are allowed")
     return 8 + length
 
 
 def parse(content: bytes) -> tuple[Details | StoredDetails, dict[str, dict]]:
-    """The metadata of a file and its table of tensors (name: dtype, shape, data_offsets); neither has met the data yet."""
+    """The metadata of a file and its table of tensors (name: dtype, shape, data_offsets), not yet compared with the data."""
     try:
         table = json.loads(content[8 : header_bytes(content)], object_pairs_hook=_once, parse_constant=_no_constant)
         ((key, text),) = table.pop("__metadata__").items()
@@ -192,7 +192,7 @@ def parse(content: bytes) -> tuple[Details | StoredDetails, dict[str, dict]]:
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise UserError(f"its metadata cannot be read ({type(error).__name__}: {error})") from None
     if type(version) is not int or version < 1:
-        raise UserError("its version is no whole number from 1")
+        raise UserError("its version must be a whole number of at least 1")
     if version > VERSION:
         raise UserError(f"it has version {version} of the format, this weightlab reads up to {VERSION}; update weightlab")
     kind: type[Details] | type[StoredDetails] = Details if version == 1 else StoredDetails
@@ -206,11 +206,11 @@ def parse(content: bytes) -> tuple[Details | StoredDetails, dict[str, dict]]:
 
 def _once(pairs: list[tuple[str, object]]) -> dict:
     """A JSON object whose names are all different."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    values = dict(pairs)
+    if len(values) != len(pairs):
         raise ValueError("a name occurs twice")
-    return found
+    return values
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")

@@ -35,9 +35,9 @@ Books = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by name of a parameter: i
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far an ONNX file's answers lie from its network's.
+    """The differences between the answers of an ONNX file and of its network.
 
-    `other_class`: images to which the two give another class. `largest_difference`: of any logit, a fraction of the largest
+    `other_class`: images to which the two give different classes. `largest_difference`: of any logit, a fraction of the largest
     absolute logit.
     """
 
@@ -53,16 +53,16 @@ def export(
 
     `books` holds the shared weights by name of the parameter: centroids float32 (k,) and labels, unsigned, of the parameter's shape,
     where the parameter equals centroids[labels]; weights that are given the same array of centroids store it once. Without any
-    (`{}`) all weights are stored as they are. `example` is a batch of input, images in value / 255. `notes` are written into the
-    file. Raises `UserError` if a book does not fit its parameter, if the network cannot be exported, or if onnxruntime answers
-    the example and some random images otherwise than the network; then no file is written.
+    (`{}`) all weights are stored unchanged. `example` is a batch of input, images in value / 255. `notes` are written into the
+    file. Raises `UserError` if a book does not fit its parameter, if the network cannot be exported, or if onnxruntime gives other
+    answers than the network to the example and some random images; then no file is written.
     """
     onnx, parameters = _extra("onnx"), dict(model.named_parameters(remove_duplicate=False))
     for name, (centroids, labels) in books.items():
         choose("parameter", name, parameters)
         _check(name, centroids, labels, parameters[name])
     if wrong := [key for key, value in notes.items() if not (isinstance(key, str) and isinstance(value, str))]:
-        raise UserError(f"notes must be text by text, got {notes[wrong[0]]!r} for {wrong[0]!r}")
+        raise UserError(f"notes must be texts under texts, got {notes[wrong[0]]!r} for {wrong[0]!r}")
     network = _exported(model, example)
     names = {id(parameters[name]): name for name in books}
     _look_up(network.graph, books, {name: names[id(each)] for name, each in parameters.items() if id(each) in names})
@@ -82,7 +82,7 @@ def export(
 def compare(file: str | Path, model: nn.Module, images: torch.Tensor, threads: int | None = 1) -> Comparison:
     """Run onnxruntime and the network on the CPU, with `threads` threads each, on uint8 images (n, channels, height, width).
 
-    With None each has the number it would choose itself.
+    With None each uses its own default.
     Raises `UserError` if the file is missing, damaged or not one of `export` for such images.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
@@ -91,7 +91,7 @@ def compare(file: str | Path, model: nn.Module, images: torch.Tensor, threads: i
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise UserError(f"{file} is missing, damaged or no ONNX file ({error})") from error
+        raise UserError(f"{file} is missing, damaged or not an ONNX file ({error})") from error
     session = _session(content, file, threads or 0)
     inputs, outputs = ({value.name: value.shape[1:] for value in side} for side in (session.get_inputs(), session.get_outputs()))
     if inputs != {"images": list(images.shape[1:])} or list(outputs) != ["logits"]:
@@ -105,27 +105,27 @@ def compare(file: str | Path, model: nn.Module, images: torch.Tensor, threads: i
 
 
 def _answers(session: "InferenceSession", images: torch.Tensor) -> np.ndarray:
-    """onnxruntime's logits (n, classes) for images float (n, ...); like the network, it is given a single image twice."""
+    """onnxruntime's logits (n, classes) for images float (n, ...); like the network, it gets a single image twice."""
     batch = torch.cat([images, images]) if len(images) == 1 else images
     return session.run(["logits"], {"images": batch.numpy()})[0][: len(images)]
 
 
 def _refuse_other_answers(session: "InferenceSession", model: nn.Module, example: torch.Tensor) -> None:
-    """Raise `UserError` if a session does not give what the network gives for an example and some random images."""
+    """Raise `UserError` if a session gives other answers than the network to an example and some random images."""
     network, generator = models.copied(model).cpu().eval(), torch.Generator().manual_seed(0)
     some = example[:PROBED].detach().cpu()
     images = torch.cat([some, torch.rand(PROBED + 1, *some.shape[1:], generator=generator).to(some)])
     with answers.probing():
         expected = answers.forward(network, images.clone())
     try:
-        given = torch.from_numpy(_answers(session, images))
+        logits = torch.from_numpy(_answers(session, images))
     except Exception as error:  # those of onnxruntime have no class of their own in common
         raise UserError(
             f"{type(model).__name__} cannot be exported to ONNX: onnxruntime fails on {len(images)} images ({_first_line(error)})"
         ) from error
-    if given.shape != expected.shape or not answers.alike(given, expected):
+    if logits.shape != expected.shape or not answers.alike(logits, expected):
         raise UserError(
-            f"{type(model).__name__} cannot be exported to ONNX: onnxruntime answers {len(images)} images otherwise than the network"
+            f"{type(model).__name__} cannot be exported to ONNX: onnxruntime gives other answers to {len(images)} images than the network"
         )
 
 
@@ -142,15 +142,13 @@ def _check(name: str, centroids: np.ndarray, labels: np.ndarray, parameter: nn.P
         raise UserError(f"labels of {name} must be below {len(centroids)}, its number of centroids, got {labels.max()}")
     weights = parameter.detach().cpu()
     if weights.dtype != torch.float32 or not np.array_equal(weights.numpy(), centroids[labels]):
-        raise UserError(
-            f"{name} is not, as float32, what its centroids and labels give; pass the network that was shared by them"
-        )
+        raise UserError(f"{name} differs from its centroids and labels as float32; pass the network that was shared with them")
 
 
 def _exported(model: nn.Module, example: torch.Tensor) -> "ModelProto":
     """The network as an ONNX model (`onnx.ModelProto`) whose parameters are initialisers of their own, under their own names.
 
-    The exporter's optimisation is left out, because it merges batch norm and weights; what it would do to constants is done here.
+    The exporter's optimisation is off, because it merges batch norm and weights; constants are folded here instead.
     """
     _extra("onnxscript")
     from onnxscript import optimizer, rewriter
@@ -174,7 +172,7 @@ def _exported(model: nn.Module, example: torch.Tensor) -> "ModelProto":
 
 
 def _batch(model: nn.Module, example: torch.Tensor) -> torch.Tensor:
-    """Two inputs, which the network has answered; raises `UserError` if it cannot."""
+    """Two inputs that the network takes; raises `UserError` if it cannot."""
     if not example.is_floating_point() or example.ndim < 2 or not len(example):
         raise UserError(f"example must be a batch of floats (n, ...), got {example.dtype} {tuple(example.shape)}")
     batch = torch.cat([example[:1]] * 2).detach().cpu()  # the exporter would take a batch of one for a constant
@@ -185,7 +183,7 @@ def _batch(model: nn.Module, example: torch.Tensor) -> torch.Tensor:
         shape = tuple(example.shape)
         raise UserError(f"{type(model).__name__} cannot take an example of shape {shape} ({_first_line(error)})") from error
     if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or len(answer) != 2:
-        raise UserError(f"{type(model).__name__} must answer n inputs by one tensor of logits (n, classes), which it does not")
+        raise UserError(f"{type(model).__name__} must give one tensor of logits (n, classes) for n inputs")
     return batch
 
 
@@ -195,7 +193,7 @@ def _reads(node: "Node", names: set[str]) -> bool:
 
 
 def _bare(network: "ModelProto") -> "ModelProto":
-    """An ONNX model without what the exporter tells of its origin: ten times the graph itself, with paths of this machine."""
+    """An ONNX model without the exporter's notes on its origin: ten times the graph itself, with paths of this machine."""
     graph = network.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
@@ -204,10 +202,10 @@ def _bare(network: "ModelProto") -> "ModelProto":
 
 
 def _look_up(graph: "GraphProto", books: Books, names: Mapping[str, str]) -> None:
-    """Put a look-up in place of every initialiser among `names`, which say under what name its book is (tied weights have several)."""
+    """Replace every initialiser among `names` by a look-up; `names` gives the name of its book (tied weights have several names)."""
     stored = {names.get(tensor.name) for tensor in graph.initializer}
-    if lost := [name for name in names.values() if name not in stored]:
-        raise UserError(f"{lost[0]} is no weight of the exported network, which does not use it; leave it out of the books")
+    if unused := [name for name in names.values() if name not in stored]:
+        raise UserError(f"{unused[0]} is not used by the exported network; leave it out of the books")
     tables: dict[int, str] = {}
     tensors, nodes = [], []
     for tensor in graph.initializer:
@@ -228,7 +226,7 @@ def _look_up(graph: "GraphProto", books: Books, names: Mapping[str, str]) -> Non
 
 
 def _steps(weight: str, table: str, k: int, labels: np.ndarray) -> tuple:
-    """The tensor that is stored for a weight, and the nodes that make the weight of it and of a table of k centroids."""
+    """The stored tensor of a weight, and the nodes that compute the weight from it and from a table of k centroids."""
     onnx = _extra("onnx")
     if k == 1:
         shape = _tensor(f"{weight}.shape", np.array(labels.shape), "INT64")
@@ -247,7 +245,7 @@ def _tensor(name: str, values: np.ndarray, kind: str) -> "TensorProto":
 
 
 def _session(content: bytes, file: Path, threads: int) -> "InferenceSession":
-    """onnxruntime's session for what is, or is to be, in a file, on the CPU."""
+    """onnxruntime's session on the CPU for the content of a file."""
     onnxruntime = _extra("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -255,7 +253,7 @@ def _session(content: bytes, file: Path, threads: int) -> "InferenceSession":
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # those of onnxruntime have no class of their own in common
-        raise UserError(f"{file} is missing, damaged or no ONNX file ({_first_line(error)})") from error
+        raise UserError(f"{file} is missing, damaged or not an ONNX file ({_first_line(error)})") from error
 
 
 def _extra(name: str) -> ModuleType:
@@ -271,7 +269,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Run the body without warnings, log lines and prints; then all is as before."""
+    """Run the body without warnings, log lines and prints."""
     disabled = logging.root.manager.disable
     logging.disable()
     try:

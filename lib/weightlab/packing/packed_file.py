@@ -1,4 +1,4 @@
-"""A compressed network as a file whose size is the claim: written whole, read back exactly (docs/format.md).
+"""A compressed network as a file, to prove its size: written whole, read back exactly (docs/format.md).
 
 The file is one safetensors file. `storage_rate` predicts the bytes of its codebooks and labels; biases, batch norm and the header come
 on top, and `file_rate` counts everything.
@@ -25,7 +25,7 @@ from weightlab.packing.metadata import Details, StoredDetails
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed file that has been read: `details` (its metadata), what is stored of each group, and all other tensors."""
+    """A packed file in memory: `details` (its metadata), the stored parts of each group, and all other tensors."""
 
     details: Details | StoredDetails
     stored: Sequence[Stored]
@@ -49,25 +49,25 @@ class Packed:
         try:
             filled.load_state_dict(self.state_dict())
         except RuntimeError as error:
-            told = flat(error)[:300]
+            misfits = flat(error)[:300]
             raise UserError(
-                f"the packed weights (network {self.details.network!r}) are not those of this network: {told}"
+                f"the packed weights (network {self.details.network!r}) are not those of this network: {misfits}"
             ) from None
         return filled.eval()
 
     def shared(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By name of a weight that has a codebook: centroids, float32 (n,), and labels, unsigned, of the weight's shape."""
-        found = {}
+        books = {}
         for group, stored in zip(self.details.groups, self.stored, strict=True):
             if stored.kind == "codebook":
                 centroids, labels = stored.parts["centroids"].numbers, stored.parts.get("labels")
                 all_labels = np.zeros(group.size, dtype=np.uint8) if labels is None else labels.numbers
                 for (name, shape), own in zip(group.weights, np.split(all_labels, _ends(group.weights)), strict=True):
-                    found[name] = centroids, own.reshape(shape)
-        return found
+                    books[name] = centroids, own.reshape(shape)
+        return books
 
     def report(self) -> pd.DataFrame:
-        """A row per group: layer, weights, k, bits, coding, stored_bits (as `storage_rate` charges it), rate, bytes, rms_error.
+        """A row per group: layer, weights, k, bits, coding, stored_bits (as `storage_rate` counts them), rate, bytes, rms_error.
 
         `k` is None for weights without a codebook, `bits` are those of a label.
         """
@@ -91,8 +91,8 @@ class Packed:
     def summary(self) -> dict:
         """Rates and bytes, JSON-ready.
 
-        `predicted_bytes` is what `storage_rate` says of the shared weights plus `rest_bytes`, all else as it is stored;
-        `payload_bytes` what the file has without its header; `file_rate` original_bytes / file_bytes.
+        `predicted_bytes`: the shared weights by `storage_rate`, plus `rest_bytes`, all other tensors as stored; `payload_bytes`: the
+        file without its header; `file_rate`: original_bytes / file_bytes.
         """
         table = self.report()
         header, rest = metadata.header_bytes(self.content), sum(value.nbytes for value in self.rest.values())
@@ -127,16 +127,16 @@ def read(file: str | Path, limit_bytes: int | None = None) -> Packed:
         content = _content(Path(file))
         return Packed(*packed_format.check(content, limit_bytes), content)
     except UserError as error:
-        told = plain(str(error)[:500])  # names and shapes in it may be of any length
-        raise UserError(f"{file} is not a packed network that can be trusted: {told}") from None
+        reason = plain(str(error)[:500])  # names and shapes in it may be of any length
+        raise UserError(f"{file} is not a packed network that can be trusted: {reason}") from None
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error}") from error
     except MemoryError:
-        raise UserError(f"{file} needs more memory than there is") from None
+        raise UserError(f"{file} needs more memory than is available") from None
 
 
 def _content(file: Path) -> bytes:
-    """All bytes of a file, once its header is one of ours; a file may be far larger than memory, or have no end."""
+    """All bytes of a file, read only if its header is valid: a file may be far larger than memory, or endless."""
     if file.exists() and not file.is_file():
         raise OSError("it is not a file")
     with open(file, "rb") as stream:
@@ -147,5 +147,5 @@ def _content(file: Path) -> bytes:
 
 
 def _ends(weights: Iterable[tuple[str, Sequence[int]]]) -> np.ndarray:
-    """Where, among the numbers of a group, each weight but the last ends."""
+    """The places, among the numbers of a group, where each weight but the last ends."""
     return np.cumsum([math.prod(shape) for _, shape in weights])[:-1]

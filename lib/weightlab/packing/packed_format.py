@@ -1,7 +1,7 @@
-"""What lies in a packed file (docs/format.md), and how bytes from anywhere are checked before any of it is believed.
+"""The contents of a packed file (docs/format.md), and how bytes of any origin are checked before they are used.
 
-Nothing in a file is executed. Lengths, names, shapes and numbers are held against what the file itself really holds, and what the network
-would take against a limit, before memory is allocated for it; what does not fit raises `UserError`.
+Nothing in a file is executed. Before memory is allocated, lengths, names, shapes and numbers are compared with the bytes of the file, and
+the size of the unpacked network with a limit; a mismatch raises `UserError`.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from weightlab.errors import UserError, flat
 from weightlab.packing import label_coding
 from weightlab.packing.metadata import Details, Group, LabelsPart, StoredDetails, StoredGroup, parse
 
-UNSEALED = "0" * 64  # in the place of the file's own SHA-256 while it is taken
+UNSEALED = "0" * 64  # stands for the file's own SHA-256 while it is computed
 UNPACKED_FLOOR, UNPACKED_TIMES = 64 << 20, 256  # a network may unpack to so many bytes, or so many times its file
 REST = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes a value
 
@@ -31,7 +31,7 @@ STORABLE = {
 
 
 def check(content: bytes, limit_bytes: int | None = None) -> tuple[Details | StoredDetails, list[Stored], dict]:
-    """Everything in a file, believed at last: metadata, what is stored of each group, and all other tensors by name.
+    """The checked contents of a file: metadata, the stored parts of each group, and all other tensors by name.
 
     `limit_bytes` is what the unpacked network may take (default: 64 MiB, or 256 times the file where that is more).
     """
@@ -47,7 +47,7 @@ def check(content: bytes, limit_bytes: int | None = None) -> tuple[Details | Sto
     limit = max(UNPACKED_FLOOR, UNPACKED_TIMES * len(content)) if limit_bytes is None else limit_bytes
     if unpacked > limit:
         raise UserError(
-            f"it would unpack to {unpacked} bytes, allowed are {limit}; a larger limit can be given (limit_bytes, or --limit-bytes)"
+            f"it would unpack to {unpacked} bytes, and {limit} are allowed; a larger limit can be given (limit_bytes, or --limit-bytes)"
         )
     try:
         tensors = load(content)
@@ -56,10 +56,10 @@ def check(content: bytes, limit_bytes: int | None = None) -> tuple[Details | Sto
     if odd := [name for name, value in tensors.items() if value.dtype == torch.bool and value.view(torch.uint8).gt(1).any()]:
         raise UserError(f"its tensor {odd[0]!r} of BOOL holds bytes other than 0 and 1")
     if isinstance(details, StoredDetails):
-        found = [_stored(name, group, tensors) for name, group in zip(details.names, details.groups, strict=True)]
+        stored = [_stored(name, group, tensors) for name, group in zip(details.names, details.groups, strict=True)]
     else:
-        found = [_codebook(details, name, group, tensors) for name, group in zip(details.names, details.groups, strict=True)]
-    return details, found, tensors
+        stored = [_codebook(details, name, group, tensors) for name, group in zip(details.names, details.groups, strict=True)]
+    return details, stored, tensors
 
 
 def seal(content: bytes) -> bytes:
@@ -83,38 +83,38 @@ def _check_names(details: Details | StoredDetails, table: dict[str, dict]) -> No
         ks = [group.k for group in details.groups]
         if ([details.plan] if isinstance(details.plan, int) else details.plan) != ks:
             raise UserError(f"its plan {str(details.plan)[:100]} is not that of its groups, {str(ks)[:100]}")
-    shared = [weight for group in details.groups for weight, _ in group.weights]
+    group_weights = [weight for group in details.groups for weight, _ in group.weights]
     needed = [f"{name}:{part}" for name, group in details.named for part in group.parts]
     if missing := [name for name in needed if name not in table]:
-        raise UserError(f"it lacks the tensor {missing[0]!r}")
-    own = [*shared, *(set(table) - set(needed))]
+        raise UserError(f"its tensor {missing[0]!r} is missing")
+    own = [*group_weights, *(set(table) - set(needed))]
     for name, times in Counter([*own, *details.same]).items():
         if name.endswith((":labels", ":centroids")) or times > 1:
             raise UserError(f"it holds a tensor {name!r} that has no place in its network")
     places = set(own)
-    if lost := [name for name, first in details.same.items() if first not in places]:
-        raise UserError(f"its tensor {lost[0]!r} is said to be {details.same[lost[0]]!r}, which it lacks")
+    if unknown := [name for name, first in details.same.items() if first not in places]:
+        raise UserError(f"its tensor {unknown[0]!r} is stored as {details.same[unknown[0]]!r}, which is missing")
 
 
 def _check_entry(name: str, entry: dict, details: Details | StoredDetails) -> None:
-    """A line of the safetensors table: a type we know, a shape that has as many bytes as the file gives it."""
+    """Check an entry of the safetensors table: a known type, and a shape with as many bytes as the file has for it."""
     try:
         dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         whole = len(shape) <= 8 and all(type(number) is int and 0 <= number < 1 << 63 for number in [*shape, start, end])
         width = 1 if dtype == "F8_E4M3" else REST[dtype]
         fits = whole and len(entry) == 3 and math.prod(shape) * width == end - start
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"its tensor {name!r} is not described as safetensors does ({type(error).__name__}: {error})") from None
+        raise UserError(f"its tensor {name!r} has no valid safetensors entry ({type(error).__name__}: {error})") from None
     if not fits:
         raise UserError(f"its tensor {name!r} of shape {shape} does not fit {end - start if whole else 'its'} bytes")
 
 
 def _codebook(details: Details, name: str, group: Group, tensors: dict) -> Stored:
-    """Takes a group's tensors out of `tensors`; the labels of version 1 are checked by what is said of k."""
+    """Remove a group's tensors from `tensors` and check them; the labels of version 1 are checked against k."""
     most = min(group.k, group.size)
     centroids = _numbers(tensors.pop(f"{name}:centroids"), details.format, f"the codebook of {name!r}", most)
     if group.bits != accounting.key_bits(group.k) or (group.bits == 0) != (group.coding == "none"):
-        raise UserError(f"labels of {name!r} need {accounting.key_bits(group.k)} bits at k = {group.k}, said are {group.bits}")
+        raise UserError(f"labels of {name!r} need {accounting.key_bits(group.k)} bits at k = {group.k}, got {group.bits}")
     parts: dict[str, Values | Labels] = {"centroids": Values(centroids, details.format)}
     if group.coding != "none":
         labels = _labels(tensors.pop(f"{name}:labels"), group.size, group.bits, group.coding, f"the labels of {name!r}")
@@ -125,20 +125,20 @@ def _codebook(details: Details, name: str, group: Group, tensors: dict) -> Store
 
 
 def _stored(name: str, group: StoredGroup, tensors: dict) -> Stored:
-    """Takes a group's tensors out of `tensors`, and has its reader try them."""
+    """Remove a group's tensors from `tensors`, and check that they can be decoded."""
     parts: dict[str, Values | Labels] = {}
-    for part, said in group.parts.items():
+    for part, description in group.parts.items():
         stored, what = tensors.pop(f"{name}:{part}"), f"the {part} of {name!r}"
-        if isinstance(said, LabelsPart):
-            parts[part] = Labels(_labels(stored, said.n, said.bits, said.coding, what), said.bits)
+        if isinstance(description, LabelsPart):
+            parts[part] = Labels(_labels(stored, description.n, description.bits, description.coding, what), description.bits)
         else:
-            parts[part] = Values(_numbers(stored, said.format, what), said.format)
-    found = Stored(group.kind, parts, group.settings)
+            parts[part] = Values(_numbers(stored, description.format, what), description.format)
+    result = Stored(group.kind, parts, group.settings)
     try:
-        kinds.weights(found, group.size)
+        kinds.weights(result, group.size)
     except UserError as error:
-        raise UserError(f"what is stored of {name!r} makes no weights: {error}") from None
-    return found
+        raise UserError(f"the parts of {name!r} cannot be decoded: {error}") from None
+    return result
 
 
 def _numbers(stored: torch.Tensor, name: str, what: str, most: int | None = None) -> np.ndarray:

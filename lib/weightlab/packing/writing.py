@@ -1,4 +1,4 @@
-"""Compressed networks made into packed files; `packed_file` reads them."""
+"""Write compressed networks as packed files; `packed_file` reads them."""
 
 import hashlib
 import json
@@ -47,9 +47,9 @@ def pack(
     """A network under a plan, as the bytes of a packed file; the first six arguments are those of `sharing.share`.
 
     `rest` is how biases, batch norm and layers that are not shared are stored, "as it was" or with float32 as "float16".
-    `entropy_coded` labels are taken layer by layer where they are smaller. `network` names what the weights belong to. `accuracy`
-    holds what was measured, mappings with split, images, original and packed. `codebooks`, of the same network, method and format,
-    spare clustering. Raises `UserError` as `sharing.share` and `pack_compressed` do, and for codebooks of something else.
+    `entropy_coded` labels are used in the layers where they are smaller. `network` is the name of the network. `accuracy` holds
+    measured accuracies, mappings with split, images, original and packed. `codebooks`, of the same network, method and format,
+    save the clustering. Raises `UserError` as `sharing.share` and `pack_compressed` do, and for other codebooks.
 
     >>> from weightlab import models
     >>> model = models.load("lenet5_tanh")
@@ -79,14 +79,16 @@ def pack_compressed(
 ) -> bytes:
     """A network compressed by any method as the bytes of a packed file; `model` is the original, the options are those of `pack`.
 
-    Tensors that were changed beside the weights are stored as they are now. Raises `UserError` for weights that are not float32, and
-    for other tensors that the file cannot hold or the network has not.
+    Other changed tensors are stored with their new values. Raises `UserError` for weights that are not float32, and for other tensors
+    that the file cannot hold or the network does not have.
     """
     choose("storage of the rest", rest, RESTS)
     shared = [f"{layer.name}.weight" for layers in compressed.layers for layer in layers]
     state, same = _once(_storable(model.state_dict(), rest), shared)
     if wrong := [name for name in shared if state[name].dtype != torch.float32]:
-        raise UserError(f"{wrong[0]} is {state[wrong[0]].dtype}; rates are stated against float32, so only that is packed")
+        raise UserError(
+            f"{wrong[0]} is {state[wrong[0]].dtype}; rates are relative to float32, so only float32 weights are packed"
+        )
     plan = compressed.plan if isinstance(compressed.plan, int) else list(compressed.plan)
     tensors: dict[str, torch.Tensor] = {}
     groups = []
@@ -97,8 +99,8 @@ def pack_compressed(
         tensors |= {f"{prefix}:{part}": tensor for part, tensor in own.items()}
         original = np.concatenate([state[name].numpy().ravel() for name in weights]).astype(np.float64)
         error = math.sqrt(float(((original - kinds.weights(stored, len(original))) ** 2).sum()) / len(original))
-        said = {"weights": list(weights.items()), "kind": stored.kind, "settings": dict(stored.settings), "parts": parts}
-        groups.append(said | {"error": float(f"{error:.4g}")})
+        group = {"weights": list(weights.items()), "kind": stored.kind, "settings": dict(stored.settings), "parts": parts}
+        groups.append(group | {"error": float(f"{error:.4g}")})
     others = {name: value for name, value in state.items() if name not in shared} | _changed(compressed, state, shared, same)
     tensors |= {name: _rest(value, rest) for name, value in others.items()}
     details = _details(
@@ -120,19 +122,19 @@ def pack_compressed(
 
 
 def _parts(stored: Stored, entropy_coded: bool) -> tuple[dict[str, dict], dict[str, torch.Tensor]]:
-    """What the metadata of version 2 say of each part, and the tensors."""
-    said: dict[str, dict] = {}
+    """The metadata of each part, as in version 2, and the tensors."""
+    descriptions: dict[str, dict] = {}
     tensors = {}
     for name, part in stored.parts.items():
         if isinstance(part, Labels):
             coding, coded = _coded(part.numbers, part.width, entropy_coded)
-            said[name], tensors[name] = (
+            descriptions[name], tensors[name] = (
                 {"n": len(part.numbers), "bits": part.width, "coding": coding},
                 torch.from_numpy(coded.copy()),
             )
         else:
-            said[name], tensors[name] = {"format": part.format}, formats.get(part.format).encode(part.numbers)
-    return said, tensors
+            descriptions[name], tensors[name] = {"format": part.format}, formats.get(part.format).encode(part.numbers)
+    return descriptions, tensors
 
 
 def _details(groups: list[dict], **values: Any) -> Details | StoredDetails:
@@ -144,23 +146,23 @@ def _details(groups: list[dict], **values: Any) -> Details | StoredDetails:
     books = []
     for group in groups:
         labels = group["parts"].get("labels", {"bits": 0, "coding": "none"})
-        said = {"k": group["settings"]["k"], "bits": labels["bits"], "coding": labels["coding"]}
-        books.append({"weights": group["weights"], **said, "error": group["error"]})
+        coding = {"k": group["settings"]["k"], "bits": labels["bits"], "coding": labels["coding"]}
+        books.append({"weights": group["weights"], **coding, "error": group["error"]})
     plan = values["plan"] if isinstance(values["plan"], int) else [book["k"] for book in books]
     return Details.model_validate(values | {"version": 1, "format": format, "groups": books, "plan": plan})
 
 
 def _changed(compressed: Compressed, state: Mapping, shared: list[str], same: Mapping) -> dict[str, torch.Tensor]:
-    """The tensors that were changed, once it is clear that the file may hold them in place of those of the network."""
+    """The changed tensors, after a check that the file may hold them instead of those of the network."""
     for name, tensor in compressed.tensors.items():
         first = same.get(name, name)
         if first in shared or first not in state or (tensor.shape, tensor.dtype) != (state[first].shape, state[first].dtype):
-            raise UserError(f"{name} is no other tensor of the network of shape {tuple(tensor.shape)} and {tensor.dtype}")
+            raise UserError(f"{name} must be another tensor of the network, of shape {tuple(tensor.shape)} and {tensor.dtype}")
     return {same.get(name, name): tensor.detach().cpu().contiguous() for name, tensor in compressed.tensors.items()}
 
 
 def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *arguments: Any, **options: Any) -> Packed:
-    """Write what `pack` makes, whole or not at all, after it has been read as any other file is."""
+    """Write the bytes of `pack`, whole or not at all, after they were checked like any other file."""
     file, content = Path(file), pack(model, plan, *arguments, **options)
     packed = Packed(*packed_format.check(content, limit_bytes=sys.maxsize), content)
     try:
@@ -187,7 +189,7 @@ def _storable(state: Mapping, rest: str) -> Mapping[str, torch.Tensor]:
             allowed = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in packed_format.STORABLE))
             raise UserError(f"{name} is {value.dtype}, which a packed file cannot hold; allowed: {allowed}")
         if rest == "float16" and value.dtype == torch.float16:
-            raise UserError(f"{name} is float16 itself, so the rest cannot be stored as float16; it would come back as float32")
+            raise UserError(f"{name} is float16, so the rest cannot be stored as float16; it would be read as float32")
     return state
 
 
@@ -205,12 +207,12 @@ def _rest(value: torch.Tensor, rest: str) -> torch.Tensor:
 
 
 def _once(state: Mapping[str, torch.Tensor], shared: list[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors on the CPU, those that are the same one only under their first name; and which name is another for which.
+    """Tensors on the CPU, each once under its first name, and the first names of all further ones.
 
     All that are named in `shared` stay, before others.
     """
     first: dict[tuple, str] = {}
-    kept: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     same: dict[str, str] = {}
     for name in dict.fromkeys([*shared, *state]):
         value = state[name].detach()
@@ -219,5 +221,5 @@ def _once(state: Mapping[str, torch.Tensor], shared: list[str]) -> tuple[dict[st
             same[name] = first[place]
         else:
             first.setdefault(place, name)
-            kept[name] = value.cpu().clone(memory_format=torch.contiguous_format)  # views may overlap
-    return kept, same
+            tensors[name] = value.cpu().clone(memory_format=torch.contiguous_format)  # views may overlap
+    return tensors, same

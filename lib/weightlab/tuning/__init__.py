@@ -1,4 +1,4 @@
-"""A plan made better at its rate: fine-tuning in the lifted space (section 5.5)."""
+"""Make a plan more accurate at its rate: fine-tuning in the lifted space (section 5.5)."""
 
 from weightlab.tuning.lifted import (
     FOCUSES,

@@ -1,7 +1,6 @@
-"""A chosen plan made better at the same rate: every layer clustered again in a lifted space (equation 3.1, section 5.5).
+"""Make a chosen plan more accurate at the same rate: cluster every layer again in a lifted space (equation 3.1, section 5.5).
 
-A vector of focus values, float (L,), has one for each layer of the plan (one in all for a whole-net plan); 0 leaves a layer as it
-is.
+A vector of focus values, float (L,), has one for each layer of the plan (one in all for a whole-net plan); 0 does not change a layer.
 Losses and accuracies stand in tables under the names that `Evaluator.measure` gives them, for every split of the evaluator.
 """
 
@@ -48,20 +47,20 @@ def focus_grid(
     """Try every focus on one layer after the other, from input to output; keep the first of highest accuracy on split `chooser`.
 
     Earlier layers stay at their chosen focus, later ones are clustered plainly. A row per layer and focus: spread, layer, name,
-    k, focus, chosen (bool), `predictors`, rates, accuracy and loss on every split. The table is kept in `folder` layer by layer:
-    a call that was interrupted goes on where it was, a repeated one costs nothing. `chosen` reads the result.
+    k, focus, chosen (bool), `predictors`, rates, accuracy and loss on every split. The table is saved in `folder` layer by layer:
+    an interrupted call is resumed, a repeated one costs nothing. `chosen` reads the result.
     Raises `UserError` for a wrong plan, spread, split or folder, and for focuses that are not finite or lack 0.
     """
     plan, focuses = _plan(evaluator, plan), _focuses(focuses)
     choose("split", chooser, [split.name for split in evaluator.splits])
     identity = {"plan": plan, "spread": _spread(spread), "focuses": focuses, "chooser": chooser}
-    with _kept(folder, "focus", evaluator, identity) as file, _lifting(evaluator) as lifting:
+    with _locked_file(folder, "focus", evaluator, identity) as file, _lifting(evaluator) as lifting:
         books = lifting.variants
-        kept = storage.kept_table(file)
-        tables = [] if kept is None else [rows for _, rows in kept.groupby("layer")]
-        left, done = range(len(tables), len(plan)), len(tables)
+        saved_table = storage.kept_table(file)
+        tables = [] if saved_table is None else [rows for _, rows in saved_table.groupby("layer")]
+        layers, done = range(len(tables), len(plan)), len(tables)
         for layer in tqdm(
-            left, initial=done, total=len(plan), desc=f"focus, spread {spread:g}", unit="layer", disable=not progress
+            layers, initial=done, total=len(plan), desc=f"focus, spread {spread:g}", unit="layer", disable=not progress
         ):
             trials = np.zeros((len(focuses), len(plan)))
             trials[:, :layer] = [chosen(table)[0] for table in tables]
@@ -87,7 +86,7 @@ def chosen(grid: pd.DataFrame) -> np.ndarray:
 
 
 def measure(evaluator: Evaluator[Codebooks], plan: Sequence[int], focuses: np.ndarray, spread: float = SPREAD) -> pd.DataFrame:
-    """`Evaluator.measure` of a plan under vectors of focus values (n, L); `focuses` of 0 throughout give the plan as it is."""
+    """`Evaluator.measure` of a plan under vectors of focus values (n, L); `focuses` that are all 0 give the plan itself."""
     plan, focuses = _plan(evaluator, plan), np.atleast_2d(focuses)
     if focuses.shape[1] != len(plan):
         raise UserError(f"a plan of {len(plan)} numbers needs as many focus values, got {focuses.shape[1]}")
@@ -98,13 +97,13 @@ def measure(evaluator: Evaluator[Codebooks], plan: Sequence[int], focuses: np.nd
 def compare(
     evaluator: Evaluator[Codebooks], plan: Sequence[int], focuses: Sequence[float] | np.ndarray, spread: float = SPREAD
 ) -> dict[str, float]:
-    """A plan as it is and under one vector of focus values: rates, accuracy and loss as `<split>_loss_pp_before`, `…_after`."""
+    """A plan before and after one vector of focus values: rates, accuracy and loss as `<split>_loss_pp_before`, `…_after`."""
     table = measure(evaluator, plan, np.stack([np.zeros(len(focuses)), focuses]), spread)
     rates = [column for column in table if column.endswith("_rate")]
-    found = table[rates].iloc[0].to_dict()
+    comparison = table[rates].iloc[0].to_dict()
     for when, row in zip(("before", "after"), table.drop(columns=rates).to_dict("records"), strict=True):
-        found |= {f"{column}_{when}": value for column, value in row.items()}
-    return found
+        comparison |= {f"{column}_{when}": value for column, value in row.items()}
+    return comparison
 
 
 def tune(
@@ -117,15 +116,15 @@ def tune(
 ) -> pd.DataFrame:
     """A plan before and after a `focus_grid`, whose arguments `grid` are.
 
-    One row: spread, focuses (those chosen), and what `compare` says; `loss_pp_before` and `loss_pp_after` are those on the split
-    that chose. Splits in `also`, for which the network itself is needed, are measured too, though nothing is chosen on them.
+    One row: spread, the chosen focuses, and the columns of `compare`; `loss_pp_before` and `loss_pp_after` are those on the split
+    that chose. Splits in `also`, for which `model` is needed, are measured too, but nothing is chosen on them.
     """
     spread, chooser = grid.get("spread", SPREAD), grid.get("chooser", "validation")
     focuses = chosen(focus_grid(evaluator, plan, folder, **grid))
     row = {"spread": float(spread), "focuses": focuses} | compare(evaluator, plan, focuses, spread)
     if also:
         if model is None:
-            raise UserError("splits that are measured beside those of the evaluator need the network, got none")
+            raise UserError("splits besides those of the evaluator need the network, got none")
         elsewhere = Evaluator(model, evaluator.variants, also, str(evaluator.device), evaluator.threads, memory=0)
         row |= compare(elsewhere, plan, focuses, spread)
     return pd.DataFrame([row | {f"loss_pp_{when}": row[f"{chooser}_loss_pp_{when}"] for when in ("before", "after")}])
@@ -138,20 +137,20 @@ def for_plans(
     title: str = "",
     progress: bool = True,
 ) -> pd.DataFrame:
-    """The tables that `tables(evaluator, plan, …)` makes of each of `plans`, all of them one below the other.
+    """The tables that `tables(evaluator, plan, …)` returns for each of `plans`, concatenated.
 
-    Columns `by` hold the key under which `plans` has the evaluator, the plan and what else there is; column `plan` the plan.
+    The values of `plans` are the arguments of `tables`; columns `by` hold the keys, column `plan` the plan.
     """
     parts = [pd.DataFrame(columns=[*by, "plan"])]
     for key, arguments in tqdm(plans.items(), desc=title, unit="plan", disable=not progress):
         rows = pd.concat(tables(*arguments), ignore_index=True)
-        told = dict(zip(by, key, strict=True)) | {"plan": pd.Series([arguments[1]] * len(rows))}
-        parts.append(pd.concat([pd.DataFrame(told), rows], axis=1))
+        columns = dict(zip(by, key, strict=True)) | {"plan": pd.Series([arguments[1]] * len(rows))}
+        parts.append(pd.concat([pd.DataFrame(columns), rows], axis=1))
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def predictors(weights: np.ndarray, book: Codebook, lift: Lift) -> dict[str, float]:
-    """What section 5.5 hoped would tell a good focus without measuring accuracy, of the weights (n,) and their lifted codebook.
+    """The measures that section 5.5 proposes to predict a good focus without accuracy, from weights (n,) and their lifted codebook.
 
     `inertia`: sum of squared distances to the cluster means in the lifted space; `weight_delta`: Σ|w − w'|, w' as stored.
     """
@@ -188,11 +187,11 @@ def one_by_one(
 ) -> pd.DataFrame:
     """Every focus with every spread on each layer by itself, all others clustered plainly; kept in `folder`.
 
-    A row each: layer, name, k, spread, focus, and what `Evaluator.measure` tells. Raises `UserError` as `focus_grid` does.
+    A row each: layer, name, k, spread, focus, and the columns of `Evaluator.measure`. Raises `UserError` as `focus_grid` does.
     """
     plan, focuses, spreads = _plan(evaluator, plan), _focuses(focuses), [_spread(spread) for spread in spreads]
     identity = {"plan": plan, "spreads": spreads, "focuses": focuses}
-    with _kept(folder, "one-by-one", evaluator, identity) as file, _lifting(evaluator) as lifting:
+    with _locked_file(folder, "one-by-one", evaluator, identity) as file, _lifting(evaluator) as lifting:
         if (table := storage.kept_table(file)) is None:
             tables = []
             for layer, name in enumerate(evaluator.variants.names):
@@ -218,14 +217,14 @@ def swarm(
 ) -> pd.DataFrame:
     """A particle swarm over the focus of all layers at once, towards the highest accuracy on split `chooser`.
 
-    Against a `focus_grid` over the same `focuses`: positions go from 0 to their highest, and it has as many evaluations.
+    To compare with a `focus_grid` over the same `focuses`: positions range from 0 to the highest, with as many evaluations.
     `settings` override those of section 5.5. Returns the records of `loop.run` with the vectors in column `focuses` and a column
     spread; kept in `folder`, resumed there if interrupted. Raises `UserError` as `focus_grid` does, and for a wrong setting.
     """
     plan, focuses = _plan(evaluator, plan), _focuses(focuses)
     choose("split", chooser, [split.name for split in evaluator.splits])
     box, budget = BoxSpace((focuses[-1],) * len(plan)), len(focuses) * len(plan)
-    made = search.make("particle_swarm", box, rng.derive(seed, "focus swarm"), **SWARM | settings)
+    optimizer = search.make("particle_swarm", box, rng.derive(seed, "focus swarm"), **SWARM | settings)
     rate = float(evaluator.variants.rates(np.array(plan))["storage_rate"])
 
     # The rate never changes, so the fittest by equation 3.4 is the most accurate.
@@ -238,7 +237,7 @@ def swarm(
         "seed": seed,
         "budget": budget,
     }
-    with _kept(folder, "swarm", evaluator, identity | {"settings": asdict(made.settings)}) as file:
+    with _locked_file(folder, "swarm", evaluator, identity | {"settings": asdict(optimizer.settings)}) as file:
         place = RunFolder(file.with_suffix(""))
         place.path.mkdir(exist_ok=True)
         if (table := place.tidy()) is None:
@@ -249,15 +248,17 @@ def swarm(
                     return table.assign(accuracy=table[f"{chooser}_accuracy"], loss_pp=table[f"{chooser}_loss_pp"], rate=rate)
 
                 columns = {"chooser": chooser, "seed": seed}
-                table = loop.run(made, target, measured, budget, place.path, columns, lambda records: bar.update(len(records)))
+                table = loop.run(
+                    optimizer, target, measured, budget, place.path, columns, lambda records: bar.update(len(records))
+                )
         table = table.rename(columns={"plan": "focuses"})
     table.insert(0, "spread", float(spread))
     return table
 
 
 @contextmanager
-def _kept(folder: str | Path, kind: str, evaluator: Evaluator[Codebooks], identity: dict) -> Iterator[Path]:
-    """The file that keeps what depends on the evaluator and `identity`, while no other process may work on it."""
+def _locked_file(folder: str | Path, kind: str, evaluator: Evaluator[Codebooks], identity: dict) -> Iterator[Path]:
+    """The file of results that depend on the evaluator and `identity`, locked against other processes."""
     text = json.dumps([SCHEMA, kind, evaluator.describe(), identity], sort_keys=True)
     file = paths.resolve(folder) / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.parquet"
     try:
