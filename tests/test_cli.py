@@ -245,7 +245,7 @@ def test_a_threshold_above_the_unshared_accuracy_is_refused_before_the_scan(home
     words = [command[0], *OWN, *command[1:], "--k", "1:4", "--threshold", "0.999", "--folder", tmp_path]
     splits = choices.splits("digits.npz", None)
     unshared = training.accuracy(models.load("cli_net:Small", weights="small.safetensors"), splits[0], "cpu")
-    assert f"threshold 0.999 lies above the accuracy of the unshared network, {unshared:.10g} on" in refused(*words)
+    assert f"threshold 0.999 is above the accuracy of the unshared network, {unshared:.10g} on" in refused(*words)
     assert not list(tmp_path.glob("*scan-*.parquet"))
 
 

@@ -195,7 +195,7 @@ def test_a_search_runs_over_a_mix_of_sharing_and_casting(methods, lenet5, split,
 def test_a_mix_that_does_not_fit_is_refused(methods, options, sentence):
     with pytest.raises(UserError, match=sentence):
         Mixed({name: methods[name] for name in ("sharing", "cast")}, options)
-    with pytest.raises(UserError, match="whole net has others"):
+    with pytest.raises(UserError, match="whole net has different ones"):
         Mixed({name: methods[name] for name in ("sharing", "whole net")}, [[("sharing", 2)]] * 5)
 
 
@@ -380,10 +380,10 @@ def test_what_was_changed_after_a_plan_was_chosen_is_packed(methods, lenet5, tmp
     [
         (Stored("circuit", {}), "unknown kind of stored weights 'circuit'; allowed: codebook, values"),
         (Stored("values", {}), "have the parts values and the settings none, got  and none"),
-        (Stored("values", {"values": Values(np.zeros(3, np.float32), "float16")}), "4 weights need as many values, got 3"),
+        (Stored("values", {"values": Values(np.zeros(3, np.float32), "float16")}), "4 weights need 4 values, got 3"),
         (Stored("values", {"values": Values(np.zeros(4, np.float32), "float16")}, {"k": 1}), "and the settings none, got values and k"),
-        (codebook([0, 1], [0, 1, 1], 2), r"4 weights need as many labels below 2, got 3 up to 1"),
-        (codebook([0, 1], [0, 1, 1, 2], 2), r"4 weights need as many labels below 2, got 4 up to 2"),
+        (codebook([0, 1], [0, 1, 1], 2), r"4 weights need 4 labels below 2, got 3 up to 1"),
+        (codebook([0, 1], [0, 1, 1, 2], 2), r"4 weights need 4 labels below 2, got 4 up to 2"),
         (codebook([0, 1, 2], [0, 1, 1, 2], 2), "has 1 to 4 centroids and at most k, got 3 at k = 2"),
         (codebook([0, 1, 2], [0, 1, 1, 2], 3.0), "has 1 to 4 centroids and at most k, got 3 at k = 3.0"),
         (codebook([0, 1], None, 2), "a codebook without labels has one centroid, got 2"),
@@ -410,7 +410,7 @@ VALUES = "feature_extractor.6.weight"  # stored as float16 in what follows
         (lambda group: group["parts"].update(values={"format": "float32"}), f"the values of '{VALUES}' must be"),
         (lambda group: group["parts"].update(values={"n": 4, "bits": 2, "coding": "packed"}), f"the values of '{VALUES}' must be bytes"),
         (lambda group: group["parts"].update(values={"n": 1 << 60, "bits": 2, "coding": "zstd"}), "would unpack to"),
-        (lambda group: group.update(weights=[[VALUES, [3]]]), "3 weights need as many values, got 48000"),
+        (lambda group: group.update(weights=[[VALUES, [3]]]), "3 weights need 3 values, got 48000"),
     ],
 )  # fmt: skip
 def test_metadata_of_version_2_that_do_not_fit_are_refused(methods, lenet5, tmp_path, change, words):

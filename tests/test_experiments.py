@@ -213,7 +213,7 @@ def test_a_format_that_leaves_a_layer_no_k_is_said_and_left_out(own_root):
         (TARGETS, "target_types=[static,fast]", "unknown target type 'fast'; allowed: static, preset, extreme"),
         (TARGETS, "target_types=[static,preset_pointwise]", "needs two of static, preset, extreme"),
         (FORMATS, "formats=[float32]", "at least two formats"),
-        (FORMATS, "threshold=1.01", "threshold 1.01 lies above the accuracy of the unshared network"),
+        (FORMATS, "threshold=1.01", "threshold 1.01 is above the accuracy of the unshared network"),
         (CLUSTERINGS, "methods=[kmeans]", "two methods"),
         (CLUSTERINGS, "timed_plans=0", "one plan to time"),
         (CLUSTERINGS, "protocol=published", "got method 'exact'"),

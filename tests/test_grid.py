@@ -149,7 +149,7 @@ def test_interrupted_from_the_keyboard_it_says_so_and_goes_on_later(undisturbed,
 
 def test_a_search_that_fails_does_not_stop_the_others(tmp_path):
     specs = [*small(threshold=1.01)[:1], *small()]
-    with pytest.raises(UserError, match=r"1 of 5 searches failed, .*threshold 1.01 lies above the accuracy.*failed\.json"):
+    with pytest.raises(UserError, match=r"1 of 5 searches failed, .*threshold 1.01 is above the accuracy.*failed\.json"):
         runner_in(tmp_path).run_all(specs)
     table = status.Survey(tmp_path).now().set_index("run")
     assert table["state"].value_counts().to_dict() == {"complete": 4, "failed": 1}

@@ -598,10 +598,12 @@ WRONG_FOLDERS = {
     "plain.ppm must have 8 bits for each value, got 16": lambda f: (f / "a" / "plain.ppm").write_text(
         "P3 4 5 1023\n" + "9 " * 60
     ),
-    "two classes of one name in two Unicode normal forms, 'cafe.u0301' and 'caf.xe9'": lambda f: [
+    "two classes whose names differ only in Unicode normal form, 'cafe.u0301' and 'caf.xe9'": lambda f: [
         _save(f / name / "0.png") for name in ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}")
     ],
-    "deeper is a folder where only pictures may be; splits are called train, validation": lambda f: (f / "a/deeper").mkdir(),
+    "deeper is a folder, where only pictures are allowed; splits are called train, validation": lambda f: (
+        f / "a/deeper"
+    ).mkdir(),
     "cannot be read: .*gone.png": lambda f: (f / "a" / "gone.png").symlink_to(f / "nowhere.png"),
     "empty holds no pictures": lambda f: (f / "empty").mkdir(),
     "must hold folders of classes, or validation and test .* got a, b, test": lambda f: _save(f / "test" / "a" / "0.png"),
@@ -831,7 +833,7 @@ def test_workers_look_for_a_network_wherever_their_caller_does(home, tmp_path, m
 def test_a_search_that_fails_alone_says_so(tmp_path):
     spec = own(threshold=1.1)
     refused(
-        "^the search failed: threshold 1.1 lies above the accuracy of the unshared network, 0",
+        "^the search failed: threshold 1.1 is above the accuracy of the unshared network, 0",
         runner_in(tmp_path).run_all,
         [spec],
     )

@@ -380,7 +380,7 @@ def test_a_threshold_above_the_unshared_accuracy_is_refused_before_the_scan(trai
     spec = replace(SPEC, protocol=protocol, method=method, k_max=4, threshold=(count + 1) / 200)
     runner = runner_in(tmp_path)
     told = (
-        f"threshold {(count + 1) / 200} lies above the accuracy of the unshared network, {count / 200} on 200 images of {split}: "
+        f"threshold {(count + 1) / 200} is above the accuracy of the unshared network, {count / 200} on 200 images of {split}: "
     )
     for attempt in (runner.run, runner.scan):
         with pytest.raises(UserError, match=re.escape(told)) as caught:

@@ -171,7 +171,7 @@ def test_generations_of_fewer_than_four_have_no_place_for_a_uniform_plan():
 
 @pytest.mark.parametrize("name", search.SEARCHES)
 def test_a_uniform_start_in_a_box_is_refused(name):
-    with pytest.raises(UserError, match="start with uniform plans only where there are numbers of clusters"):
+    with pytest.raises(UserError, match="start with uniform plans only over numbers of clusters"):
         search.make(name, space.BoxSpace((1.0, 2.0)), rng.derive(0), True)
 
 

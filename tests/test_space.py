@@ -188,7 +188,7 @@ def test_a_threshold_above_the_unshared_accuracy_is_refused_naming_both():
     with pytest.raises(UserError) as caught:
         space.least_accuracy(0.97, 88, 100, "test")
     assert str(caught.value).startswith(
-        "threshold 0.97 lies above the accuracy of the unshared network, 0.88 on 100 images of test: "
+        "threshold 0.97 is above the accuracy of the unshared network, 0.88 on 100 images of test: "
     )
 
 

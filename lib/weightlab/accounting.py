@@ -1,8 +1,8 @@
 """Stored bits and compression rates of plans. A rate is original bits / compressed bits, dimensionless.
 
 Arrays: `weights` (L,) numbers of weights p per layer; `plans` (..., L) numbers of clusters k; results (...,). For a whole-net
-plan pass one "layer" that holds all weights. Every rate depends on the plan and the format alone: k is charged in full even where
-rounding makes centroids coincide. Biases and batch norm are not part of these rates.
+plan pass one "layer" that holds all weights. Every rate depends on the plan and the format only: all k centroids are counted, even if
+rounding makes some equal. Biases and batch norm are not part of these rates.
 """
 
 import numpy as np
@@ -64,7 +64,7 @@ def layer_mean_rate(weights: ArrayLike, plans: ArrayLike, format: str) -> np.nda
 def thesis_model_rate(weights: ArrayLike, plans: ArrayLike, format: str, published_byte_slip: bool = False) -> np.ndarray:
     """Equation 3.2 over all layers together.
 
-    `published_byte_slip` charges centroids 4, 2 or 1 where 32, 16 or 8 bits are meant, as the whole-net figures of table 5.3 do.
+    `published_byte_slip` counts 4, 2 or 1 for a centroid instead of 32, 16 or 8 bits, as the whole-net figures of table 5.3 do.
     """
     if not published_byte_slip:
         return _rates_of_sharing(weights, plans, format)["thesis_model_rate"]

@@ -16,18 +16,18 @@ Result = TypeVar("Result")
 
 
 def device(name: str = "auto") -> torch.device:
-    """The torch device called `name`; `auto` is the GPU where there is one."""
+    """The torch device called `name`; `auto` is the GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        found = torch.device(name)
-        if found.type not in ("cpu", "cuda"):
+        place = torch.device(name)
+        if place.type not in ("cpu", "cuda"):
             raise RuntimeError(name)
     except RuntimeError:
         raise UserError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if place.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {name!r} was asked for, but this torch sees no GPU; allowed: auto, cpu")
-    return found
+    return place
 
 
 def cores() -> int:
@@ -43,7 +43,7 @@ def check_threads(n: int | None) -> int | None:
 
 
 def return_memory() -> None:
-    """Give memory that was freed back to the system where the C library keeps it for itself, as glibc does with activations."""
+    """Return freed memory to the system if the C library keeps it, as glibc does with activations."""
     if trim := getattr(ctypes.CDLL(None) if os.name == "posix" else None, "malloc_trim", None):
         trim(0)
 
@@ -52,8 +52,8 @@ def return_memory() -> None:
 def threads(n: int | None) -> Iterator[None]:
     """Run the body with `n` torch threads, then put the old number back; None leaves it alone."""
     before = torch.get_num_threads()
-    if wanted := check_threads(n):
-        torch.set_num_threads(wanted)
+    if count := check_threads(n):
+        torch.set_num_threads(count)
     try:
         yield
     finally:
@@ -85,7 +85,7 @@ def torchvision() -> ModuleType:
 
 
 def with_torchvision(call: Callable[[], Result]) -> Result:
-    """What `call`, which may import torchvision, returns; it is called again where that import fails for want of operators.
+    """The result of `call`, which may import torchvision; it is called again if that import fails because operators are missing.
 
     The packaged torchvision is built for CUDA; with a CPU torch its compiled operators do not load and its import stops at two
     missing schemas. Declaring those is enough for models, transforms and datasets; the operators themselves stay unavailable.

@@ -19,11 +19,11 @@ class Format:
     dtype: torch.dtype
 
     def encode(self, values: np.ndarray) -> torch.Tensor:
-        """Values of this format, float32 (n,), as they are stored: `dtype` (n,); float8_thesis as bytes, 1-4-3."""
+        """Values of this format, float32 (n,), in their stored form: `dtype` (n,); float8_thesis as bytes, 1-4-3."""
         return _thesis_codes(values) if self.name == "float8_thesis" else torch.from_numpy(values).to(self.dtype)
 
     def decode(self, stored: torch.Tensor) -> np.ndarray:
-        """What `encode` made, as float32 (n,); NaN for bytes that are no value of the format."""
+        """The values that `encode` stored, float32 (n,); NaN for bytes that are not a value of the format."""
         return _thesis_decoded(stored.numpy()) if self.name == "float8_thesis" else stored.float().numpy()
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 def root() -> Path:
     """The repository: `$WEIGHTLAB_ROOT`, else the checkout this package lies in, else the working directory."""
-    if given := os.environ.get("WEIGHTLAB_ROOT"):
-        return Path(given)
+    if folder := os.environ.get("WEIGHTLAB_ROOT"):
+        return Path(folder)
     checkout = Path(__file__).resolve().parents[2]
     return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
 
 
 def resolve(folder: str | Path) -> Path:
-    """A folder as given if absolute, else below the repository, wherever the process happens to stand."""
+    """A folder: unchanged if absolute, else below the repository, for any working directory."""
     return root() / folder
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def derive(seed: int, *names: object) -> np.random.Generator:
-    """A generator that depends on `seed` and `names` alone, so that adding one draw somewhere moves nothing elsewhere."""
+    """A generator that depends on `seed` and `names` only, so that an additional draw in one place changes nothing elsewhere."""
     digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
     words = np.frombuffer(digest, dtype="<u4").tolist()
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *words])))

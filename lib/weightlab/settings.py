@@ -1,7 +1,7 @@
-"""What may be chosen, stated once: lists of options, columns and hashes are derived from the fields of frozen dataclasses.
+"""Settings, stated once: lists of options, columns and hashes are derived from the fields of frozen dataclasses.
 
-A field says with `chosen` what else there is to know of it. A dataclass that holds another as a field can take that one's fields as its
-own arguments (`takes_fields_of`).
+`chosen` gives a field its role. A dataclass that holds another as a field can take that one's fields as its own arguments
+(`takes_fields_of`).
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Option:
-    """How a command asks for a field: the option's name (in Python), its help, how the default is shown, type, flags and metavar."""
+    """The option of a command for a field: its name (in Python), help, text for the default, type, flags and metavar."""
 
     name: str
     help: str
@@ -28,9 +28,9 @@ class Option:
 class Role:
     """What is derived from a field.
 
-    `measured`: answers depend on it. `later`: it is left out of descriptions where it is not set, so that what was named before there
-    was such a field keeps its name. `tried`: it says which variants are tried. `implied`: a plan itself says it. `apart`: searches in
-    one folder are told apart by it.
+    `measured`: answers depend on it. `later`: it is left out of descriptions if it is not set, so that settings from before there was
+    such a field keep their hash. `tried`: it says which variants are tried. `implied`: a plan itself says it. `apart`: it distinguishes
+    searches in one folder.
     `column`: the meaning of its column in records, "" for none. `allowed`: the values it may have, if they are a list.
     """
 
@@ -51,7 +51,7 @@ def chosen(default: Any = dataclasses.MISSING, option: Option | None = None, kw_
 
 
 def leaves(cls: type) -> Iterator[tuple[dataclasses.Field, Role]]:
-    """Fields and their roles, those of a dataclass within at the place of the field that holds it."""
+    """Fields and their roles; a field that holds a dataclass is replaced by that one's fields."""
     for field in dataclasses.fields(cls):
         inner = field.default_factory
         if isinstance(inner, type) and dataclasses.is_dataclass(inner):
@@ -66,19 +66,19 @@ def names(cls: type, role: str) -> list[str]:
 
 
 def takes_fields_of(name: str) -> Callable[[type], type]:
-    """Let a dataclass take the fields of the one that it holds as `name` as arguments too; they go before those of a given `name`."""
+    """Let a dataclass take the fields of the one in its field `name` as arguments too; they override those of a given `name`."""
 
     def decorate(cls: Any) -> Any:  # a dataclass, whose `__init__` is replaced
-        made = cls.__init__
+        own_init = cls.__init__
         inner: Any = next(field for field in dataclasses.fields(cls) if field.name == name).default_factory
 
-        @functools.wraps(made)
+        @functools.wraps(own_init)
         def init(self: Any, *arguments: Any, **values: Any) -> None:
-            held = values.get(name) or inner()
-            own = {field.name: values.pop(field.name) for field in dataclasses.fields(held) if field.name in values}
-            made(self, *arguments, **values | ({name: dataclasses.replace(held, **own)} if own else {}))
+            inner_value = values.get(name) or inner()
+            own = {field.name: values.pop(field.name) for field in dataclasses.fields(inner_value) if field.name in values}
+            own_init(self, *arguments, **values | ({name: dataclasses.replace(inner_value, **own)} if own else {}))
 
-        signature = inspect.signature(made)
+        signature = inspect.signature(own_init)
         inside = [each for each in inspect.signature(inner).parameters.values()]
         outside = list(signature.parameters.values())
         init.__signature__ = signature.replace(parameters=[*outside, *inside])  # type: ignore[attr-defined]

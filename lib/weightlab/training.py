@@ -59,7 +59,7 @@ NOTES = {
 
 
 def dataset_of(network: str) -> str:
-    """What a network of this library was trained for; raises `UserError` for any other."""
+    """The dataset that a network of this library was trained for; raises `UserError` for any other."""
     if own_networks.is_own(network):
         raise UserError(f"network {network} is your own, so give the dataset it is measured on")
     errors.choose("network", network, models.NETWORKS)
@@ -69,7 +69,7 @@ def dataset_of(network: str) -> str:
 def logits(model: nn.Module, images: torch.Tensor, device: str = "auto") -> torch.Tensor:
     """The network's outputs, float32 (n, classes), for uint8 images (n, channels, height, width), on the CPU.
 
-    Images go in as many at a time as `answers.together` says. Raises `UserError` as `answers.forward` does.
+    `answers.together` says how many images are passed at a time. Raises `UserError` as `answers.forward` does.
     """
     place = backend.device(device)
     home, modes = next(model.parameters()).device, {module: module.training for module in model.modules()}
@@ -78,14 +78,14 @@ def logits(model: nn.Module, images: torch.Tensor, device: str = "auto") -> torc
         chunk = answers.together(model, images[:1].to(place).float() / 255)
         with torch.inference_mode(), backend.full_precision():
             return torch.cat([answers.forward(model, part.to(place).float() / 255).cpu() for part in images.split(chunk)])
-    finally:  # the caller's network is left as it was
+    finally:  # the caller's network is not changed
         model.to(home)
         for module, training in modes.items():
             module.training = training
 
 
 def accuracy(model: nn.Module, split: data.Split, device: str = "auto", threads: int | None = None, top: int = 1) -> float:
-    """Fraction of images whose class has one of the `top` largest logits; raises `UserError` for a `top` there cannot be.
+    """Fraction of images whose class has one of the `top` largest logits; raises `UserError` for an impossible `top`.
 
     >>> images = torch.tensor([[0, 255], [255, 0]], dtype=torch.uint8).reshape(2, 1, 1, 2)
     >>> split = data.Split("mine", "test", images, torch.tensor([1, 1]))
@@ -115,7 +115,7 @@ def accuracies(
 
 @torch.random.fork_rng()
 def fit(network: str, recipe: Recipe, device: str = "auto", log: Callable[[str], None] = print) -> tuple[nn.Module, list[dict]]:
-    """Train a network from its seed; returns it as it was at the epoch the recipe keeps, and the losses of all epochs.
+    """Train a network from its seed; returns it with the weights of the epoch the recipe keeps, and the losses of all epochs.
 
     Everything random (initial weights, order of the images, mirroring, dropout) comes from `recipe.seed`.
     """
@@ -139,7 +139,7 @@ def fit(network: str, recipe: Recipe, device: str = "auto", log: Callable[[str],
         outputs = logits(model, validation.images, device)
         validation_loss = nn.functional.cross_entropy(outputs, validation.labels).item()
         history.append({"epoch": epoch, "train_loss": total / len(train), "validation_loss": validation_loss})
-        if _kept(recipe, history) == epoch:
+        if _kept_epoch(recipe, history) == epoch:
             best = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
         log(f"{network} epoch {epoch + 1}/{recipe.epochs}: training loss {total / len(train):.4f}, "
             f"validation loss {validation_loss:.4f}, {time.perf_counter() - started:.0f} s")  # fmt: skip
@@ -148,7 +148,7 @@ def fit(network: str, recipe: Recipe, device: str = "auto", log: Callable[[str],
 
 
 def _step(model: nn.Module, recipe: Recipe, steps: int) -> Callable[[torch.Tensor, torch.Tensor], float]:
-    """What makes one of `steps` steps on a batch of images and labels, and returns its loss."""
+    """A function that makes one of `steps` steps on a batch of images and labels, and returns its loss."""
     make = getattr(torch.optim, recipe.optimizer)
     optimizer = make(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, steps) if recipe.one_cycle else None
@@ -165,7 +165,7 @@ def _step(model: nn.Module, recipe: Recipe, steps: int) -> Callable[[torch.Tenso
     return step
 
 
-def _kept(recipe: Recipe, history: list[dict]) -> int:
+def _kept_epoch(recipe: Recipe, history: list[dict]) -> int:
     """The epoch, of those so far, whose weights are kept."""
     return len(history) - 1 if recipe.keep == LAST else int(np.argmin([row["validation_loss"] for row in history]))
 
@@ -182,7 +182,7 @@ def train_checkpoint(network: str, folder: Path, device: str = "auto") -> dict:
     details = {
         "network": network,
         "recipe": asdict(recipe) | {"loss": "cross entropy"},
-        "epoch": _kept(recipe, history),
+        "epoch": _kept_epoch(recipe, history),
         "accuracy": {name: accuracy(model, data.load(recipe.dataset, name)) for name in data.SPLITS},
         "sha256": hashlib.sha256(raw).hexdigest(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},

@@ -1,1 +1,1 @@
-"""Methods that make a network smaller, side by side; none knows another."""
+"""Methods that make a network smaller; none imports another."""

@@ -1,7 +1,7 @@
-"""A network under a chosen plan, as data: what is made into a file, and what is changed once a plan is chosen.
+"""A network under a chosen plan, as data: the content of a file, and the object of changes after the choice of a plan.
 
-What depends on the choices for other layers, or changes other tensors than shared weights (compensation, bias correction, tuning), is
-no variant. It takes a `Compressed` and returns another, with other stored weights and other `tensors`.
+A change that depends on the choices for other layers, or that concerns other tensors than the compressed weights (compensation, bias
+correction, tuning), is not a variant. It takes a `Compressed` and returns another, with other stored weights and other `tensors`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,15 +33,15 @@ class Compressed:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weight of every layer in a group, by the layer's name, float32 of its shape."""
-        found: dict[str, torch.Tensor] = {}
+        weights: dict[str, torch.Tensor] = {}
         for layers, stored in zip(self.layers, self.stored, strict=True):
             sizes = [layer.weights for layer in layers]
             parts = torch.from_numpy(kinds.weights(stored, sum(sizes))).split(sizes)
-            found |= {layer.name: part.reshape(layer.shape) for layer, part in zip(layers, parts, strict=True)}
-        return found
+            weights |= {layer.name: part.reshape(layer.shape) for layer, part in zip(layers, parts, strict=True)}
+        return weights
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """A copy of the network with these weights and tensors; raises `UserError` for a tensor that it has not, or of another shape."""
+        """A copy of the network with these weights and tensors; raises `UserError` for an unknown tensor, or one of another shape."""
         copy = models.copied(model)
         state = copy.state_dict()
         with torch.no_grad():
@@ -55,7 +55,7 @@ class Compressed:
 
 
 def compressed(method: Method, plan: Sequence[int], name: str) -> Compressed:
-    """A network under a plan; `name` is what files call the method. Raises `UserError` for a wrong plan."""
+    """A network under a plan; `name` is the method's name in files. Raises `UserError` for a wrong plan."""
     (row,) = contract.check(method, np.asarray(plan))
     layers = [[layer for layer, its in zip(method.layers, method.groups, strict=True) if its == i] for i in range(len(row))]
     return Compressed(layers, [method.stored(group, variant) for group, variant in enumerate(row.tolist())], row.tolist(), name)

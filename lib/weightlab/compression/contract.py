@@ -1,7 +1,7 @@
-"""What evaluation, searches, accounting and packing ask of a compression method.
+"""What evaluation, searches, accounting and packing need from a compression method.
 
-A method lists *variants* of every group of layers: other weights, or other operations in the place of layers, each with the bits that it
-takes when it is stored. A plan is a row of ints, the number of the variant that each group takes; 0 leaves a group as it is, where that
+A method lists *variants* of every group of layers: other weights, or other operations that replace layers, each with the bits that it
+takes when it is stored. A plan is a row of ints, the number of the variant that each group takes; 0 leaves a group unchanged, where that
 is allowed.
 """
 
@@ -28,7 +28,7 @@ class Values:
 
     @property
     def bits(self) -> int:
-        """What they take as they are."""
+        """Bits of all numbers in the format."""
         return len(self.numbers) * formats.get(self.format).bits
 
 
@@ -41,13 +41,13 @@ class Labels:
 
     @property
     def bits(self) -> int:
-        """What they take at `width` bits each."""
+        """Bits of all numbers at `width` bits each."""
         return len(self.numbers) * self.width
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A group's weights as they lie in a file: `kind` names the reader (see `kinds`) that makes them of named parts and settings.
+    """A group's weights as stored in a file: `kind` names the reader (see `kinds`) that decodes them from named parts and settings.
 
     `settings` are JSON-ready and few.
     """
@@ -75,39 +75,39 @@ class Method(Protocol):
     def groups(self) -> np.ndarray: ...
 
     def count(self, group: int) -> int:
-        """How many variants a group has: they are numbered from 1 to this."""
+        """The number of variants of a group; they are numbered from 1."""
 
     def weight(self, layer: int, variant: int) -> Replacement:
-        """What takes a layer's place under a variant of its group; a module may be called by several threads at once."""
+        """The replacement of a layer under a variant of its group; a module may be called by several threads at once."""
 
     def bits(self, plans: np.ndarray) -> np.ndarray:
         """Stored bits, int64 (..., groups), of plans (..., groups) of variants from 1."""
 
     def thesis_bits(self, plans: np.ndarray) -> np.ndarray:
-        """As `bits`, counted as the thesis does where it has a formula of its own, which its rates need."""
+        """As `bits`, by the thesis's formula where it has one; its rates need it."""
 
     def describe(self) -> dict:
-        """What its variants depend on, JSON-ready: two methods that describe themselves alike have the same."""
+        """What its variants depend on, JSON-ready: methods with equal descriptions have equal variants."""
 
     def stored(self, group: int, variant: int) -> Stored:
-        """A group's weights under a variant as a file holds them; what is read is what `weight` gives, bit for bit."""
+        """A group's weights under a variant as a file holds them; they are read as what `weight` gives, bit for bit."""
 
 
 class Stage(Protocol):
     """A module of a network, computed for many variants of its layers at once (see `Operations`)."""
 
     def __call__(self, x: torch.Tensor, variants: Sequence[tuple[nn.Module, ...]]) -> Sequence[torch.Tensor]:
-        """The module's output for activations x (n, ...), one (n, ...) for each variant: a module in the place of each of its layers."""
+        """The module's outputs for activations x (n, ...), one (n, ...) for each variant, which has a module for each of its layers."""
 
 
 @runtime_checkable
 class Operations(Method, Protocol):
-    """A method with variants that are modules, which may know a faster way for many of them than to call one after the other."""
+    """A method whose variants are modules; it may compute many of them faster than by one call after the other."""
 
     def stage(self, module: nn.Module, layers: Sequence[int], shape: torch.Size) -> Stage | None:
-        """That way for a module of the network, which holds these layers and takes inputs of this shape (an image's); None: there is none.
+        """The faster way for a module of the network with these layers and inputs of this shape (an image's); None: there is none.
 
-        The evaluator holds it against the modules themselves before it is used.
+        The evaluator compares it with the modules themselves before it is used.
         """
 
 
@@ -117,13 +117,13 @@ def weights(method: Method) -> np.ndarray:
 
 
 def check(method: Method, plans: ArrayLike, least: int = 1) -> np.ndarray:
-    """Plans as int64 (n, groups); raises `UserError` for a wrong length, or a variant that there is not from `least` on."""
+    """Plans as int64 (n, groups); raises `UserError` for a wrong length, or a variant that is not from `least` to the last."""
     plans = np.atleast_2d(np.asarray(plans))
     if plans.shape[-1] != len(method.names):
         raise UserError(f"a plan needs {len(method.names)} numbers ({', '.join(method.names)}), got {plans.shape[-1]}")
     if not np.issubdtype(plans.dtype, np.integer):
         wrong = next((k for k in plans.flat if k != k // 1), plans.flat[0]) if plans.dtype.kind == "f" else plans.flat[0]
-        raise UserError(f"a plan holds whole numbers, got {wrong!r} ({plans.dtype})")
+        raise UserError(f"a plan must hold whole numbers, got {wrong!r} ({plans.dtype})")
     most = np.array([method.count(group) for group in range(len(method.names))])
     if (outside := (plans < least) | (plans > most)).any():
         row, group = np.argwhere(outside)[0]
@@ -137,7 +137,7 @@ def rates(method: Method, plans: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def put(model: nn.Module, name: str, replacement: Replacement) -> None:
-    """Write a weight into the layer of that name, or put a module in its place."""
+    """Write a weight into the layer called `name`, or replace the layer by a module."""
     if isinstance(replacement, nn.Module):
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, replacement)
@@ -148,7 +148,7 @@ def put(model: nn.Module, name: str, replacement: Replacement) -> None:
 
 @contextmanager
 def replaced(model: nn.Module, replacements: Mapping[str, Replacement]) -> Iterator[nn.Module]:
-    """A network with these in the place of its layers, by name; modules are taken out again at the end, weights stay written."""
+    """A network with these replacements of layers, by name; at the end the layers return, but written weights stay."""
     layers = {name: model.get_submodule(name) for name, each in replacements.items() if isinstance(each, nn.Module)}
     try:
         for name, replacement in replacements.items():
@@ -160,7 +160,7 @@ def replaced(model: nn.Module, replacements: Mapping[str, Replacement]) -> Itera
 
 
 def apply(method: Method, model: nn.Module, plan: Sequence[int]) -> None:
-    """Put what a plan says into a network that has the same layers."""
+    """Put the variants of a plan into a network that has the same layers."""
     (row,) = check(method, np.asarray(plan), least=0)
     for place, (layer, group) in enumerate(zip(method.layers, method.groups.tolist(), strict=True)):
         if row[group]:

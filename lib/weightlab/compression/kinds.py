@@ -1,6 +1,6 @@
-"""The kinds of `Stored`: what weights their parts make, and the bits that they are charged.
+"""The kinds of `Stored`: how their parts are decoded to weights, and the bits they are counted with.
 
-A method whose weights are neither of the two kinds here adds a kind of its own. A reader trusts nothing but the types of the parts.
+A method whose weights are neither of the two kinds here adds a kind of its own. A reader relies only on the types of the parts.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def weights(stored: Stored, n: int) -> np.ndarray:
 
 
 def bits(stored: Stored) -> int:
-    """Bits as `storage_rate` charges them, labels at equal width: a codebook in full, even where there are fewer distinct weights."""
+    """Bits as `storage_rate` counts them, labels at equal width: all k of a codebook, even if there are fewer distinct weights."""
     charged = {name: part.bits for name, part in stored.parts.items()}
     if stored.kind == "codebook":
         charged["centroids"] = stored.settings["k"] * formats.get(_centroids(stored).format).bits
@@ -28,7 +28,7 @@ def bits(stored: Stored) -> int:
 
 
 def thesis_bits(stored: Stored, n: int) -> int:
-    """Bits of n weights by the denominator of equation 3.2 for a codebook, else those charged."""
+    """Bits of n weights by the denominator of equation 3.2 for a codebook, else as `bits`."""
     if stored.kind != "codebook":
         return bits(stored)
     return int(accounting.thesis_bits(n, stored.settings["k"], _centroids(stored).format))
@@ -40,7 +40,7 @@ def _centroids(stored: Stored) -> Values:
 
 
 def _codebook(stored: Stored, n: int) -> np.ndarray:
-    """`centroids` and, unless there is only one cluster, `labels`: weight i is centroids[labels[i]]; `k` is what is charged."""
+    """`centroids` and, unless there is only one cluster, `labels`: weight i is centroids[labels[i]]; `k` is the number counted."""
     _need(stored, {"centroids": Values, "labels": Labels} if "labels" in stored.parts else {"centroids": Values}, ("k",))
     centroids, k = stored.parts["centroids"].numbers, stored.settings["k"]
     if type(k) is not int or not 1 <= len(centroids) <= min(k, n):
@@ -51,7 +51,7 @@ def _codebook(stored: Stored, n: int) -> np.ndarray:
         return np.full(n, centroids[0], dtype=np.float32)
     labels = stored.parts["labels"].numbers
     if len(labels) != n or labels.max() >= len(centroids):
-        raise UserError(f"{n} weights need as many labels below {len(centroids)}, got {len(labels)} up to {labels.max()}")
+        raise UserError(f"{n} weights need {n} labels below {len(centroids)}, got {len(labels)} up to {labels.max()}")
     return centroids[labels]
 
 
@@ -59,12 +59,12 @@ def _values(stored: Stored, n: int) -> np.ndarray:
     """`values`: every weight by itself."""
     _need(stored, {"values": Values})
     if len(stored.parts["values"].numbers) != n:
-        raise UserError(f"{n} weights need as many values, got {len(stored.parts['values'].numbers)}")
+        raise UserError(f"{n} weights need {n} values, got {len(stored.parts['values'].numbers)}")
     return stored.parts["values"].numbers
 
 
 def _need(stored: Stored, parts: dict[str, type], settings: tuple[str, ...] = ()) -> None:
-    """Raise `UserError` unless these parts and settings are there, and no others."""
+    """Raise `UserError` unless there are exactly these parts and settings."""
     if {name: type(part) for name, part in stored.parts.items()} != parts or set(stored.settings) != set(settings):
         raise UserError(
             f"weights stored as {stored.kind} have the parts {', '.join(parts)} and the settings {', '.join(settings) or 'none'}, "

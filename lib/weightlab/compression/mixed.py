@@ -1,4 +1,4 @@
-"""Methods side by side in one plan."""
+"""Several methods in one plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from weightlab.errors import UserError
 
 @dataclass(frozen=True)
 class Mixed:
-    """Methods side by side in one plan: for every layer a list of (method, its variant), numbered from 1 in this order.
+    """Several methods in one plan: for every layer a list of (method, its variant), numbered from 1 in this order.
 
     `methods` are by name, and have the same layers, each a group of its own. Raises `UserError` for others, and for an empty list.
     """
@@ -28,7 +28,7 @@ class Mixed:
             raise UserError("a mix needs at least one method")
         for name, method in self.methods.items():
             if list(method.layers) != list(self.layers) or not np.array_equal(method.groups, self.groups):
-                raise UserError(f"methods of a mix must have the same layers, each a group of its own; {name} has others")
+                raise UserError(f"methods of a mix must have the same layers, each a group of its own; {name} has different ones")
         if len(self.options) != len(self.layers) or not all(self.options):
             raise UserError(f"a mix needs a list of options for each of the {len(self.layers)} layers")
         for group, listed in enumerate(self.options):
@@ -52,8 +52,8 @@ class Mixed:
         return len(self.options[group])
 
     def weight(self, layer: int, variant: int) -> Replacement:
-        name, chosen = self.options[layer][variant - 1]
-        return self.methods[name].weight(layer, chosen)
+        name, number = self.options[layer][variant - 1]
+        return self.methods[name].weight(layer, number)
 
     def bits(self, plans: np.ndarray) -> np.ndarray:
         return self._look_up(self._bits, plans)
@@ -62,13 +62,13 @@ class Mixed:
         return self._look_up(self._thesis_bits, plans)
 
     def stage(self, module: nn.Module, layers: Sequence[int], shape: torch.Size) -> Stage | None:
-        """The fast way of the only method that has one: it knows no modules but its own."""
+        """The fast way of the only method that replaces operations: it can compute only its own modules."""
         replacing = [method for method in self.methods.values() if isinstance(method, Operations)]
         return replacing[0].stage(module, layers, shape) if len(replacing) == 1 else None
 
     def stored(self, group: int, variant: int) -> Stored:
-        name, chosen = self.options[group][variant - 1]
-        return self.methods[name].stored(group, chosen)
+        name, number = self.options[group][variant - 1]
+        return self.methods[name].stored(group, number)
 
     def describe(self) -> dict:
         described = {name: method.describe() for name, method in self.methods.items()}
@@ -87,7 +87,7 @@ class Mixed:
         return self._table("thesis_bits")
 
     def _table(self, count: str) -> list[np.ndarray]:
-        """What each option of each layer takes; the other layers of the plan that asks for it do not matter."""
+        """The bits of each option of each layer; they do not depend on the plan's other layers."""
         return [
             np.array([getattr(self.methods[name], count)(np.full(len(self.layers), variant))[group] for name, variant in listed])
             for group, listed in enumerate(self.options)

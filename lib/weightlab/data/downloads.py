@@ -1,6 +1,6 @@
 """Files that are fetched once and checked: raw files of datasets, and ImageNet's weights of MobileNet_v2.
 
-A file appears under its own name only when it is whole; where nothing answers, one sentence says what to put where.
+A file appears under its own name only when it is complete; if no source answers, the error says which file to put where.
 """
 
 import gzip
@@ -62,8 +62,8 @@ def fetch(dataset: str) -> Path:
         except OSError as error:
             raise UserError(f"cannot write the data folder {folder}: {error}") from error
     for name, expected in CHECKSUMS[dataset].items():
-        if (found := _sha256(folder / name)) != expected:
-            raise UserError(f"{folder / name} is corrupt (SHA-256 {found}, expected {expected}); delete it and run `make data`")
+        if (digest := _sha256(folder / name)) != expected:
+            raise UserError(f"{folder / name} is corrupt (SHA-256 {digest}, expected {expected}); delete it and run `make data`")
     return folder
 
 
@@ -75,8 +75,8 @@ def _download(dataset: str, folder: Path) -> None:
             try:
                 source(dataset, Path(temporary))
                 for name, expected in CHECKSUMS[dataset].items():
-                    if (found := _sha256(Path(temporary) / name)) != expected:
-                        raise OSError(f"{name} arrived with SHA-256 {found}, expected {expected}")
+                    if (digest := _sha256(Path(temporary) / name)) != expected:
+                        raise OSError(f"{name} arrived with SHA-256 {digest}, expected {expected}")
             except (*_FAILURES, KeyError) as error:
                 reasons.append(f"{source.__name__.strip('_')}: {last_line(error)}")
                 continue
@@ -180,7 +180,7 @@ def _download_imagenette(folder: Path) -> None:
 
 
 def imagenet_address() -> str:
-    """Where torchvision's first weights of MobileNet_v2 lie, those of the thesis; the name ends in the beginning of the SHA-256."""
+    """The address of torchvision's first weights of MobileNet_v2, the thesis's; the name ends with the first digits of the SHA-256."""
     return backend.torchvision().models.MobileNet_V2_Weights.IMAGENET1K_V1.url
 
 
@@ -198,7 +198,7 @@ def imagenet_weights() -> Path:
                 f"the ImageNet weights of MobileNet_v2 are not in {file} and {imagenet_address()} cannot be fetched ({error}); "
                 "put the file there"
             ) from None
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if not found.startswith(expected := file.stem.split("-")[-1]):
-        raise UserError(f"{file} is corrupt (SHA-256 {found}, expected {expected}...); delete it and load the network again")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if not digest.startswith(expected := file.stem.split("-")[-1]):
+        raise UserError(f"{file} is corrupt (SHA-256 {digest}, expected {expected}...); delete it and load the network again")
     return file

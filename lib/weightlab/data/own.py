@@ -6,9 +6,9 @@ integers (n,), which one fixed permutation cuts into validation and test halves;
 
 A folder holds `CLASS/PICTURE`, cut into the same halves, or `validation/CLASS/PICTURE` and `test/CLASS/PICTURE` (perhaps `train/…`).
 Classes are numbered by sorted name over all splits. Where all pictures are grey (PIL's modes L, LA and 1) images have one channel,
-else three; a palette counts as coloured whatever its colours, and transparency is dropped. Names that begin with a dot are passed over.
+else three; a palette always counts as coloured, and transparency is dropped. Names that begin with a dot are ignored.
 
-As everywhere here a network is given value/255; one that wants its images standardised does that itself.
+A network gets value/255, as with all datasets; it must standardise images itself if it was trained on such.
 """
 
 import hashlib
@@ -37,9 +37,9 @@ ARRAYS = "images and labels, or validation_images, validation_labels, test_image
 
 
 def absolute(path: str | Path) -> str | None:
-    """The path of an `.npz` file or a folder, as it is from anywhere; None if there is no such thing.
+    """The absolute path of an `.npz` file or a folder; None if there is none.
 
-    Raises `UserError` for a path that is not UTF-8, which records could not name; the files below may have any names.
+    Raises `UserError` for a path that is not UTF-8, which records cannot hold; the files below it may have any names.
     """
     if not isinstance(path, str | os.PathLike):
         return None
@@ -49,7 +49,7 @@ def absolute(path: str | Path) -> str | None:
     try:
         str(place).encode()
     except UnicodeEncodeError:
-        raise UserError(f"the path of data must be UTF-8, got {str(place)!a}; rename what is not") from None
+        raise UserError(f"the path of data must be UTF-8, got {str(place)!a}; rename the file or folder") from None
     return str(place)
 
 
@@ -68,25 +68,25 @@ def identity(path: str) -> str:
 
 @lru_cache(maxsize=32)
 def _digest(path: str, names: tuple[str, ...], versions: tuple[tuple[int, int], ...]) -> str:
-    """`versions`, sizes and times, are there to tell the cache that a file has changed."""
-    found = hashlib.sha256()
+    """`versions`, sizes and times, make the cache notice a changed file."""
+    digest = hashlib.sha256()
     for name in names:
         with open(Path(path) / name, "rb") as file:
-            found.update(os.fsencode(f"{name}\n") + hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()
+            digest.update(os.fsencode(f"{name}\n") + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def load(path: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Images, uint8 (n, channels, height, width), and labels, int64 (n,), of a split.
 
-    Raises `UserError` for what is missing, unreadable or of another form than the module says, and for a split that is not there.
+    Raises `UserError` for data that are missing, unreadable or of another form than this module's, and for a missing split.
     """
     images, labels = (_load_arrays if Path(path).is_file() else _load_pictures)(Path(path), split)
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64))
 
 
 def count(path: str, split: str) -> int:
-    """The number of images of a split, which are not looked at; raises `UserError` as `load` does for a split that is not there."""
+    """The number of images of a split, without reading them; raises `UserError` as `load` does for a missing split."""
     place = Path(path)
     if place.is_file():
         labels, whole = _read_arrays(place, split, ("labels",))
@@ -96,7 +96,7 @@ def count(path: str, split: str) -> int:
 
 
 def _half(n: int, split: str, place: Path) -> np.ndarray:
-    """The rows of `n` that are a split's where there is no cut yet."""
+    """The rows of `n` that belong to a split of data that are not divided yet."""
     if split == "train":
         raise UserError(f"{place} has no split 'train': it is cut into validation and test halves")
     if n < 2:
@@ -109,7 +109,7 @@ def _half(n: int, split: str, place: Path) -> np.ndarray:
 
 
 def _read_arrays(file: Path, split: str, kinds: tuple[str, ...]) -> tuple[list[np.ndarray], bool]:
-    """Arrays of a split, and whether it is yet to be cut out of them; raises `UserError` for a file of another form."""
+    """Arrays of a split, and whether the split must still be cut out of them; raises `UserError` for a file of another form."""
     try:
         with np.load(file, allow_pickle=False) as archive:
             whole = "images" in archive.files
@@ -152,7 +152,7 @@ def _check_labels(labels: np.ndarray, n: int, name: str) -> None:
 def _channels_first(images: np.ndarray, name: str) -> np.ndarray:
     """Images as uint8 (n, channels, height, width)."""
     if images.dtype != np.uint8:
-        raise UserError(f"{name} must be uint8, values 0 to 255 that networks are given divided by 255, got {images.dtype}")
+        raise UserError(f"{name} must be uint8, values 0 to 255 (networks get value/255), got {images.dtype}")
     if images.ndim not in (3, 4) or not images.size:
         raise UserError(f"{name} must have the shape (n, channels, height, width) or (n, height, width), got {images.shape}")
     if images.ndim == 3:
@@ -182,28 +182,28 @@ def _load_pictures(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _numbered(classes: set[str], folder: Path) -> dict[str, int]:
     """The number of each class; raises `UserError` for two that only their Unicode normal form tells apart."""
-    seen: dict[str, str] = {}
+    by_normal_form: dict[str, str] = {}
     for name in sorted(classes):
-        other = seen.setdefault(unicodedata.normalize("NFC", name), name)
+        other = by_normal_form.setdefault(unicodedata.normalize("NFC", name), name)
         if other != name:
             raise UserError(
-                f"{folder} has two classes of one name in two Unicode normal forms, {other!a} and {name!a}; rename one folder"
+                f"{folder} has two classes whose names differ only in Unicode normal form, {other!a} and {name!a}; rename one folder"
             )
     return {name: number for number, name in enumerate(sorted(classes))}
 
 
 def _pictures(folder: Path) -> dict[str, list[os.DirEntry]]:
-    """Files of each split, by class and name; of the one split "" where they are not cut into splits."""
+    """Files of each split, by class and name; all under the split "" if they are not divided into splits."""
     names = [entry.name for entry in _entries(folder) if entry.is_dir()]
     parts = {name: folder / name for name in SPLITS if name in names} or {"": folder}
     if "" not in parts and not {"validation", "test"} <= set(names) <= set(SPLITS):
         raise UserError(f"{folder} must hold folders of classes, or validation and test (perhaps train), got {', '.join(names)}")
-    found = {
+    pictures = {
         split: [file for entry in _entries(part) if entry.is_dir() for file in _files(entry)] for split, part in parts.items()
     }
-    if empty := [parts[split] for split, files in found.items() if not files]:
+    if empty := [parts[split] for split, files in pictures.items() if not files]:
         raise UserError(f"{empty[0]} must hold a folder of pictures for each class, got none")
-    return found
+    return pictures
 
 
 def _files(entry: os.DirEntry) -> list[os.DirEntry]:
@@ -211,12 +211,12 @@ def _files(entry: os.DirEntry) -> list[os.DirEntry]:
         raise UserError(f"{entry.path} holds no pictures; delete it or fill it, because classes are numbered by their folders")
     for inner in entries:
         if inner.is_dir():
-            raise UserError(f"{inner.path} is a folder where only pictures may be; splits are called {', '.join(SPLITS)}")
+            raise UserError(f"{inner.path} is a folder, where only pictures are allowed; splits are called {', '.join(SPLITS)}")
     return entries
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry]:
-    """What lies in a folder, sorted, without what is hidden."""
+    """The entries of a folder, sorted, without hidden ones."""
     try:
         return sorted((entry for entry in os.scandir(folder) if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
@@ -233,8 +233,8 @@ def _common_mode(files: list[Path]) -> str:
                 f"{file} has {size[0]}x{size[1]} pixels, {files[0]} has {sizes[0][0]}x{sizes[0][1]}; all must have the same size"
             )
         if mode.startswith(("I", "F")) or too_deep:
-            found = "16" if too_deep else f"PIL's mode {mode}"
-            raise UserError(f"{file} must have 8 bits for each value, got {found}")
+            depth = "16" if too_deep else f"PIL's mode {mode}"
+            raise UserError(f"{file} must have 8 bits for each value, got {depth}")
     return "L" if {*modes} <= {"L", "LA", "1"} else "RGB"
 
 
@@ -253,12 +253,12 @@ def _pixels(file: Path, mode: str) -> np.ndarray:
     return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
 
 
-def _opened(file: Path, read: Callable[["ImageFile"], Result]) -> Result:
-    """What `read` makes of a picture, of which only the header has been read."""
+def _opened(file: Path, reader: Callable[["ImageFile"], Result]) -> Result:
+    """What `reader` returns for a picture, of which only the header has been read."""
     from PIL import Image
 
     try:
         with Image.open(file) as picture:
-            return read(picture)
+            return reader(picture)
     except Exception as error:  # a foreign file can make PIL raise nearly anything
         raise UserError(f"{file} is not a readable picture ({flat(error)[:200]})") from None

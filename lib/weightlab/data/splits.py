@@ -65,7 +65,7 @@ def identity(dataset: str) -> str | None:
 
 
 def label(dataset: str) -> str:
-    """What tables call a dataset: its name; of a user's own the file's name and the first digits of its contents' SHA-256."""
+    """The name of a dataset in tables; for a user's own the file's name and the first digits of its contents' SHA-256."""
     digest = identity(dataset)
     return dataset if digest is None else f"{Path(check(dataset)).name}@{digest[:8]}"
 
@@ -78,7 +78,7 @@ def load(dataset: str, split: str, folder: str | Path | None = None) -> Split:
     Imagenette: 9 469 / 1 177 / 2 748, Imagewang, which is never downloaded: 14 669 / 1 178 / 2 751; a fixed permutation of the
     files in `val`, sorted by name, gives its first 70 % to test (thesis 5.7). Pictures are 3x224x224, labels ImageNet's 1 000.
     A `folder` with `train` and `val` may stand for one of these two, with any number of files.
-    Raises `UserError` for unknown names, and where the data can neither be found nor downloaded, or are not what they should be.
+    Raises `UserError` for unknown names, and if the data can neither be found nor downloaded, or are not as expected.
     """
     dataset = check(dataset)
     choose("split", split, SPLITS)
@@ -149,12 +149,12 @@ def _load_pictures(dataset: str, split: str, folder: str | Path | None) -> tuple
     if split != "train":
         validation = 3 * len(samples) // 10
         order = order[len(samples) - validation :] if split == "validation" else order[: len(samples) - validation]
-    chosen = [samples[row] for row in order]
-    images = torch.empty(len(chosen), 3, PICTURE_SIZE, PICTURE_SIZE, dtype=torch.uint8)
+    rows = [samples[row] for row in order]
+    images = torch.empty(len(rows), 3, PICTURE_SIZE, PICTURE_SIZE, dtype=torch.uint8)
     with ThreadPoolExecutor(backend.cores()) as pool:
-        for row, picture in enumerate(pool.map(_picture, [file for file, _ in chosen])):
+        for row, picture in enumerate(pool.map(_picture, [file for file, _ in rows])):
             images[row] = picture
-    return images, torch.tensor([IMAGENET_INDEX[files.classes[number]] for _, number in chosen])
+    return images, torch.tensor([IMAGENET_INDEX[files.classes[number]] for _, number in rows])
 
 
 def _picture(file: str) -> torch.Tensor:

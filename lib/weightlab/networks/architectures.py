@@ -27,7 +27,7 @@ class LeNet5(nn.Module):
         return self.classifier(self.feature_extractor(images).flatten(1))
 
     def sequence(self) -> list[nn.Module]:
-        """Modules that one after the other are the network."""
+        """The modules of the network in the order of their calls."""
         return [*self.feature_extractor, nn.Flatten(1), *self.classifier]
 
 
@@ -49,7 +49,7 @@ class MobileNetV2(nn.Module):
         return self.classifier(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
     def sequence(self) -> list[nn.Module]:
-        """Modules that one after the other are the network."""
+        """The modules of the network in the order of their calls."""
         return [self.standardise, *self.features, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), *self.classifier]
 
 

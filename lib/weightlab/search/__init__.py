@@ -1,4 +1,4 @@
-"""Searches over lists of k or boxes: ask for plans, tell what they achieved."""
+"""Searches over lists of k or boxes: ask for plans, tell their objectives."""
 
 import math
 from dataclasses import fields
@@ -38,7 +38,7 @@ def make(name: str, space: Space, rng: np.random.Generator, uniform_start: bool 
     """
     choose("search", name, SEARCHES)
     if uniform_start and not isinstance(space, IntegerSpace):
-        raise UserError("a search can start with uniform plans only where there are numbers of clusters, not in a box")
+        raise UserError("a search can start with uniform plans only over numbers of clusters, not in a box")
     kind = SEARCHES[name]
     defaults = {field.name: field.default for field in fields(kind.Settings)}
     for setting, value in settings.items():
@@ -47,7 +47,7 @@ def make(name: str, space: Space, rng: np.random.Generator, uniform_start: bool 
     try:
         return kind(space, rng, kind.Settings(**settings), uniform_start)
     except TypeError as error:
-        raise UserError(f"settings {settings} of {name} do not fit: {error}") from None
+        raise UserError(f"settings {settings} of {name} are wrong: {error}") from None
 
 
 def _like(default: Any, what: str, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What all searches share: asking, telling, counting, the best so far, and a state that restores them exactly."""
+"""The base of all searches: ask and tell, counts, the best so far, and a state that restores them exactly."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -12,10 +12,10 @@ Fitness = Callable[[np.ndarray], np.ndarray]  # objectives (n, 2) -> fitness (n,
 
 
 class Search:
-    """Maximises fitness over plans by asking for generations of them.
+    """Maximises fitness over plans, generation by generation.
 
-    `ask()` gives plans, int64 (n, d), in a box float64; `tell(objectives, fitness)` takes what they achieved, float64 (n, 2), and the
-    function that scores objectives *now*. Fitness may change between generations, so bests keep their objectives and are scored anew each time.
+    `ask()` gives plans, int64 (n, d), in a box float64; `tell(objectives, fitness)` takes their objectives, float64 (n, 2), and the
+    function that scores objectives *now*. Fitness may change between generations, so bests keep their objectives and are scored again.
     Arguments are never modified; all randomness comes from `rng`. With `uniform_start` up to a quarter of the first
     generation are uniform plans (see `IntegerSpace.uniform`), which come first; its other plans are the same as without.
     """
@@ -30,7 +30,7 @@ class Search:
         self.evaluations = 0
         self.best_plan: np.ndarray | None = None  # (d,)
         self.best_objectives: np.ndarray | None = None  # (2,)
-        self._pending: np.ndarray | None = None  # positions asked for and not yet told, (n, d)
+        self._pending: np.ndarray | None = None  # positions given by `ask` that `tell` has not answered, (n, d)
 
     @property
     def size(self) -> int:
@@ -38,15 +38,15 @@ class Search:
         raise NotImplementedError
 
     def ask(self) -> np.ndarray:
-        """The plans of the next generation, (n, d); the same again until they are told."""
+        """The plans of the next generation, (n, d); the same again until `tell` is called."""
         if self._pending is None:
             self._pending = self._ask()
         return self.space.decode(self._pending)
 
     def tell(self, objectives: np.ndarray, fitness: Fitness) -> None:
-        """Take the objectives (n, 2) of the plans last asked for."""
+        """Take the objectives (n, 2) of the plans of the last `ask`."""
         if self._pending is None:
-            raise ValueError("a search is told what plans achieved only after it was asked for them")
+            raise ValueError("tell() needs a generation of plans from ask() first")
         objectives = np.array(objectives, dtype=float)
         positions, self._pending = self._pending, None
         plans = self.space.decode(positions)
@@ -74,7 +74,7 @@ class Search:
                 setattr(self, name, np.array(value) if isinstance(value, list) else value)
 
     def _first(self, positions: np.ndarray, within: float = 0) -> np.ndarray:
-        """Positions (n, d) of a first generation, the first of them replaced by uniform plans if those are asked for.
+        """Positions (n, d) of a first generation, the first of them replaced by uniform plans with `uniform_start`.
 
         `within`, from 0 to below 1, is added to the index of a uniform plan to give its position.
         """

@@ -9,9 +9,9 @@ from weightlab.search.particle_swarm import ParticleSwarm
 
 
 class BlackHole(ParticleSwarm):
-    """A swarm in which particles that are close to the best and slow start anew, except the one that holds the best.
+    """A swarm in which slow particles close to the best restart at random, except the one that holds the best.
 
-    A new particle is measured where it starts, before it moves, and has forgotten its personal best.
+    A new particle is measured where it starts, before it moves, and has no personal best.
     """
 
     @dataclass(frozen=True)

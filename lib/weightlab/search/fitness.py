@@ -55,7 +55,7 @@ class Target:
         self.now = np.array([rule.accuracy, rule.rate], dtype=float)  # accuracy (fraction), rate
 
     def update(self, objectives: np.ndarray) -> None:
-        """Move the target as the rule says for one generation's objectives (n, 2)."""
+        """Move the target by the rule for one generation's objectives (n, 2)."""
         rule = self.rule
         offset = np.array([rule.offset_accuracy, rule.offset_rate])
         beyond = (np.asarray(objectives) > [rule.limit_accuracy, rule.limit_rate]).all(axis=1)
@@ -68,5 +68,5 @@ class Target:
                 self.now = np.where(point > self.now, point + offset, self.now)
 
     def fitness(self, objectives: np.ndarray) -> np.ndarray:
-        """Fitness of objectives (n, 2) against the target as it stands now, float64 (n,)."""
+        """Fitness of objectives (n, 2) against the current target, float64 (n,)."""
         return fitness(objectives, self.now)

@@ -26,7 +26,7 @@ class Genetic(Search):
             if not 0 <= self.elite < self.population or self.population < 2:
                 raise UserError(f"population must be at least 2 and larger than elite, got {self.population} and {self.elite}")
             if not 0 <= self.mutation <= 1:
-                raise UserError(f"a mutation probability lies between 0 and 1, got {self.mutation}")
+                raise UserError(f"mutation must be a probability from 0 to 1, got {self.mutation}")
 
     settings: Settings
     kept = ("population", "objectives", "scores")
@@ -64,7 +64,7 @@ class Genetic(Search):
         return first, self._spin(scores, np.arange(len(scores)) != first)
 
     def _spin(self, scores: np.ndarray, allowed: np.ndarray) -> int:
-        """One of the `allowed`; drawing among the others is what drawing again until another comes up amounts to."""
+        """One of the `allowed`; to draw only among them is the same as to draw again until one of them comes up."""
         shares = np.where(allowed & (scores > 0), scores, 0.0)
         if not (np.isfinite(shares).all() and shares.sum() > 0):
             shares = allowed.astype(float)

@@ -36,9 +36,9 @@ class ParticleSwarm(Search):
         self.x, self.v = self._new(settings.particles)
         self.x = self._first(self.x, within=0.5)
         self.own_x = self.x.copy()  # (n, d) personal bests x_p ...
-        self.own_objectives = np.full((settings.particles, 2), np.nan)  # ... and what they achieved; NaN: none yet
+        self.own_objectives = np.full((settings.particles, 2), np.nan)  # ... and their objectives; NaN: none yet
         self.best_x: np.ndarray | None = None  # (d,) best of all, x_g
-        self.held_objectives: np.ndarray | None = None  # (2,) what it achieved
+        self.held_objectives: np.ndarray | None = None  # (2,) its objectives
         self.holder = -1  # the particle that found it
 
     @property
@@ -68,18 +68,18 @@ class ParticleSwarm(Search):
             self.own_x[restart], self.own_objectives[restart] = self.x[restart], np.nan
 
     def _update_best(self, own_scores: np.ndarray, fitness: Fitness) -> tuple[np.ndarray, float]:
-        """Take the fittest personal best as best of all if it is strictly better (an old one may be, once the target has moved).
+        """Replace the best of all by the fittest personal best if that is strictly better (an old one may be, after a move of the target).
 
         Returns the best of all, (d,), and its fitness.
         """
         top = int(np.argmax(own_scores))
-        held = -np.inf if self.held_objectives is None else score(fitness, self.held_objectives[None])[0]
-        if self.best_x is None or own_scores[top] > held:
+        best_score = -np.inf if self.held_objectives is None else score(fitness, self.held_objectives[None])[0]
+        if self.best_x is None or own_scores[top] > best_score:
             self.best_x, self.held_objectives, self.holder = self.own_x[top].copy(), self.own_objectives[top].copy(), top
-        return self.best_x, max(held, own_scores[top])
+        return self.best_x, max(best_score, own_scores[top])
 
     def _restart(self, scores: np.ndarray, best_x: np.ndarray, best_score: float) -> np.ndarray:
-        """Which particles start anew, bool (n,); none in the plain swarm."""
+        """Which particles restart at random, bool (n,); none in the plain swarm."""
         return np.zeros(len(scores), dtype=bool)
 
     def _move(self, best_x: np.ndarray) -> None:

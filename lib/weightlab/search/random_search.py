@@ -17,7 +17,7 @@ class RandomSearch(Search):
 
         def __post_init__(self) -> None:
             if self.batch < 1:
-                raise UserError(f"a batch holds at least 1 plan, got {self.batch}")
+                raise UserError(f"a batch must hold at least 1 plan, got {self.batch}")
 
     settings: Settings
 

@@ -40,7 +40,7 @@ class IntegerSpace:
     def uniform(self, n: int) -> np.ndarray:
         """Index vectors, int64 (at most n, d), of plans with one k in all layers, spread evenly from the largest allowed k to the least.
 
-        A layer that does not allow that k takes the nearest k that it allows, the smaller of two. Fewer than n where there are no more.
+        A layer that does not allow that k takes the nearest k that it allows, the smaller of two. Fewer than n if there are no more.
         Lists must be ascending.
         """
         every = np.unique(np.concatenate(self.lists))
@@ -130,7 +130,7 @@ def scan(accuracy: Callable[[np.ndarray], np.ndarray], layers: Sequence[str], ks
 
 
 def threshold(value: float | str | None) -> float | str | None:
-    """A threshold in the one form that is kept and hashed: a fraction, a margin such as "-1pp", or None.
+    """A threshold in the form that is recorded and hashed: a fraction, a margin such as "-1pp", or None.
 
     Raises `UserError` for anything else.
 
@@ -150,7 +150,7 @@ def threshold(value: float | str | None) -> float | str | None:
 
 
 def least_accuracy(threshold: float | str, right: int, images: int, split: str) -> float:
-    """The accuracy (fraction) that a threshold asks for if the unshared network classifies `right` of `images` of a split correctly.
+    """The accuracy (fraction) that a threshold requires if the unshared network classifies `right` of `images` of a split correctly.
 
     For a margin it is a whole number of images / `images`, so that a loss of exactly the margin is allowed. Raises `UserError` for a
     fraction above the unshared accuracy.
@@ -160,7 +160,7 @@ def least_accuracy(threshold: float | str, right: int, images: int, split: str) 
         return max(0, math.ceil(right - margin * images - 1e-9)) / images
     if threshold > right / images:
         raise UserError(
-            f"threshold {threshold:.10g} lies above the accuracy of the unshared network, {right / images:.10g} on {images} images of "
+            f"threshold {threshold:.10g} is above the accuracy of the unshared network, {right / images:.10g} on {images} images of "
             f"{split}: give a lower one, or a margin below it such as -1pp"
         )
     return threshold
@@ -169,17 +169,17 @@ def least_accuracy(threshold: float | str, right: int, images: int, split: str) 
 def reduce(table: pd.DataFrame, accuracy: str, threshold: float) -> IntegerSpace:
     """Keep every k at which column `accuracy` of a scan reaches `threshold` (a fraction).
 
-    Each k is judged by itself, so lists may have holes. Raises `UserError` naming the layers for which nothing is left.
+    Each k is judged by itself, so lists may have gaps. Raises `UserError` naming the layers for which nothing is left.
 
     >>> table = pd.DataFrame({"layer": [0, 0, 1, 1], "name": ["a", "a", "b", "b"], "k": [2, 4, 2, 4]})
     >>> reduce(table.assign(accuracy=[0.90, 0.98, 0.97, 0.99]), "accuracy", 0.97).lists
     (array([4]), array([2, 4]))
     """
-    kept = {layer: rows.loc[rows[accuracy] >= threshold, "k"].to_numpy() for layer, rows in table.groupby("layer")}
-    if emptied := [layer for layer, ks in kept.items() if not len(ks)]:
+    lists = {layer: rows.loc[rows[accuracy] >= threshold, "k"].to_numpy() for layer, rows in table.groupby("layer")}
+    if emptied := [layer for layer, ks in lists.items() if not len(ks)]:
         names = table.drop_duplicates("layer").set_index("layer")["name"]
         raise UserError(
             f"no k of {', '.join(names[layer] for layer in emptied)} reaches an accuracy of {threshold:g} when shared alone; "
             "the search space would be empty: lower the threshold"
         )
-    return IntegerSpace(tuple(kept[layer] for layer in sorted(kept)))
+    return IntegerSpace(tuple(lists[layer] for layer in sorted(lists)))

@@ -79,8 +79,8 @@ def cluster(
     """
     choose("clustering method", method, METHODS)
     rounding = formats.get(format).round
-    wanted = list(ks) if isinstance(ks, Iterable) and not isinstance(ks, str) else [ks]
-    for k in wanted:
+    all_ks = list(ks) if isinstance(ks, Iterable) and not isinstance(ks, str) else [ks]
+    for k in all_ks:
         check_k(k)
     flat = np.ascontiguousarray(weights, dtype=np.float32).ravel()
     if not len(flat):
@@ -89,7 +89,7 @@ def cluster(
         raise UserError(f"{bad} of {len(flat)} weights are NaN or infinite; only finite weights can be clustered")
     books = {
         k: Codebook(rounding(centroids), labels.astype(np.min_scalar_type(len(centroids) - 1)))
-        for k, (centroids, labels) in METHODS[method](flat, sorted(set(map(int, wanted))), lift).items()
+        for k, (centroids, labels) in METHODS[method](flat, sorted(set(map(int, all_ks))), lift).items()
     }
     return books[int(ks)] if isinstance(ks, int | np.integer) else books
 

@@ -1,4 +1,4 @@
-"""The codebooks of a network, each made once: kept in memory, and on disk for other processes and later runs."""
+"""The codebooks of a network, each made once and kept in memory, and on disk for other processes and later runs."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ SCHEMA = 1  # raised whenever files of an older kind may no longer be used
 class Codebooks:
     """The codebooks of one network for one method and format, each made once, when first asked for.
 
-    A group is what shares one codebook: a layer, or with `whole_net` all layers together. With the exact method the first request
+    The weights of a group share one codebook: a layer, or with `whole_net` all layers together. With the exact method the first request
     for a group makes all of `ks` in one pass. `example` (one input batch) finds the forward order, see `models.layers`. In
     `folder`, if given, codebooks are kept under a hash of weights, method, format and k; several processes may share it.
 
@@ -58,7 +58,7 @@ class Codebooks:
         self._groups = [np.concatenate(weights)] if whole_net else weights
         self._ks = list(ks)
         self._folder = None if folder is None else paths.resolve(folder)
-        self._books: OrderedDict[tuple[int, int], Codebook] = OrderedDict()  # those last asked for, `KEPT_BYTES` of them
+        self._books: OrderedDict[tuple[int, int], Codebook] = OrderedDict()  # the most recent, `KEPT_BYTES` of them
         self._stored: dict[tuple[int, int], Kept] = {}
 
     @property
@@ -104,11 +104,11 @@ class Codebooks:
         return clustering.K_MAX
 
     def weight(self, layer: int, variant: int) -> torch.Tensor:
-        """The shared weights of one layer, float32 of its shape; of a whole-net codebook the part that is the layer's."""
+        """The shared weights of one layer, float32 of its shape; from a whole-net codebook only the layer's part."""
         return self.part(layer, self.get(0 if self.whole_net else layer, variant))
 
     def part(self, layer: int, book: Codebook) -> torch.Tensor:
-        """What a codebook of a layer's group holds of that layer: weights, float32 of its shape."""
+        """The weights of a layer from the codebook of its group, float32 of its shape."""
         start = sum(each.weights for each in self.layers[:layer]) if self.whole_net else 0
         values = book.values()[start : start + self.layers[layer].weights]
         return torch.from_numpy(values).reshape(self.layers[layer].shape)
@@ -142,7 +142,7 @@ class Codebooks:
         return contract.rates(self, plans)
 
     def _fetch(self, group: int, ks: list[int]) -> "dict[int, Kept]":
-        """Codebooks of a group, from the folder if they are there, else made, and left there."""
+        """Codebooks of a group, read from the folder if they are there, else made and written there."""
         if self._folder is None:
             return self._make(group, ks)
         file = self._folder / f"{self._key(group, ks)}.safetensors"
@@ -153,9 +153,9 @@ class Codebooks:
                     return _read(file, ks)
                 except (SafetensorError, KeyError, ValueError, TypeError) as error:
                     warnings.warn(f"{file} is damaged ({error}) and is made again", stacklevel=2)
-            made = self._make(group, ks)
-            storage.write_whole(file, _bytes(made))
-            return made
+            books = self._make(group, ks)
+            storage.write_whole(file, _bytes(books))
+            return books
 
     def _make(self, group: int, ks: list[int]) -> "dict[int, Kept]":
         books = clustering.cluster(self._groups[group], ks, self.method, self.format)
@@ -172,7 +172,7 @@ Kept = tuple[np.ndarray, np.ndarray]
 
 
 def stored(book: Codebook, k: int, format: str) -> contract.Stored:
-    """A codebook of k clusters as a file holds it; k is charged, even where there are fewer distinct weights."""
+    """A codebook of k clusters as a file holds it; all k are counted, even if there are fewer distinct weights."""
     parts: dict = {"centroids": contract.Values(book.centroids, format)}
     if width := int(accounting.key_bits(np.array(k))):
         parts["labels"] = contract.Labels(book.labels, width)
@@ -188,7 +188,7 @@ def packed(book: Codebook, weights: np.ndarray) -> Kept:
 
 
 def unpacked(centroids: np.ndarray, edges_or_labels: np.ndarray, weights: np.ndarray) -> Codebook:
-    """What `packed` made of a codebook of weights (n,)."""
+    """The codebook of weights (n,) that `packed` made small."""
     is_edges = edges_or_labels.dtype == np.float32
     return Codebook(centroids, _labels(edges_or_labels, weights) if is_edges else edges_or_labels)
 
@@ -198,8 +198,8 @@ def _labels(edges: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return labels.astype(np.min_scalar_type(len(edges) - 1))
 
 
-def _bytes(made: dict[int, Kept]) -> bytes:
-    tensors = {f"{k}.{i}": part for k, stored in made.items() for i, part in enumerate(stored)}
+def _bytes(books: dict[int, Kept]) -> bytes:
+    tensors = {f"{k}.{i}": part for k, stored in books.items() for i, part in enumerate(stored)}
     return save(tensors, metadata={"sha256": _digest(tensors)})
 
 

@@ -10,9 +10,9 @@ from weightlab.compression.sharing.codebooks import Codebooks, Kept, packed, unp
 
 
 class Lifted:
-    """The layers of some codebooks with variants that are pairs of k and lift, numbered from 1 as `variant` is asked for them.
+    """The layers of some codebooks with variants that are pairs of k and lift, numbered from 1 in the order of calls of `variant`.
 
-    The list grows, and its numbers mean something to this object alone: tables hold k and focus values. A plan has the rates of its k.
+    The list grows, and its numbers are valid only for this object: tables hold k and focus values. A plan has the rates of its k.
     """
 
     def __init__(self, books: Codebooks):
@@ -26,7 +26,7 @@ class Lifted:
         return self._pairs.setdefault((int(k), PLAIN if lift.is_plain else lift), len(self._pairs) + 1)
 
     def count(self, group: int) -> int:
-        """How many pairs have been asked for."""
+        """The number of pairs so far."""
         return len(self._pairs)
 
     def get(self, group: int, variant: int) -> Codebook:

@@ -1,4 +1,4 @@
-"""What is chosen for weight sharing. Without torch, so that the command and the status of a grid can read the fields quickly."""
+"""The settings of weight sharing. Without torch, so that the command and the status of a grid can read the fields quickly."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -77,12 +77,12 @@ class Sharing:
         return self.ks or tuple(range(1, self.k_max + 1))
 
     def check_published(self) -> None:
-        """Raise `UserError` for what the thesis's own protocol does not know."""
+        """Raise `UserError` for settings that the thesis's own protocol does not have."""
         if self.method == "exact":
             raise UserError("protocol 'published' is the thesis's own, got method 'exact'; allowed: kmeans, minibatch, gmm")
 
     def describe(self) -> dict:
-        """All of it, JSON-ready; what was not there from the beginning only where it is set."""
+        """All fields, JSON-ready; those that were added later only if they are set."""
         roles = {field.name: field.metadata["role"] for field in fields(self)}
         return {name: value for name, value in asdict(self).items() if value or not roles[name].later}
 
@@ -93,14 +93,14 @@ class Sharing:
         folder: "str | Path | None" = None,
         whole_net: bool = False,
     ) -> "Codebooks":
-        """The variants of a network's layers: codebooks, kept in a folder, if any; with `whole_net` in any case of all layers together."""
+        """The variants of a network's layers: codebooks, kept in a folder, if any; with `whole_net` always of all layers together."""
         from weightlab.compression.sharing.codebooks import Codebooks
 
         return Codebooks(model, self.method, self.format, self.candidates, self.whole_net or whole_net, example, folder)
 
 
 def _ascending(ks: Sequence[int]) -> tuple[int, ...]:
-    """A list of k as it is kept; raises `UserError` unless it holds numbers of clusters."""
+    """A list of k, sorted, each once; raises `UserError` unless it holds numbers of clusters."""
     from weightlab.compression.sharing import clustering
 
     if isinstance(ks, str) or not isinstance(ks, Sequence) or not len(ks):

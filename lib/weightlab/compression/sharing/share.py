@@ -41,7 +41,7 @@ def share(
     lifts: Mapping[str, Lift] | None = None,
     example: torch.Tensor | None = None,
 ) -> tuple[nn.Module, pd.DataFrame]:
-    """Share a network's weights as a plan says; returns a compressed copy and a report. `model` is left as it is.
+    """Share a network's weights under a plan; returns a compressed copy and a report. `model` is not changed.
 
     `plan`: one k per shareable layer in forward order, or one int for the whole net. `lifts` names layers (or "whole net") to be
     clustered in the lifted space of equation 3.1. The report has a row per group: layer, weights, k, entries (distinct values
@@ -61,11 +61,11 @@ def share(
     4
     """
     books = codebooks(model, plan, format, method, example)
-    chosen = choose_books(books, plan, lifts)
+    group_books = choose_books(books, plan, lifts)
     shared = models.copied(model)
-    for group, book in enumerate(chosen):
+    for group, book in enumerate(group_books):
         books.apply(shared, group, book)
-    return shared, report(books, plan, chosen)
+    return shared, report(books, plan, group_books)
 
 
 def codebooks(
@@ -75,7 +75,7 @@ def codebooks(
     method: str = "exact",
     example: torch.Tensor | None = None,
 ) -> Codebooks:
-    """The codebooks that a plan is about: of each layer, or of the whole net where the plan is one int."""
+    """The codebooks for a plan: one a layer, or one for the whole net if the plan is one int."""
     return Codebooks(model, method, format, ks=(), whole_net=not _several(plan), example=example)
 
 
@@ -92,11 +92,11 @@ def choose_books(
 
 
 def compressed(books: Codebooks, plan: int | Iterable[int], lifts: Mapping[str, Lift] | None = None) -> Compressed:
-    """A network under a plan as data, which packing takes; raises `UserError` as `share` does."""
-    chosen, ks = choose_books(books, plan, lifts), check_plan(books, plan)
+    """A network under a plan as data for packing; raises `UserError` as `share` does."""
+    group_books, ks = choose_books(books, plan, lifts), check_plan(books, plan)
     layers = [books.layers] if books.whole_net else [[layer] for layer in books.layers]
-    held = [stored(book, k, books.format) for book, k in zip(chosen, ks, strict=True)]
-    return Compressed(layers, held, ks[0] if books.whole_net else ks, books.method)
+    parts = [stored(book, k, books.format) for book, k in zip(group_books, ks, strict=True)]
+    return Compressed(layers, parts, ks[0] if books.whole_net else ks, books.method)
 
 
 def check_plan(books: Codebooks, plan: int | Iterable[int]) -> list[int]:
@@ -108,7 +108,7 @@ def check_plan(books: Codebooks, plan: int | Iterable[int]) -> list[int]:
 
 
 def report(books: Codebooks, plan: int | Iterable[int], chosen: Iterable[clustering.Codebook]) -> pd.DataFrame:
-    """What `share` reports of the codebooks chosen for a plan."""
+    """The report of `share` on the codebooks chosen for a plan."""
     rows = []
     for group, (name, k, book) in enumerate(zip(books.names, check_plan(books, plan), chosen, strict=True)):
         original = books.original(group)
@@ -133,11 +133,11 @@ def _several(plan: int | Iterable[int]) -> TypeGuard[Iterable[int]]:
 def time_plans(
     model: nn.Module, plans: np.ndarray, split: Split, methods: Iterable[str], format: str = "float32"
 ) -> pd.DataFrame:
-    """What plans (n, layers) cost one by one when nothing is kept between them (section 5.6, table 5.10), on one thread.
+    """The time that plans (n, layers) take one by one, with nothing kept between them (section 5.6, table 5.10), on one thread.
 
-    A row per plan and method: clustering_s (every layer clustered anew and written into the network, seconds), accuracy_s (a plain
+    A row per plan and method: clustering_s (every layer clustered again and written into the network, seconds), accuracy_s (a plain
     forward pass over the split, seconds), accuracy (fraction). Methods take turns plan by plan, so that a noisy machine favours none;
-    the first plan is done once before, untimed, so that libraries are loaded.
+    the first plan is run once before, untimed, so that libraries are loaded.
     """
     methods = list(methods)
     for method in methods:
@@ -161,9 +161,9 @@ def time_plans(
 
 
 def inertia_excess(codebooks: Mapping[str, Codebooks], ks: Iterable[int]) -> pd.DataFrame:
-    """How far each method's inertia lies above the least possible: columns method, layer, k, inertia, excess_pct.
+    """The excess of each method's inertia over the least possible: columns method, layer, k, inertia, excess_pct.
 
-    `codebooks` by method, of the same network and format; raises `UserError` unless "exact", the measure of all, is among them.
+    `codebooks` by method, of the same network and format; raises `UserError` unless "exact", the reference, is among them.
     """
     choose("clustering method", "exact", codebooks)
     names, rows = codebooks["exact"].names, []
