@@ -263,7 +263,7 @@ def test_the_stop_button_stops_and_the_search_button_resumes(fresh):
     panel.stop.click()
     fresh.settle()
     tried = len(panel.found)
-    assert tried < 400 and f"stopped, and the same search will go on from here: {tried} of 400" in panel.progress.value
+    assert tried < 400 and f"stopped; the same search resumes here: {tried} of 400" in panel.progress.value
     assert not fresh.message.value and panel.stop.disabled and not panel.search.disabled
     moved = fresh.answers
     fresh.sliders.layers[4].value += 1

@@ -182,7 +182,7 @@ def test_a_list_of_experiments_that_is_wrong_is_refused_in_one_sentence(listed, 
         ("02_optimizers", "searches=[genetic,hill]", "unknown search 'hill'; allowed: random"),
         ("02_optimizers", "searches=[genetic]", "at least two searches"),
         ("02_optimizers", "budget=5", "budget must be at least the 20 evaluations of the first generation of random, got 5"),
-        ("02_optimizers", "threshold=1.01", "threshold 1.01 lies above the accuracy of the unshared network"),
+        ("02_optimizers", "threshold=1.01", "threshold 1.01 is above the accuracy of the unshared network"),
     ],
 )
 def test_wrong_values_end_the_command_with_one_sentence(own_root, name, setting, sentence):
@@ -202,10 +202,10 @@ def test_wrong_values_end_the_command_with_one_sentence(own_root, name, setting,
 @pytest.mark.parametrize(
     ("parameters", "going_on"),
     [
-        ("seed = 1", "the same command begins it anew"),
+        ("seed = 1", "the same command starts it again"),
         (
             "seed = 1\nworkers = None\nsearches_folder = ''",
-            "searches are kept, and the same command goes on from their checkpoints, with less memory under -p workers=1",
+            "searches are kept, and the same command resumes from their checkpoints, with less memory under -p workers=1",
         ),
     ],
 )
@@ -327,7 +327,7 @@ def test_a_folder_to_read_from_is_honoured(own_root):
         ("outputs/full", "is where profile full keeps its own results; name another folder"),
         ("outputs/quick/searches/mine", "is where profile quick keeps its own results; name another folder"),
         ("taken", "taken holds other files than those of an earlier run of 11_anova_quantization; name a new or empty folder"),
-        ("mine.csv", "mine.csv is no folder that can be read: Not a directory"),
+        ("mine.csv", "mine.csv cannot be read: Not a directory"),
         (5, "output_folder must name a folder, got 5"),
         (" ", "output_folder must name a folder, got ' '"),
     ],

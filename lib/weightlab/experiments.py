@@ -1,7 +1,7 @@
 """What can be run: a notebook under a name, with a question and parameters.
 
 Each notebook with a number is one experiment, under its own name. `params/experiments.yaml` lists those that run a notebook under another
-name: `notebook` and `question` (which stands in place of the notebook's title), and parameters that are the same in every profile.
+name: `notebook` and `question` (which replaces the notebook's title), and parameters that are the same in every profile.
 """
 
 import ast
@@ -16,7 +16,7 @@ from weightlab.runs import executors
 
 @dataclass(frozen=True)
 class Experiment:
-    """`parameters` are those that the notebook takes, with the values written in it or set for this experiment in every profile."""
+    """`parameters`: all that the notebook has, with the values written in it or set for this experiment in every profile."""
 
     name: str
     notebook: Path
@@ -31,7 +31,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Experiment:
-    """The experiment of this name; raises `UserError` if there is none, and for parameters that its notebook does not take."""
+    """The experiment of this name; raises `UserError` if there is none, and for parameters that its notebook does not have."""
     choose("notebook", name, names())
     own = dict(_named().get(name, {}))
     file = paths.notebooks() / f"{own.pop('notebook', name)}.ipynb"
@@ -58,19 +58,19 @@ def profiles() -> list[str]:
 
 
 def profile_parameters(name: str, profile: str) -> dict:
-    """What `params/<profile>/<name>.yaml` sets; raises `UserError` for what the notebook does not take."""
+    """The parameters in `params/<profile>/<name>.yaml`; raises `UserError` for those that the notebook does not have."""
     choose("profile", profile, profiles())
     file = paths.params() / profile / f"{name}.yaml"
     if not file.exists():
         raise UserError(f"{file} is missing; every notebook has one in each of the profiles {', '.join(profiles())}")
-    given = values.read_file(file)
-    check(find(name), given, f"parameter of {name} in {file.name}")
-    return given
+    parameters = values.read_file(file)
+    check(find(name), parameters, f"parameter of {name} in {file.name}")
+    return parameters
 
 
-def check(experiment: Experiment, given: dict, kind: str) -> None:
-    """Raise `UserError` for a parameter that a notebook does not take, and for one that is a number there and something else here."""
-    for key, value in given.items():
+def check(experiment: Experiment, parameters: dict, kind: str) -> None:
+    """Raise `UserError` for a parameter that a notebook does not have, and for a value that is not a number where its default is."""
+    for key, value in parameters.items():
         choose(kind, key, experiment.parameters)
         default = experiment.parameters[key]
         counts = isinstance(default, int | float) and not isinstance(default, bool)
@@ -81,9 +81,9 @@ def check(experiment: Experiment, given: dict, kind: str) -> None:
 def overrides(name: str, pairs: list[str], workers: int | None = None, scheduler: str | None = None) -> dict:
     """Parameters that a command line sets, `pairs` being NAME=VALUE; workers and scheduler where the notebook has them."""
     executors.check(workers, scheduler)
-    given = {"workers": workers, "scheduler": scheduler}
+    options = {"workers": workers, "scheduler": scheduler}
     known = find(name).parameters
-    return values.assigned(pairs) | {key: value for key, value in given.items() if value is not None and key in known}
+    return values.assigned(pairs) | {key: value for key, value in options.items() if value is not None and key in known}
 
 
 def _notebooks() -> list[str]:
@@ -91,7 +91,7 @@ def _notebooks() -> list[str]:
 
 
 def _named() -> dict[str, dict]:
-    """What `params/experiments.yaml` says, by experiment."""
+    """The entries of `params/experiments.yaml`, by experiment."""
     file = paths.params() / "experiments.yaml"
     named = values.read_file(file) if file.exists() else {}
     for name, each in named.items():

@@ -1,7 +1,7 @@
-"""nbformat, imported without what takes most of its import's time.
+"""nbformat, imported without the slowest part of its import.
 
-It imports jsonschema, which builds a grammar of web addresses where it finds `rfc3987_syntax` (JupyterLab brings it): more than a
-second in every process that runs a notebook. Where that cannot be found it does without, and no notebook has such addresses to check.
+It imports jsonschema, which builds a grammar of web addresses if `rfc3987_syntax` is installed (JupyterLab brings it): more than a
+second in every process that runs a notebook. Without that package it works too, and no notebook has such addresses to check.
 """
 
 import sys

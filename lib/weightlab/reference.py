@@ -1,4 +1,4 @@
-"""Pages on what the library offers, a page for each room, made for the report from the docstrings themselves."""
+"""The library's reference for the report: a page for each room, made from the docstrings."""
 
 import importlib
 import inspect
@@ -41,7 +41,7 @@ def write(folder: Path) -> None:
 
 
 def _page(room: ModuleType) -> list[str]:
-    """A room: its docstring, what its face offers if it has one, the public names of its modules; of the command, its help."""
+    """The page of a room: its docstring, the names users import from it, and the public names of its modules; for the command its help."""
     lines = [*_title(room.__name__), as_rst(inspect.getdoc(room) or ""), ""]
     if room.__name__ == "weightlab.cli":
         return lines + _help(room.app)
@@ -63,7 +63,7 @@ def _is_described(value: Any) -> bool:
 
 
 def _link(room: ModuleType, value: Any) -> str:
-    """A name as it is imported from a room, with a link to where it is described, and the first sentences on it."""
+    """A name as it is imported from a room, with a link to its description and its first paragraph."""
     name = f"{room.__name__.removeprefix('weightlab.')}.{value.__qualname__}"
     return f"* :py:obj:`{name} <{value.__module__}.{value.__qualname__}>`: {as_rst(_first_paragraph(value))}"
 
@@ -74,14 +74,14 @@ def _directive(value: Any) -> list[str]:
 
 
 def _help(app: Any) -> list[str]:
-    """What `weightlab COMMAND --help` says of each command."""
+    """The text of `weightlab COMMAND --help` for each command."""
     import typer
 
     lines = []
     for name, command in typer.main.get_group(app).commands.items():
         context = typer.Context(command, info_name=f"weightlab {name}", terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH)
-        said = [f"   {line}" for line in command.get_help(context).splitlines()]
-        lines += [*_title(f"weightlab {name}", "-"), ".. code-block:: text", "", *said, ""]
+        help_lines = [f"   {line}" for line in command.get_help(context).splitlines()]
+        lines += [*_title(f"weightlab {name}", "-"), ".. code-block:: text", "", *help_lines, ""]
     return lines
 
 
@@ -104,10 +104,10 @@ def as_rst(text: str) -> str:
 
 
 def _escaped(prose: str) -> str:
-    """Names as literals, and what would be markup as text, but for a stressed *word*."""
+    """Names as literals, and markup characters escaped, except around a stressed *word*."""
     parts = prose.split("`")
     markup = re.compile(r"(\*\w+\*)|([\\*_|])")
-    parts[::2] = [markup.sub(lambda found: found[1] or f"\\{found[2]}", part) for part in parts[::2]]
+    parts[::2] = [markup.sub(lambda match: match[1] or f"\\{match[2]}", part) for part in parts[::2]]
     return "".join(f"``{part}``" if i % 2 else part for i, part in enumerate(parts))
 
 

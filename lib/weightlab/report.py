@@ -1,4 +1,4 @@
-"""A site to read offline: the executed notebooks of a profile, their answers in front, documentation, reference, a search."""
+"""A site to read offline: the executed notebooks of a profile, their answers on the front page, documentation, reference, search."""
 
 import json
 import re
@@ -70,8 +70,8 @@ def build(profile: str) -> Path:
             making = sphinx(source, None, site, Path(working) / "doctrees", "html", SPHINX, status=None, warning=sys.stderr)
             making.connect("autodoc-process-docstring", reference.plain_docstring)
             making.build()
-            for left in [*site.rglob("*.map"), *site.rglob("*webpack-macros.html")]:  # what themes are made from; no page uses it
-                left.unlink()
+            for file in [*site.rglob("*.map"), *site.rglob("*webpack-macros.html")]:  # what themes are made from; no page uses it
+                file.unlink()
             shutil.rmtree(final, ignore_errors=True)
             site.rename(final)
     except OSError as error:
@@ -80,7 +80,7 @@ def build(profile: str) -> Path:
 
 
 def _records(profile: str) -> dict[str, dict]:
-    """By notebook, in reading order, what run.json says of those that have been executed."""
+    """The run.json of each executed notebook, by name, in reading order."""
     folders = {name: paths.outputs() / profile / name for name in experiments.names()}
     whole = [name for name, folder in folders.items() if (folder / "run.json").exists() and (folder / "notebook.ipynb").exists()]
     return {name: _read(folders[name] / "run.json", json.loads) for name in whole}
@@ -91,12 +91,12 @@ def _read(file: Path, parse: Callable[[str], Content]) -> Content:
         return parse(file.read_text())
     except ValueError:
         raise UserError(
-            f"{file} is damaged or no output of a notebook; execute the notebook again, or delete its folder"
+            f"{file} is damaged or not the output of a notebook; execute the notebook again, or delete its folder"
         ) from None
 
 
 def _write_source(source: Path, profile: str, records: dict[str, dict]) -> None:
-    """Write what Sphinx reads: the front page, notebooks as executed, README, documentation and reference."""
+    """Write the source for Sphinx: the front page, executed notebooks, README, documentation and reference."""
     reference.write(source / "reference")
     shutil.copytree(paths.root() / "docs", source / "docs")
     readme = (paths.root() / "README.md").read_text()
@@ -140,12 +140,12 @@ def _entry(name: str, notebook: nbformat.NotebookNode, record: dict) -> str:
     after = notebook.cells[sources.index("## Answer") + 1 :] if "## Answer" in sources else []
     outputs = [output for cell in after for output in cell.get("outputs", [])]
     answers = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
-    made = f"*{name}, {record['started'][:10]}, {record['minutes']:g} minutes, commit {_short(record['commit'])}*"
-    return "\n\n".join([f"### [{experiments.find(name).question}](notebooks/{name}.ipynb)", *answers, made])
+    origin = f"*{name}, {record['started'][:10]}, {record['minutes']:g} minutes, commit {_short(record['commit'])}*"
+    return "\n\n".join([f"### [{experiments.find(name).question}](notebooks/{name}.ipynb)", *answers, origin])
 
 
 def _still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An executed notebook for a page: code folded away, and in the place of what only moves in JupyterLab, a sentence."""
+    """An executed notebook for a page: code is folded away, and a sentence replaces controls that work only in JupyterLab."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -178,7 +178,7 @@ def _headline(source: Path, profile: str) -> str:
 
 
 def _provenance(profile: str, records: dict[str, dict]) -> str:
-    """Profile, date, commits, versions and hardware; what differs between notebooks is listed side by side."""
+    """Profile, date, commits, versions and hardware; values that differ between notebooks are all listed."""
     runs = list(records.values())
     facts = {"profile": profile, "report made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
     facts["notebooks executed"] = f"{len(records)} of {len(experiments.names())}"
@@ -199,7 +199,7 @@ def _contents(caption: str, pages: list[str]) -> str:
 
 
 def _sphinx() -> type:
-    """Sphinx's application, once it is sure that all it needs is installed."""
+    """Sphinx's application, after a check that all it needs is installed."""
     try:
         import myst_nb  # noqa: F401
         import sphinx_book_theme  # noqa: F401

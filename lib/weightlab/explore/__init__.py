@@ -1,4 +1,4 @@
-"""Choose k for every layer by hand, in a notebook, and see at once what it saves and what it costs."""
+"""Choose k for every layer by hand in a notebook, and see at once the rate and the loss."""
 
 from weightlab.explore.explorer import Explorer
 from weightlab.explore.study import Study

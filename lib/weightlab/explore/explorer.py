@@ -1,4 +1,4 @@
-"""The explorer in a notebook: sliders for a plan, and beside them what it saves and costs, a small search, and a packed file."""
+"""The explorer in a notebook: sliders for a plan, with its rate and loss beside them, a small search, and a packed file."""
 
 import threading
 import time
@@ -24,16 +24,16 @@ START = 16  # k of every layer where no plan is given
 PAUSE_S = 0.1  # figures wait until sliders have rested so long
 HELP = (
     "Numbers shown at once are measured on <b>validation</b>, which chooses; <b>test</b> is measured when a file is written, to report "
-    "and never to choose. A search that was stopped goes on from there when it is started again."
+    "and never to choose. A search that was stopped resumes when it is started again."
 )
 
 
 class Explorer:
-    """Widgets over a `Study`; shown where it is the value of a cell.
+    """Widgets over a `Study`; displayed as the value of a cell.
 
     `plan`: a k per layer, one int for the whole net, or None for 16 in every layer. `dataset` is by default what the network was
-    trained for. `study`, `plan`, `report` and `measured` hold what is shown; without a kernel a sentence and the figure stand
-    in their place. Raises `UserError` for wrong input; what goes wrong later is a sentence among the widgets.
+    trained for. `study`, `plan`, `report` and `measured` hold what is shown; without a kernel a sentence and the figure replace the
+    widgets. Raises `UserError` for wrong input; later errors appear as a sentence among the widgets.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Explorer:
         setting = Setting(network, dataset=dataset, weights=weights, images=images, compression=shared)
         self.study = Study(setting, searches_folder, threads)
         ks = [plan] if isinstance(plan, int) else [START] * len(self.study.names) if plan is None else plan
-        self.output_folder, self._given = paths.resolve(output_folder), (network, dataset, weights)
+        self.output_folder, self._first_choice = paths.resolve(output_folder), (network, dataset, weights)
         self.answers, self.report = 0, pd.DataFrame()
         self._answering, self._drawing = Latest(self._guarded(self._answer)), Latest(self._guarded(self._draw))
         self._job, self._quiet = threading.Thread(), False
@@ -75,13 +75,13 @@ class Explorer:
         return self.sliders.plan
 
     def settle(self, timeout_s: float | None = None) -> bool:
-        """Wait until everything asked for is shown, and whether it is by then."""
+        """Wait until everything requested is shown; returns whether it is."""
         if self._job.is_alive():
             self._job.join(timeout_s)
         return not self._job.is_alive() and self._answering.wait(timeout_s) and self._drawing.wait(timeout_s)
 
     def _repr_mimebundle_(self, **options: Any) -> dict:
-        """The widgets, and for a page without a kernel the numbers and the figure as they are now."""
+        """The widgets, and for a page without a kernel the current numbers and figure."""
         plain = f"The explorer's sliders need a running kernel; they were left at plan {pages.plan(self.plan)}."
         shown = self.storage_rate, self.layer_mean_rate, self.accuracy, self.plans
         text = f"<p>{plain}</p>" + "".join(f"<p>{each.value}</p>" for each in shown)
@@ -121,7 +121,7 @@ class Explorer:
         self.write.on_click(lambda button: self._start(self._write))
 
     def _show_study(self, plan: Sequence[int]) -> None:
-        """Sliders and searched plans of the study, which has just changed."""
+        """Show sliders and searched plans of the study, which has just changed."""
         self._earlier, self.measured = self.study.searched(), None
         self.searching.reset()
         self.written.value = ""
@@ -133,23 +133,23 @@ class Explorer:
 
     def _ask(self) -> None:
         if not self._quiet:
-            self._answering.ask((self._chosen(), self.plan))
+            self._answering.ask((self._changed_choices(), self.plan))
 
-    def _chosen(self) -> dict:
-        """The setting that the dropdowns say, as far as it differs from the study's."""
+    def _changed_choices(self) -> dict:
+        """The values of the dropdowns that differ from the study's setting."""
         network, dataset, weights = self.network.value, self.study.setting.dataset, self.study.setting.weights
         if network != self.study.setting.network:
-            own = network == self._given[0]
-            dataset, weights = self._given[1:] if own else (training.dataset_of(network), None)
-        said = {"network": network, "dataset": dataset, "weights": weights}
-        said |= {name: choice.value for name, choice in self.choices.items()}
-        return {name: value for name, value in said.items() if value != getattr(self.study.setting, name)}
+            own = network == self._first_choice[0]
+            dataset, weights = self._first_choice[1:] if own else (training.dataset_of(network), None)
+        values = {"network": network, "dataset": dataset, "weights": weights}
+        values |= {name: choice.value for name, choice in self.choices.items()}
+        return {name: value for name, value in values.items() if value != getattr(self.study.setting, name)}
 
     def _answer(self, request: tuple[dict, list[int]]) -> None:
         """Rates and table, which need no images, then the accuracy, then the figures."""
-        chosen, plan = request
-        if chosen:
-            self._change(chosen, plan)
+        choices, plan = request
+        if choices:
+            self._change(choices, plan)
             return
         answer = self.answers + 1
         if self.measured is not None:
@@ -166,11 +166,11 @@ class Explorer:
         if self.measured is not None:
             self._drawing.ask((self.study, self.report, self.measured, self.answers))
 
-    def _change(self, chosen: dict, plan: list[int]) -> None:
-        """Another network, format or method; where it cannot be had, all stays as it was, and the dropdowns say so again."""
+    def _change(self, choices: dict, plan: list[int]) -> None:
+        """Change network, format or method; if that fails, nothing changes, and the dropdowns return to their old values."""
         self.message.value = "making ready …"
         try:
-            old, self.study = self.study, self.study.changed(**chosen)
+            old, self.study = self.study, self.study.changed(**choices)
         except Exception:
             setting = self.study.setting
             self._quiet = True
@@ -182,24 +182,24 @@ class Explorer:
         self._show_study(plan if self.study.names == old.names else [START] * len(self.study.names))
         self._answer(({}, self.plan))
 
-    def _draw(self, shown: tuple[Study, pd.DataFrame, pd.Series, int]) -> None:
+    def _draw(self, answered: tuple[Study, pd.DataFrame, pd.Series, int]) -> None:
         """The figures of an answer, once the sliders have rested: while they are dragged, numbers go first."""
         time.sleep(PAUSE_S)
         if self._drawing.overtaken or self._answering.overtaken:
             return
-        study, report, measured, answer = shown
+        study, report, measured, answer = answered
         number = min(self.layer.index or 0, len(report) - 1)
         name, k = report.loc[number, ["layer", "k"]]
-        drawn = figures.layer_histogram(study.codebooks.original(number), study.codebooks.get(number, k).centroids, name)
-        self.histogram.value = pages.picture(drawn, f"histogram of the weights of {name} with its {k} centroids", answer)
-        drawn = figures.plan_among_searched(self._earlier, self.searching.found, measured)
+        figure = figures.layer_histogram(study.codebooks.original(number), study.codebooks.get(number, k).centroids, name)
+        self.histogram.value = pages.picture(figure, f"histogram of the weights of {name} with its {k} centroids", answer)
+        figure = figures.plan_among_searched(self._earlier, self.searching.found, measured)
         text = f"loss against storage rate of this plan and of {len(self._earlier) + len(self.searching.found)} searched plans"
-        self.plans.value = pages.picture(drawn, text, answer)
+        self.plans.value = pages.picture(figure, text, answer)
 
     # --- what takes a while -----------------------------------------------------------------------------------------------------
 
     def _start(self, work: Callable[[Study], None]) -> None:
-        """Do one thing beside the answers, for the study as it is now; a second click does nothing."""
+        """Do one job in the background for the current study; a second click does nothing."""
         if self._job.is_alive():
             return
         self._set_busy(True)
@@ -230,7 +230,7 @@ class Explorer:
         self.sliders.plan = list(plan)
 
     def _guarded(self, work: Callable) -> Callable:
-        """`work`, which tells in a sentence what goes wrong."""
+        """`work`, with its errors shown as a sentence."""
 
         def guarded(*arguments: object) -> None:
             try:

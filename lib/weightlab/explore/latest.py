@@ -1,11 +1,11 @@
-"""Work that is always for the latest request: what is asked for meanwhile replaces what still waits."""
+"""Work for the latest request only: a new request replaces one that still waits."""
 
 import threading
 from collections.abc import Callable
 
 
 class Latest:
-    """Calls `work` with what was last asked for, in a thread that lives as long as there is something to do.
+    """Calls `work` with the latest request, in a thread that lives as long as there is something to do.
 
     Requests never queue up: a slider that is dragged over twenty values is answered for the values there is time for, and always
     for the last one. `work` must not raise.
@@ -18,7 +18,7 @@ class Latest:
         self._thread: threading.Thread | None = None
 
     def ask(self, request: object) -> None:
-        """Have this request worked on, instead of any that still waits."""
+        """Work on this request next, instead of any that still waits."""
         with self._lock:
             self._waiting = [request]
             if self._thread is None:
@@ -31,7 +31,7 @@ class Latest:
         return bool(self._waiting)
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Whether everything asked for has been worked on by then."""
+        """Wait, and return whether all requests are done."""
         if (thread := self._thread) is not None:
             thread.join(timeout_s)
         return self._thread is None

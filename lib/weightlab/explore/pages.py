@@ -1,4 +1,4 @@
-"""The explorer's numbers as HTML. What belongs to an answer carries its number in `data-answer`."""
+"""The explorer's numbers as HTML. Elements of an answer have its number in `data-answer`."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ COLUMNS = {
     "layer": "layer", "weights": "weights", "k": "k", "bits": "bits per label", "stored_bits": "stored bits", "rate": "rate",
     "max_error": "largest change of a weight",
 }  # fmt: skip
-PALE = "opacity: 0.4"  # what an answer replaces, while it is being measured
+PALE = "opacity: 0.4"  # the old answer, while a new one is being measured
 
 
 def rate(name: str, value: float, answer: int) -> str:
@@ -42,7 +42,7 @@ def table(report: pd.DataFrame, answer: int) -> str:
 
 
 def picture(figure: Figure, text: str, answer: int) -> str:
-    """A figure as an image, with the text that says what it shows to those who cannot see it."""
+    """A figure as an image, with `text` as its description for those who cannot see it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     content = base64.b64encode(buffer.getvalue()).decode()
@@ -54,31 +54,31 @@ def message(text: str) -> str:
 
 
 def progress(evaluations: int, budget: int, speed: float | None, best: pd.Series | None, state: str) -> str:
-    """How a search stands: `speed` in evaluations a second, `best` the best acceptable plan so far."""
-    found = "no plan loses less than 1 pp yet"
+    """The progress of a search: `speed` in evaluations a second, `best` the best acceptable plan so far."""
+    sentence = "no plan loses less than 1 pp yet"
     if best is not None:
-        found = (
+        sentence = (
             f"best: storage rate {best['storage_rate']:.2f}, loss {best['validation_loss_pp']:.2f} pp, plan {plan(best['plan'])}"
         )
     speeds = "" if speed is None else f", {speed:.1f} a second"
-    return f'<span data-evaluations="{evaluations}">{state}: {evaluations} of {budget} evaluations{speeds}; {found}</span>'
+    return f'<span data-evaluations="{evaluations}">{state}: {evaluations} of {budget} evaluations{speeds}; {sentence}</span>'
 
 
 def written(file: Path, packed: Packed) -> str:
-    """What was written where, and what was measured of it."""
-    told = packed.summary()
+    """A written file: its place, sizes, rates and accuracies."""
+    summary = packed.summary()
     losses = "; ".join(
         f"{each.split} {each.packed:.2%} (loss {100 * (each.original - each.packed):.2f} pp)" for each in packed.details.accuracy
     )
     return (
-        f"<code>{escape(str(file))}</code>: {told['file_bytes']} bytes, the original has {told['original_bytes']}; "
-        f"storage rate <b>{told['storage_rate']:.2f}</b>, file rate <b>{told['file_rate']:.2f}</b> (everything counted); "
+        f"<code>{escape(str(file))}</code>: {summary['file_bytes']} bytes, the original has {summary['original_bytes']}; "
+        f"storage rate <b>{summary['storage_rate']:.2f}</b>, file rate <b>{summary['file_rate']:.2f}</b> (everything counted); "
         f"accuracy on {losses}"
     )
 
 
 def plan(ks: list[int], most: int = 12) -> str:
-    """A plan as text, in the middle of a long one an ellipsis."""
+    """A plan as text, with an ellipsis in the middle of a long one."""
     words = [str(k) for k in ks]
     if len(words) > most:
         words = [*words[: most // 2], "…", *words[-most // 2 :]]

@@ -1,4 +1,4 @@
-"""The explorer's small search: started, watched, stopped and gone on with, its best plan taken."""
+"""The explorer's small search: start it, watch it, stop and resume it, and take its best plan."""
 
 import threading
 import time
@@ -38,50 +38,50 @@ class SearchPanel:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was found: it belongs to another network, format or method."""
-        self._found: dict[tuple[str, int], pd.DataFrame] = {}  # by search and budget, so that one that goes on counts once
+        """Forget the searched plans, which belong to another network, format or method."""
+        self._plans: dict[tuple[str, int], pd.DataFrame] = {}  # by search and budget, so that a resumed one counts once
         self.best: pd.Series | None = None
         self.progress.value, self.take_best.disabled = "", True
 
     @property
     def found(self) -> pd.DataFrame:
         """The plans searched here, columns `POINTS`."""
-        return pd.concat(self._found.values(), ignore_index=True) if self._found else pd.DataFrame(columns=POINTS)
+        return pd.concat(self._plans.values(), ignore_index=True) if self._plans else pd.DataFrame(columns=POINTS)
 
     def set_busy(self, busy: bool) -> None:
         self.search.disabled, self.take_best.disabled = busy, busy or self.best is None
 
     def _run(self, study: Study) -> None:
-        """Search; what the search is asked for is what the widgets say now."""
+        """Search with the current values of the widgets."""
         search, budget = self.optimizer.value, self.budget.value
-        heard: list[tuple[float, pd.DataFrame]] = []  # when which records came
-        shown = time.monotonic()
+        arrivals: list[tuple[float, pd.DataFrame]] = []  # when which records came
+        drawn_at = time.monotonic()
 
-        def told(records: pd.DataFrame) -> None:
-            nonlocal shown
-            heard.append((time.monotonic(), records))
-            self._tell(heard, search, budget, "searching")
-            if time.monotonic() - shown > SHOWN_EVERY_S:
-                shown = time.monotonic()
+        def receive(records: pd.DataFrame) -> None:
+            nonlocal drawn_at
+            arrivals.append((time.monotonic(), records))
+            self._show_progress(arrivals, search, budget, "searching")
+            if time.monotonic() - drawn_at > SHOWN_EVERY_S:
+                drawn_at = time.monotonic()
                 self._show()
 
         self._stopping.clear()
         self.stop.disabled = False
         try:
-            records = study.search(search, budget, self._seed, told, self._stopping.is_set)
+            records = study.search(search, budget, self._seed, receive, self._stopping.is_set)
             state = "done"
-            heard = heard or [(time.monotonic(), records)]
+            arrivals = arrivals or [(time.monotonic(), records)]
         except Stopped:
-            state = "stopped, and the same search will go on from here"
+            state = "stopped; the same search resumes here"
         finally:
             self.stop.disabled = True
-        self._tell(heard, search, budget, state)
+        self._show_progress(arrivals, search, budget, state)
         self._show()
 
-    def _tell(self, heard: list[tuple[float, pd.DataFrame]], search: str, budget: int, state: str) -> None:
-        """Speed is counted from what came first, which may be what an earlier call left."""
-        records = pd.concat([table for _, table in heard], ignore_index=True)
-        self.best, self._found[search, budget] = best(records), records.assign(search=search)[POINTS]
-        (first, earlier), (last, _) = heard[0], heard[-1]
-        speed = (len(records) - len(earlier)) / (last - first) if len(heard) > 1 else None
+    def _show_progress(self, arrivals: list[tuple[float, pd.DataFrame]], search: str, budget: int, state: str) -> None:
+        """Show progress; the speed leaves out the first records, which may be those of an earlier call."""
+        records = pd.concat([table for _, table in arrivals], ignore_index=True)
+        self.best, self._plans[search, budget] = best(records), records.assign(search=search)[POINTS]
+        (first, earlier), (last, _) = arrivals[0], arrivals[-1]
+        speed = (len(records) - len(earlier)) / (last - first) if len(arrivals) > 1 else None
         self.progress.value = pages.progress(len(records), budget, speed, self.best, state)

@@ -12,13 +12,13 @@ WIDE = ipywidgets.Layout(width="30em")
 
 
 class PlanSliders:
-    """The plan as sliders; `changed` is called once for each move of a hand, whatever number of layers it moves.
+    """The plan as sliders; `changed` is called once for each move by hand, even if it moves many layers.
 
     `layers` holds a slider per layer, `groups` one per block of several layers, which sets them all.
     """
 
     def __init__(self, names: Sequence[str], plan: Sequence[int], k_max: int, changed: Callable[[], None]):
-        self._changed, self._held = changed, False
+        self._changed, self._in_code = changed, False
         self.layers = [
             _slider(name, k, k_max, f"weightlab-slider-{i}") for i, (name, k) in enumerate(zip(names, plan, strict=True))
         ]
@@ -50,7 +50,7 @@ class PlanSliders:
             self._set(range(len(self.layers)), plan)
 
     def _set(self, members: Sequence[int], ks: int | Sequence[int]) -> None:
-        if self._held:
+        if self._in_code:
             return
         with self._hold():
             for i, k in zip(members, np.broadcast_to(ks, len(members)).tolist(), strict=True):
@@ -59,7 +59,7 @@ class PlanSliders:
         self._moved()
 
     def _moved(self) -> None:
-        if not self._held:
+        if not self._in_code:
             self._show_groups()
             self._changed()
 
@@ -71,12 +71,12 @@ class PlanSliders:
 
     @contextmanager
     def _hold(self) -> Iterator[None]:
-        """What sliders are set to meanwhile is not the move of a hand."""
-        self._held = True
+        """A context in which changes of sliders do not count as moves by hand."""
+        self._in_code = True
         try:
             yield
         finally:
-            self._held = False
+            self._in_code = False
 
 
 def _slider(name: str, k: int, k_max: int, mark: str) -> ipywidgets.IntSlider:

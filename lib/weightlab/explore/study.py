@@ -1,4 +1,4 @@
-"""What the explorer shows, without a widget: one network, format and method under plans, searched plans, the packed file."""
+"""The explorer without its widgets: one network, format and method under plans, searched plans, the packed file."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -26,13 +26,13 @@ POINTS = ["search", "plan", "storage_rate", "validation_loss_pp"]
 
 
 class Study:
-    """One network, format and method: what plans save and cost, and what searches have found.
+    """One network, format and method: the rates and losses of plans, and the plans of searches.
 
-    Plans are lists of k, one per layer in `names` (of one k for the whole net). What is answered at once is measured on
-    validation alone; test is measured only by `reported` and `write`. Searches and codebooks are kept in `searches_folder`.
-    Calls of `measure` must follow each other; `search` and `write` may go on in other threads meanwhile. `splits` that are
-    loaded already spare loading them.
-    Raises `UserError` if network, weights or data cannot be had or do not fit each other.
+    Plans are lists of k, one per layer in `names` (of one k for the whole net). `measure` uses validation only; test is measured
+    only by `reported` and `write`. Searches and codebooks are kept in `searches_folder`.
+    Only one thread may call `measure`; `search` and `write` may run in other threads at the same time. `splits` that are
+    already loaded are not loaded again.
+    Raises `UserError` if network, weights or data are not available or do not fit each other.
     """
 
     def __init__(
@@ -98,19 +98,19 @@ class Study:
         return table.assign(loss_pp=100 * (table["original"] - table["packed"]))
 
     def write(self, file: str | Path, plan: Sequence[int]) -> packing.Packed:
-        """Write the plan as a packed file, with what `reported` says in it."""
+        """Write the plan as a packed file, with the accuracies of `reported`."""
         measured = self.reported(plan).drop(columns="loss_pp").to_dict("records")
-        kept = {"network": self.setting.network, "accuracy": measured, "codebooks": self.codebooks}
-        return packing.write(file, self.model, plan, self.setting.format, self.setting.method, **kept)
+        options = {"network": self.setting.network, "accuracy": measured, "codebooks": self.codebooks}
+        return packing.write(file, self.model, plan, self.setting.format, self.setting.method, **options)
 
     def searched(self) -> pd.DataFrame:
         """The plans of all complete searches in the folder on the same network, images, method and format: columns `POINTS`."""
         tables = [pd.DataFrame(columns=POINTS)]
-        wanted = self.setting.describe()
+        description = self.setting.describe()
         for file in sorted(self.folder.glob("*/specification.json")):
             try:
                 described = json.loads(file.read_bytes())
-                same = all(described.get(name) == wanted.get(name) for name in SAME)
+                same = all(described.get(name) == description.get(name) for name in SAME)
             except (OSError, ValueError, AttributeError):  # somebody else's file: nothing to show of it
                 continue
             if same and (records := RunFolder(file.parent).records()) is not None:
@@ -125,11 +125,11 @@ class Study:
         progress: Callable[[pd.DataFrame], object] = lambda records: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> pd.DataFrame:
-        """The records of a small search in all k that are tried; `progress` and `stop` are those of `loop.run`.
+        """The records of a small search over all k that are tried; `progress` and `stop` are those of `loop.run`.
 
-        A part of the first generation are plans with one k in all layers.
+        Some plans of the first generation have one k in all layers.
         The target starts at the accuracy of the original and moves with the plans that lose less than 1 pp on validation. Raises
-        `loop.Stopped` once `stop` is true; the same call then goes on from there.
+        `loop.Stopped` once `stop` is true; the same call then resumes.
         """
         acceptable = round(self.original_accuracy - analysis.ACCEPTABLE_LOSS_PP / 100, 6)
         target = TargetRule(self.original_accuracy, FIRST_RATE, "batch", limit_accuracy=acceptable)
@@ -140,7 +140,7 @@ class Study:
         runner = Runner(self.folder, threads=self.threads, progress=False, workers=1)  # its evaluator's memory goes with it
         records = runner.run(spec, wait=False, progress=progress, stop=stop)
         if records is None:
-            raise UserError(f"another process is at work on this search in {self.folder / spec.hash}; wait until it is done")
+            raise UserError(f"another process is running this search in {self.folder / spec.hash}; wait until it has finished")
         return records
 
 
@@ -151,12 +151,12 @@ def best(records: pd.DataFrame) -> pd.Series | None:
 
 
 def blocks(names: Sequence[str], few: int = 12) -> dict[str, list[int]]:
-    """Layers by the block they belong to, numbers of layers by name: each alone where there are only a few.
+    """The numbers of layers by the name of their block; each layer is a block of its own if there are only a few.
 
     >>> blocks(["features.1.conv.0.0", "features.1.conv.1", "classifier.1"], few=2)
     {'features.1': [0, 1], 'classifier.1': [2]}
     """
-    found: dict[str, list[int]] = {}
+    members: dict[str, list[int]] = {}
     for number, name in enumerate(names):
-        found.setdefault(name if len(names) <= few else ".".join(name.split(".")[:2]), []).append(number)
-    return found
+        members.setdefault(name if len(names) <= few else ".".join(name.split(".")[:2]), []).append(number)
+    return members
