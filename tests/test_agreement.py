@@ -156,7 +156,7 @@ def test_all_commands_take_a_network_or_refuse_it_alike(name, home):
         assert done.exit_code == 0 and "0 get another class" in done.output, done.output
 
 
-@pytest.mark.parametrize(("name", "says"), [("lying", "do not give what it gives"), ("borrowing", "which is slower")])
+@pytest.mark.parametrize(("name", "says"), [("lying", "give other answers than the network"), ("borrowing", "which is slower")])
 def test_a_network_that_is_measured_plainly_is_said(name, says, images):
     model = getattr(agreement_networks, name)()
     with warnings.catch_warnings(record=True) as caught:

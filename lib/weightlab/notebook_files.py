@@ -13,7 +13,7 @@ from contextlib import contextmanager
 def _hidden(name: str) -> Iterator[None]:
     """A context in which no module called `name` is found."""
     before = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]  # so import is told that there is none
+    sys.modules[name] = None  # type: ignore[assignment]  # import takes this for a missing module
     try:
         yield
     finally:

@@ -239,7 +239,7 @@ def _common_mode(files: list[Path]) -> str:
 
 
 def _is_deep(picture: "ImageFile") -> bool:
-    """Whether values have 16 bits in the file (PNG, TIFF, PPM, SGI), of which PIL, in colours, would drop the lower 8 unasked."""
+    """Whether values have 16 bits in the file (PNG, TIFF, PPM, SGI); PIL would silently drop the lower 8 of colours."""
     for codec, _, _, how in picture.tile:
         wide = codec.startswith("ppm") and isinstance(how, tuple) and how[0] == "RGB" and how[1] > 255
         if codec == "SGI16" or re.search(";16[BLN]", str(how)) or wide:

@@ -301,7 +301,7 @@ class Evaluator(Generic[Variants]):
             with self._replica() as (model, _):
                 correct[plan, split] += self._decide(rows[plan], split, images, weights, model)
 
-        # New threads have as many threads of torch as there are cores, until told otherwise.
+        # By default a new thread has as many torch threads as there are cores.
         with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             if self._plain:
                 close |= {

@@ -1,8 +1,8 @@
 """Compiled inner loops of the evaluation engine.
 
 Stock CPU kernels are slow at what LeNet-5 spends its time on: convolutions of few channels, tanh and 2x2 means over large feature
-maps. Here activations lie in memory with the images last, (channels, height, width, images), so that every operation runs over
-neighbouring numbers whatever the shape of the map. Results differ from torch's in the last bits; `evaluation` sees to it that no
+maps. Here activations are laid out with the images last, (channels, height, width, images), so that every operation runs over
+neighbouring numbers for any shape of the map. Results differ from torch's in the last bits; `evaluation` makes sure that no
 count does.
 """
 
@@ -59,7 +59,7 @@ def _compiled(function: Callable, name: str, names: dict) -> Callable:
     """A function compiled under another name, with `names` in place of its module's.
 
     What it takes from `names` is compiled in. numba keeps what it compiled under the function's own name, and finds it again in a
-    later process. A closure would not be found: what stands in it is part of the key, and a compiled function is another each time.
+    later process. A closure would not be found: its contents are part of the key, and a compiled function is a new object each time.
     """
     code = function.__code__.replace(co_name=name, co_qualname=name)
     return njit(**COMPILE)(FunctionType(code, names, name))

@@ -78,12 +78,12 @@ def refuse_idle_weights(model: nn.Module, names: Sequence[str], images: torch.Te
 def blame(model: nn.Module, stages: Sequence[Stage], variants: Sequence[Variant], images: torch.Tensor) -> str:
     """The first stage that disagrees with its module on images, float (n, ...); the network has the variants' weights."""
     if len(stages) == 1:
-        return "with other weights put in their place it computes something else than with the same weights written into them"
+        return "it gives other answers with weights that are passed to it than with the same weights written into it"
     x = images
     for stage, module, variant in zip(stages, sequences.stages(model), variants, strict=True):
         y = module(x.clone())
         if not answers.alike(stage.output(x, variant, y.shape[1:]), y):
             first = f", which holds {stage.weights[0].removesuffix('.weight')}" if stage.weights else ""
-            return f"{type(module).__name__}{first}, gives something else as a stage of its own"
+            return f"{type(module).__name__}{first}, gives other answers as a separate stage"
         x = y
-    return "its stages give something else one after the other, many images or plans at a time"
+    return "its stages, called in order, give other answers for many images or plans at a time"

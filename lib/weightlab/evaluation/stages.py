@@ -1,6 +1,6 @@
 """One stage of a network under many variants of its weights.
 
-A stage has fast ways for what it knows to the last option; whoever makes one holds them against the module itself (`agrees`).
+A stage has fast kernels for modules whose every option it knows; its maker compares them with the module itself (`agrees`).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ from weightlab.evaluation import kernels
 from weightlab.networks import answers, sequences
 
 LARGEST_KERNEL = 49  # weights; a compiled convolution grows with them
-ACTIVATIONS = {nn.Tanh: "tanh", nn.ReLU: "relu"}  # those that compiled kernels know
-# Modules that treat every channel alike, so that variants may stand side by side as channels; no subclass of them is meant.
+ACTIVATIONS = {nn.Tanh: "tanh", nn.ReLU: "relu"}  # those of compiled kernels
+# Modules that treat every channel alike, so that variants may be concatenated as channels; subclasses are not included.
 PER_CHANNEL = {
     nn.Tanh,
     nn.ReLU,
@@ -35,14 +35,14 @@ PER_CHANNEL = {
 }
 
 
-Variant = tuple[contract.Replacement, ...]  # of a stage: what takes the place of each of its layers
+Variant = tuple[contract.Replacement, ...]  # of a stage: the replacement of each of its layers
 
 
 class Stage:
     """A module with the names of its shareable weights, called with activations and variants of those weights.
 
-    `shape` is that of an image's input; `images_last` says whether inputs on a CPU lie in memory with the images last. Without
-    `fast` the module itself does all the work. Where modules stand in the place of its layers, a method's `own` way does it, if any.
+    `shape` is that of an image's input; `images_last` says whether inputs on a CPU are laid out with the images last. Without
+    `fast` the module itself does all the work. If modules replace its layers, a method's `own` stage computes them, if it has one.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Stage:
         return bool(self.activation) and _halves(self.layer, rest)
 
     def agrees(self, x: torch.Tensor, variants: list[Variant]) -> bool:
-        """Whether the fast ways give what the module itself gives for activations x (n, ...), by `answers.alike`."""
+        """Whether the fast kernels give the module's outputs for activations x (n, ...), by `answers.alike`."""
         if not self.one_layer:
             return True
         expected = [self._call(x, variant) for variant in variants]
@@ -84,12 +84,12 @@ class Stage:
             outs = [self.output(x, variant, each.shape[1:]) for variant, each in zip(variants, expected, strict=True)]
             if expected[0].ndim == 2:
                 outs += torch.from_numpy(self.logits(self._laid_out(x), variants)).movedim(-1, 1)
-        except Exception:  # what fails does not agree
+        except Exception:  # a failure is a disagreement
             return False
         return all(answers.alike(out.cpu(), expected[i % len(expected)].cpu()) for i, out in enumerate(outs))
 
     def output(self, x: torch.Tensor, variant: Variant, shape: torch.Size) -> torch.Tensor:
-        """What a call writes for activations x (n, ...), however they lie in memory, of a `shape` for each image."""
+        """The output of a call for activations x (n, ...) in any layout, of a `shape` for each image."""
         out = self.empty(len(x), shape, x.device)
         self(self._laid_out(x), [variant], [out])
         return out
@@ -163,7 +163,7 @@ class Stage:
             return torch.func.functional_call(self.module, weights, (x,))[:n]
 
     def _compute(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, out: torch.Tensor) -> None:
-        """The stage on a CPU, compiled; x and out lie images last."""
+        """The stage on a CPU, compiled; x and out are laid out with the images last."""
         x, out = x.movedim(0, -1), out.movedim(0, -1)
         if self.linear:
             x, weight, out = x.flatten(0, -2), weight.flatten(1), out.flatten(0, -2)  # views: images last, they are contiguous
@@ -171,12 +171,12 @@ class Stage:
         compute(x.numpy(), weight.numpy(), bias.numpy(), self.activation, out.numpy())
 
     def _bias(self, variants: int) -> torch.Tensor:
-        """The bias of the layer, zero where it has none, as often as there are variants."""
+        """The bias of the layer, zero if it has none, repeated for all variants."""
         outputs = self.layer.weight.shape[0]
         return (self.layer.weight.new_zeros(outputs) if self.layer.bias is None else self.layer.bias).repeat(variants)
 
     def _side_by_side(self, x: torch.Tensor, variants: list[Variant]) -> torch.Tensor:
-        """The stage of one layer under all variants at once: (n, variants·channels, ...)."""
+        """The stage of one layer under all variants together: (n, variants·channels, ...)."""
         layer, weight, bias = self.layer, torch.cat(_weights(variants)), self._bias(len(variants))
         if isinstance(layer, nn.Linear):
             y = F.linear(x, weight, bias)
@@ -265,7 +265,7 @@ def _in_sequence(
         result.inside.append(stage.inside_bytes(x, variants[0]))
         x = y
     if x.shape != expected.shape or not answers.alike(x, expected):
-        return "the modules of its sequence, one after the other, do not give what it gives"
+        return "the modules of its sequence, called in order, give other answers than the network"
     return result
 
 

@@ -20,7 +20,7 @@ from weightlab.search.fitness import TargetRule
 from weightlab.settings import names
 
 FIRST_RATE = 10  # where the target of a small search starts
-# What comparable searches have in common: the weights are told by their checkpoint.
+# Fields that are equal in comparable searches; the checkpoint stands for the weights.
 SAME = {*names(Setting, "measured"), "checkpoint", "data", "schema"} - {"weights", *names(Setting, "tried")}
 POINTS = ["search", "plan", "storage_rate", "validation_loss_pp"]
 

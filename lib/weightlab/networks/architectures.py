@@ -12,7 +12,7 @@ IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 of the thesis (table 2.1): (n, 1, 32, 32) -> logits (n, 10); average pooling whatever the activation."""
+    """LeNet-5 of the thesis (table 2.1): (n, 1, 32, 32) -> logits (n, 10); average pooling with every activation."""
 
     def __init__(self, activation: Callable[[], nn.Module] = nn.Tanh):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Searches run to a budget, one or a grid of them: recorded, checkpointed, resumed exactly, by as many processes as there are."""
+"""Run one search or a grid of searches to their budgets: recorded, checkpointed and resumed exactly, by any number of processes."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """What is named above, imported when it is first asked for: status and job queues do without torch."""
+    """A name of `__all__`, imported at its first use: status and job queues do not need torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     runner = importlib.import_module("weightlab.runs.runner")

@@ -97,7 +97,7 @@ class _Course:
         self._saved = time.monotonic()
 
     def generation(self, measure: Callable[[np.ndarray], pd.DataFrame]) -> None:
-        """Measure a generation, or what is left of it, and learn from it."""
+        """Measure a generation, or the rest of one, and learn from it."""
         search, target = self._search, self._target
         before = {"search": search.state(), "target": target.now.tolist()}
         here, evaluated = time.time(), 0.0

@@ -26,7 +26,7 @@ class Progress:
     """A context in which a thread shows the state of a grid every `every_s` seconds, and a last time at the end.
 
     In a notebook and on a terminal one display is kept up to date; a log gets a line a minute and the whole at the end. Nothing goes
-    to stdout, and a display that fails does not end the run. `workers` serves the first guess at the time left, until there is a speed.
+    to stdout, and a display that fails does not end the run. `workers` is used to guess the time left until a speed is known.
     """
 
     def __init__(self, folder: str | Path, runs: Iterable[str], workers: int = 1, show: bool = True, every_s: float = 1.0):

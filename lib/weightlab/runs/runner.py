@@ -1,4 +1,4 @@
-"""Searches run to a budget, one or a grid of them: recorded, checkpointed, resumed exactly, by as many processes as there are."""
+"""Run one search or a grid of searches to their budgets: recorded, checkpointed and resumed exactly, by any number of processes."""
 
 import time
 import warnings
@@ -91,7 +91,7 @@ class Runner:
         """The range scan behind a specification's space, kept as `scan-<hash>.parquet`: layer, name, k, accuracies.
 
         A scan that was interrupted resumes. Raises `UserError` before anything is measured if `spec` has a
-        threshold that lies above the unshared accuracy.
+        threshold above the unshared accuracy.
         """
         file = self.folder / f"scan-{spec.measured().hash}.parquet"
         if (table := storage.kept_table(file)) is not None:
@@ -245,7 +245,7 @@ def read(folder: str | Path) -> pd.DataFrame:
 def records_hash(folder: str | Path, runs: Iterable[str] | None = None) -> str:
     """SHA-256 over the records of all complete searches below a folder (or of `runs`, their hashes), in the order of their names.
 
-    Raises `UserError` where there are none.
+    Raises `UserError` if there are none.
     """
     return status.records_hash(folder, [file.parent.name for file in _complete(folder, runs)])
 

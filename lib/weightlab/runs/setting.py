@@ -25,8 +25,8 @@ class Setting:
     """What plans are measured on. `images` limits each split to its first images (None: all).
 
     `network` and `dataset` are names, or a user's own: `module:factory` with the file of its `weights` (None: the factory's), and an
-    `.npz` file or a folder of pictures (see `data.own`). Paths are kept absolute. `compression` is what is chosen for the method that makes
-    the network small; its fields can be given, and are there, as if they were fields of this.
+    `.npz` file or a folder of pictures (see `data.own`). Paths are kept absolute. `compression` holds the settings of the compression method;
+    its fields can be given and read as if they were fields of this class.
     Raises `UserError` for unknown names and numbers out of range.
     """
 
@@ -98,7 +98,7 @@ class Setting:
 
     @cached_property
     def _contents(self) -> dict:
-        """SHA-256 of the weights and of own data, looked at once for each setting: a folder may hold many files."""
+        """SHA-256 of the weights and of own data, computed once for each setting: a folder may hold many files."""
         return self._look()
 
     def _look(self) -> dict:
@@ -108,7 +108,7 @@ class Setting:
         return {"checkpoint": models.identity(self.network, self.weights)} | ({"data": own} if own else {})
 
     def check_unchanged(self) -> None:
-        """Raise `UserError` if weights or own data are no longer those that its hash stands for."""
+        """Raise `UserError` if weights or own data have changed since the hash was computed."""
         if self._look() != self._contents:
             raise UserError(
                 f"weights of {self.network} or data of {self.dataset} have changed since this setting was made; make it again"

@@ -93,7 +93,7 @@ def survey(folder: str | Path, runs: Iterable[str] | None = None) -> pd.DataFram
 def records_hash(folder: str | Path, runs: Iterable[str]) -> str:
     """SHA-256 over the names and records of complete searches (`runs`) below a folder, in the order of their names.
 
-    It is the same for the same grid, whoever ran it and however often it was interrupted.
+    It is the same for the same grid, for any number of processes and interruptions.
     """
     digest = hashlib.sha256()
     for run in sorted(runs):
