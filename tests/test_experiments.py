@@ -13,7 +13,7 @@ from conftest import tracebacks
 from scipy import stats
 from sklearn.cluster import KMeans
 
-from weightlab import analysis, data, models, sharing, storage
+from weightlab import analysis, data, models, runs, sharing, storage
 from weightlab.errors import UserError
 from weightlab.search.fitness import TargetRule
 
@@ -351,6 +351,15 @@ def test_timed_plans_are_measured_as_the_plain_way_does():
         assert row.accuracy == pytest.approx((shared(images).argmax(1) == split.labels).double().mean().item())
     with pytest.raises(UserError, match="unknown clustering method 'ward'"):
         sharing.time_plans(model, np.array([[2, 2, 2, 2, 2]]), split, ["ward"])
+
+
+def test_networks_are_timed_side_by_side_and_measured_alike():
+    split, plans = data.load("mnist", "validation").first(100), np.array([[3, 4, 5, 6, 7], [2, 2, 2, 2, 2]])
+    table = runs.time_plans({"lenet5_tanh": plans, "lenet5_relu": plans[:1]}, split, ["exact", "kmeans"], "float16", workers=2)
+    assert table["network"].tolist() == ["lenet5_tanh"] * 4 + ["lenet5_relu"] * 2 and (table["clustering_s"] > 0).all()
+    for network, rows in table.groupby("network"):
+        alone = sharing.time_plans(models.load(network), np.stack(rows["plan"])[::2], split, ["exact", "kmeans"], "float16")
+        assert rows["accuracy"].tolist() == alone["accuracy"].tolist()
 
 
 def test_inertia_is_measured_against_the_exact_one():

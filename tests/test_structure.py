@@ -37,7 +37,7 @@ ROOMS = {
     "evaluation": ["kernels", "stages", "activation_cache", "prefix_tree", "proof", "evaluator"],
     "packing": ["label_coding", "metadata", "packed_format", "packed_file", "writing", "onnx_files"],
     "runs": [
-        "setting", "specifications", "records", "folder", "loop", "status", "progress", "job_queues", "executors", "runner", "enumeration",
+        "setting", "specifications", "records", "folder", "loop", "status", "progress", "job_queues", "executors", "timing", "runner", "enumeration",
     ],
     "tuning": ["lifted"],
     "analysis": [

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from weightlab.runs.runner import Outcome, Runner, evaluator, read, records_hash, uniform_plans
+    from weightlab.runs.runner import Outcome, Runner, evaluator, read, records_hash, time_plans, uniform_plans
     from weightlab.runs.setting import PROTOCOLS, RECORDED_SPLITS, Setting
     from weightlab.runs.specifications import Specification, grid
 
@@ -19,6 +19,7 @@ __all__ = [
     "grid",
     "read",
     "records_hash",
+    "time_plans",
     "uniform_plans",
 ]
 

@@ -22,6 +22,7 @@ from weightlab.runs.progress import Progress, Steps
 from weightlab.runs.setting import PROTOCOLS, RECORDED_SPLITS, Setting
 from weightlab.runs.specifications import Specification
 from weightlab.runs.specifications import grid as grid  # for callers, beside `Specification`
+from weightlab.runs.timing import time_plans as time_plans  # as `grid`
 from weightlab.search import space
 from weightlab.search.fitness import Target
 from weightlab.search.space import IntegerSpace
