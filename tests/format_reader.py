@@ -150,6 +150,32 @@ def metadata(content: bytes) -> dict:
     return _open(content)[0]
 
 
+def range_labels(stored: bytes, n: int) -> np.ndarray:
+    """The n labels of a range-coded stream."""
+    _need(len(stored) >= 7, "a stream that is too short")
+    scale, k = stored[0], int.from_bytes(stored[1:3], "little") + 1
+    _need(12 <= scale <= 16, "another scale")
+    at = 3 + (k * scale + 7) // 8
+    table, stream = int.from_bytes(stored[3:at], "little"), stored[at:]
+    _need(len(stream) >= 4 and table >> (k * scale) == 0, "a table or stream that does not fit")
+    counts = [table >> (scale * label) & (1 << scale) - 1 for label in range(k)]
+    _need(sum(counts) == 1 << scale, "counts that do not add up")
+    slots = [label for label, count in enumerate(counts) for _ in range(count)]
+    starts = [sum(counts[:label]) for label in range(k)]
+    x, place, labels = int.from_bytes(stream[:4], "big"), 4, []
+    _need(1 << 23 <= x < 1 << 31, "another first state")
+    for _ in range(n):
+        r = x % (1 << scale)
+        label = slots[r]
+        labels.append(label)
+        x = counts[label] * (x >> scale) + r - starts[label]
+        while x < 1 << 23:
+            _need(place < len(stream), "a stream that ends early")
+            x, place = 256 * x + stream[place], place + 1
+    _need(x == 1 << 23 and place == len(stream), "a stream that goes on")
+    return np.array(labels, np.uint16)
+
+
 def _part(said: dict, entry: dict, data: bytes, decompress: Callable[[bytes], bytes] | None) -> np.ndarray:
     """The numbers of a part of version 2."""
     _need(len(entry["shape"]) == 1, "a part is no row")
@@ -162,6 +188,11 @@ def _part(said: dict, entry: dict, data: bytes, decompress: Callable[[bytes], by
     n, bits, coding = (said.pop(key) for key in ("n", "bits", "coding"))
     _need(not said and type(n) is type(bits) is int and n > 0 and 1 <= bits <= 16, "a part that is not described")
     stored = data[slice(*entry["data_offsets"])]
+    if coding == "range":
+        _need(entry["dtype"] == "U8", "labels are not a row of bytes")
+        labels = range_labels(stored, n)
+        _need(int(labels.max()) < 1 << bits, "a label of more bits")
+        return labels
     _need(coding == "packed" or (coding == "zstd" and decompress is not None), "a coding that cannot be read")
     size = len(stored) if coding == "packed" else _frame_size(stored)
     _need(entry["dtype"] == "U8" and size == ((n * bits + 7) // 8 if coding == "packed" else n * (1 + (bits > 8))), "lengths")

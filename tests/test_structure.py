@@ -35,11 +35,11 @@ ROOMS = {
     "compression": ["contract", "kinds", "compressed", "mixed", "sharing/clustering", "sharing/codebooks", "sharing/lifts", "sharing/share", "sharing/settings"],
     "sharing": [],  # the face of compression/sharing
     "evaluation": ["kernels", "stages", "activation_cache", "prefix_tree", "proof", "evaluator"],
-    "packing": ["label_coding", "metadata", "packed_format", "packed_file", "writing", "onnx_files"],
+    "packing": ["label_coding", "range_coding", "metadata", "packed_format", "packed_file", "writing", "onnx_files"],
     "runs": [
         "setting", "specifications", "records", "folder", "loop", "status", "progress", "job_queues", "executors", "timing", "runner", "enumeration",
     ],
-    "tuning": ["lifted"],
+    "tuning": ["lifted", "rate_distortion/cells"],
     "analysis": [
         "labels", "records", "findings", "comparisons", "predictors", "regression", "scans", "searches", "uncertainty",
         "curve_statistics", "search_statistics", "table_statistics", "claims",

@@ -94,7 +94,7 @@ class LabelsPart(_Strict):
 
     n: Count
     bits: int = Field(ge=1, le=16)
-    coding: Literal["packed", "zstd"]
+    coding: Literal["packed", "zstd", "range"]
 
 
 class StoredGroup(_Weights):

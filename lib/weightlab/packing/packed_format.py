@@ -17,7 +17,7 @@ from weightlab import accounting, formats
 from weightlab.compression import kinds
 from weightlab.compression.contract import Labels, Stored, Values
 from weightlab.errors import UserError, flat
-from weightlab.packing import label_coding
+from weightlab.packing import label_coding, range_coding
 from weightlab.packing.metadata import Details, Group, LabelsPart, StoredDetails, StoredGroup, parse
 
 UNSEALED = "0" * 64  # stands for the file's own SHA-256 while it is computed
@@ -156,7 +156,10 @@ def _labels(stored: torch.Tensor, n: int, bits: int, coding: str, what: str) -> 
     """The n whole numbers that a tensor codes, unsigned (n,)."""
     if stored.dtype != torch.uint8 or stored.dim() != 1:
         raise UserError(f"{what} must be bytes")
-    labels = (label_coding.unpack if coding == "packed" else label_coding.expand)(stored.numpy(), n, bits)
-    if labels is None:
+    if coding == "range":
+        labels = range_coding.decode(stored.numpy(), n)
+    else:
+        labels = (label_coding.unpack if coding == "packed" else label_coding.expand)(stored.numpy(), n, bits)
+    if labels is None or labels.max() >> bits:
         raise UserError(f"{what} are not {n} labels, coded as {coding}")
     return labels

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,20 @@ from torch import nn
 from weightlab import formats, sharing, storage
 from weightlab.compression import kinds
 from weightlab.compression.compressed import Compressed
-from weightlab.compression.contract import Labels, Stored
+from weightlab.compression.contract import Labels, Stored, Values
 from weightlab.compression.sharing.clustering import Lift
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError, choose
-from weightlab.packing import label_coding, metadata, packed_format
+from weightlab.packing import label_coding, metadata, packed_format, range_coding
 from weightlab.packing.metadata import Details, Measured, StoredDetails
 from weightlab.packing.packed_file import Packed
 
 RESTS = ("as it was", "float16")
+CODINGS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {  # the first of equally small ones is taken
+    "packed": label_coding.pack,
+    "zstd": label_coding.compress,
+    "range": lambda labels, bits: range_coding.encode(labels),
+}
 LOAD = "weightlab.packing.read(file).load(model), or docs/format.md of weightlab"
 
 
@@ -90,11 +95,13 @@ def pack_compressed(
             f"{wrong[0]} is {state[wrong[0]].dtype}; rates are relative to float32, so only float32 weights are packed"
         )
     plan = compressed.plan if isinstance(compressed.plan, int) else list(compressed.plan)
+    format = _one_format(compressed.stored)
+    codings = ["packed"] if not entropy_coded else ["packed", "zstd"] if format else list(CODINGS)
     tensors: dict[str, torch.Tensor] = {}
     groups = []
     for layers, stored in zip(compressed.layers, compressed.stored, strict=True):
         weights = {f"{layer.name}.weight": list(layer.shape) for layer in layers}
-        parts, own = _parts(stored, entropy_coded)
+        parts, own = _parts(stored, codings)
         prefix = sharing.WHOLE_NET if isinstance(plan, int) else next(iter(weights))
         tensors |= {f"{prefix}:{part}": tensor for part, tensor in own.items()}
         original = np.concatenate([state[name].numpy().ravel() for name in weights]).astype(np.float64)
@@ -105,6 +112,7 @@ def pack_compressed(
     tensors |= {name: _rest(value, rest) for name, value in others.items()}
     details = _details(
         groups,
+        format,
         written_by=f"weightlab {version('weightlab')}",
         load=LOAD,
         network=network,
@@ -121,13 +129,13 @@ def pack_compressed(
     return packed_format.seal(save(tensors, {metadata.KEY: text}))
 
 
-def _parts(stored: Stored, entropy_coded: bool) -> tuple[dict[str, dict], dict[str, torch.Tensor]]:
+def _parts(stored: Stored, codings: Sequence[str]) -> tuple[dict[str, dict], dict[str, torch.Tensor]]:
     """The metadata of each part, as in version 2, and the tensors."""
     descriptions: dict[str, dict] = {}
     tensors = {}
     for name, part in stored.parts.items():
         if isinstance(part, Labels):
-            coding, coded = _coded(part.numbers, part.width, entropy_coded)
+            coding, coded = _coded(part.numbers, part.width, codings)
             descriptions[name], tensors[name] = (
                 {"n": len(part.numbers), "bits": part.width, "coding": coding},
                 torch.from_numpy(coded.copy()),
@@ -137,12 +145,16 @@ def _parts(stored: Stored, entropy_coded: bool) -> tuple[dict[str, dict], dict[s
     return descriptions, tensors
 
 
-def _details(groups: list[dict], **values: Any) -> Details | StoredDetails:
-    """The metadata: of version 1 where all groups are codebooks in one format, whose readers are older."""
-    formats_used = {part["format"] for group in groups for part in group["parts"].values() if "format" in part}
-    format = formats_used.pop() if len(formats_used) == 1 else "mixed"
-    if format == "mixed" or any(group["kind"] != "codebook" for group in groups):
-        return StoredDetails.model_validate(values | {"version": 2, "format": format, "groups": groups})
+def _one_format(groups: Sequence[Stored]) -> str | None:
+    """The format of all groups, if they are codebooks in one format, which files of version 1 hold."""
+    used = {part.format for stored in groups for part in stored.parts.values() if isinstance(part, Values)}
+    return used.pop() if len(used) == 1 and all(stored.kind == "codebook" for stored in groups) else None
+
+
+def _details(groups: list[dict], format: str | None, **values: Any) -> Details | StoredDetails:
+    """The metadata: of version 1, whose readers are older, where all groups are codebooks in one format."""
+    if format is None:
+        return StoredDetails.model_validate(values | {"version": 2, "format": "mixed", "groups": groups})
     books = []
     for group in groups:
         labels = group["parts"].get("labels", {"bits": 0, "coding": "none"})
@@ -173,11 +185,11 @@ def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *argume
     return packed
 
 
-def _coded(labels: np.ndarray, bits: int, entropy_coded: bool) -> tuple[str, np.ndarray]:
-    """The smaller coding of labels, and its bytes."""
-    packed = label_coding.pack(labels, bits)
-    compressed = label_coding.compress(labels, bits) if entropy_coded else packed
-    return ("zstd", compressed) if len(compressed) < len(packed) else ("packed", packed)
+def _coded(labels: np.ndarray, bits: int, codings: Sequence[str]) -> tuple[str, np.ndarray]:
+    """The smallest of some codings of labels, and its bytes."""
+    if labels.min() == labels.max():
+        codings = [coding for coding in codings if coding != "range"]
+    return min(((coding, CODINGS[coding](labels, bits)) for coding in codings), key=lambda coded: len(coded[1]))
 
 
 def _storable(state: Mapping, rest: str) -> Mapping[str, torch.Tensor]:
