@@ -57,6 +57,7 @@ def test_lab_opens_on_the_landing_notebook_whose_links_open_notebooks(page, lab,
     page.goto(address.format(""))
     page.get_by_role("heading", name="Where to begin").wait_for()
     links = page.locator(".jp-NotebookPanel .jp-RenderedMarkdown li a[href*='.ipynb']")
+    links.nth(len(experiments.names()) - 1).wait_for(state="attached")  # cells are rendered one after the other
     assert [link.split("/")[-1].split(".")[0] for link in links.evaluate_all("all => all.map(a => decodeURI(a.href))")] == [
         experiments.find(name).notebook.stem for name in experiments.names()
     ]
