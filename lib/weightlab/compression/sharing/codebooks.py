@@ -114,7 +114,7 @@ class Codebooks:
         return torch.from_numpy(values).reshape(self.layers[layer].shape)
 
     def bits(self, plans: np.ndarray) -> np.ndarray:
-        """Kept bits of each group, int64 (..., groups)."""
+        """Stored bits of each group, int64 (..., groups)."""
         return accounting.stored_bits(self.weights, plans, self.format)
 
     def thesis_bits(self, plans: np.ndarray) -> np.ndarray:
