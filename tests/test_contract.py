@@ -268,6 +268,8 @@ def test_a_method_may_replace_what_layers_compute(lenet5, split, stage):
     expected = [training.accuracy(written(coarse, lenet5, plan), split, "cpu") for plan in some]
     assert engine.accuracy(some, partial=True)[:, 0].tolist() == expected
     assert all(not isinstance(module, Coarse) for module in lenet5.modules())
+    with pytest.raises(UserError, match="CoarseInputs may replace operations, so it needs an evaluator of its own"):
+        engine.under(coarse)
 
 
 def test_a_stage_that_does_not_compute_what_its_modules_do_is_noticed(lenet5, split):

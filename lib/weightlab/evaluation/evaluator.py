@@ -124,8 +124,11 @@ class Evaluator(Generic[Variants]):
     def under(self, variants: Others) -> "Evaluator[Others]":
         """An evaluator like this one for other variants of the same layers; the proof is not repeated, and no plan is known yet.
 
-        The two must not work at the same time. Raises `UserError` for variants of other layers.
+        The two must not work at the same time. Raises `UserError` for variants of other layers, and for a method that may replace
+        operations, which a proof of its own is needed for.
         """
+        if isinstance(variants, Operations):
+            raise UserError(f"{type(variants).__name__} may replace operations, so it needs an evaluator of its own")
         if list(variants.layers) != list(self.variants.layers):
             raise UserError(f"variants must have the layers {', '.join(self._names)}, got others")
         other = cast("Evaluator[Others]", copy.copy(self))
@@ -222,9 +225,7 @@ class Evaluator(Generic[Variants]):
                 last = self.variants.count(int(self.variants.groups[layer]))
                 weights |= {(column, -1): self.variants.weight(layer, 1), (column, -2): self.variants.weight(layer, last)}
         parts = self._divided(proof.parts(self.splits[0], self._chunk))
-        stage_logits: dict[tuple[int, tuple[int, ...]], list[torch.Tensor]] = defaultdict(
-            list
-        )  # the stages' logits, by part and plan
+        stage_logits: dict[tuple[int, tuple[int, ...]], list[torch.Tensor]] = defaultdict(list)  # by part and plan
         with self._replica() as (copy, stages), answers.probing(), backend.threads(1):
             try:
                 for rows, part in product(proof.rows(len(columns)), range(len(parts))):
