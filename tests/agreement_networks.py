@@ -179,14 +179,23 @@ def hooked(of):
     return make
 
 
-def small(name, **options):
-    """An architecture of torchvision; images are made three-channelled and 32x32."""
+def small(name, shorten=lambda inner: None, **options):
+    """An architecture of torchvision, perhaps without its last and largest blocks; images are made three-channelled and 32x32."""
 
     def make():
         inner = getattr(backend.torchvision().models, name)(num_classes=5, **options)
+        shorten(inner)
         return nn.Sequential(Do(lambda x: F.interpolate(x, (32, 32)).repeat(1, 3, 1, 1)), inner)
 
     return make
+
+
+def short_resnet(inner):
+    inner.layer4, inner.fc = nn.Identity(), nn.Linear(256, 5)
+
+
+def short_efficientnet(inner):
+    inner.features, inner.classifier = inner.features[:6], nn.Linear(112, 5)
 
 
 S, C, L, A2 = nn.Sequential, nn.Conv2d, nn.Linear, nn.AvgPool2d
@@ -242,9 +251,9 @@ RIGHT = {
     "hook_on_pool": hooked(lambda model: model[2]), "hook_on_network": hooked(lambda model: model),
     "squeezing": Squeezing, "attention": Attention, "functional": Functional, "experts": Experts, "recurrent": Recurrent,
     "tied": Tied, "lying": Lying, "borrowing": Borrowing,
-    "resnet18": small("resnet18"), "mobilenet_v2": small("mobilenet_v2", width_mult=0.25),
+    "resnet18": small("resnet18", short_resnet), "mobilenet_v2": small("mobilenet_v2", width_mult=0.25),
     "mobilenet_v3": small("mobilenet_v3_small"), "shufflenet": small("shufflenet_v2_x0_5"), "squeezenet": small("squeezenet1_1"),
-    "mnasnet": small("mnasnet0_5"), "efficientnet": small("efficientnet_b0"),
+    "mnasnet": small("mnasnet0_5"), "efficientnet": small("efficientnet_b0", short_efficientnet),
 }  # fmt: skip
 AGAIN, COMPANY = "gives other answers to the same images", "gives another answer to an image in another batch"
 REFUSED = {

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -156,12 +157,12 @@ def range_labels(stored: bytes, n: int) -> np.ndarray:
     scale, k = stored[0], int.from_bytes(stored[1:3], "little") + 1
     _need(12 <= scale <= 16, "another scale")
     at = 3 + (k * scale + 7) // 8
-    table, stream = int.from_bytes(stored[3:at], "little"), stored[at:]
-    _need(len(stream) >= 4 and table >> (k * scale) == 0, "a table or stream that does not fit")
-    counts = [table >> (scale * label) & (1 << scale) - 1 for label in range(k)]
+    table, stream = np.unpackbits(np.frombuffer(stored[3:at], np.uint8), bitorder="little"), stored[at:]
+    _need(len(stream) >= 4 and not table[k * scale :].any(), "a table or stream that does not fit")
+    counts = [int(count) for count in table[: k * scale].reshape(k, scale) @ (1 << np.arange(scale))]
     _need(sum(counts) == 1 << scale, "counts that do not add up")
     slots = [label for label, count in enumerate(counts) for _ in range(count)]
-    starts = [sum(counts[:label]) for label in range(k)]
+    starts = [0, *itertools.accumulate(counts)]
     x, place, labels = int.from_bytes(stream[:4], "big"), 4, []
     _need(1 << 23 <= x < 1 << 31, "another first state")
     for _ in range(n):

@@ -246,21 +246,21 @@ def _square(x):
 
 def test_a_call_longer_than_the_walltime_of_its_job_is_taken_over_by_the_next(queue):
     """The first job is killed at its walltime in the middle of the call; a job submitted anew goes on where it was."""
-    (queue / "walltime").write_text("12")
+    (queue / "walltime").write_text("9")
     ((_, steps),) = executors.execute(_step_by_step, [str(queue / "steps")], scheduler=_written(queue, "pbs"))
     assert steps == [str(i) for i in range(STEPS)]
     assert len(list(queue.glob("job-*"))) >= 2, "a second job was submitted"
 
 
-STEPS = 16  # of a second each
+STEPS = 30  # of a third of a second each
 
 
 def _step_by_step(file):
-    """A stand-in for a search with checkpoints: a line a second, going on from those that are there."""
+    """A stand-in for a search with checkpoints: a line now and then, going on from those that are there."""
     with open(file, "a+") as lines:
         lines.seek(0)
         for step in range(len(lines.readlines()), STEPS):
-            time.sleep(1)
+            time.sleep(1 / 3)
             print(step, file=lines, flush=True)
     with open(file) as lines:
         return lines.read().split()

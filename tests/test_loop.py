@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -175,20 +176,33 @@ def test_plans_that_are_known_do_not_make_a_generation_seem_fast():
     assert pace.next(20) == 2
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The records' bytes of a search of 50 evaluations in peace, made once for each name and start."""
+
+    @cache
+    def records(name, uniform):
+        folder = tmp_path_factory.mktemp("undisturbed")
+        toy_run(folder, name, 50, uniform=uniform)
+        return (folder / "evaluations.parquet").read_bytes()
+
+    return records
+
+
 @pytest.mark.parametrize("name", search.SEARCHES)
 @pytest.mark.parametrize("done", [1, 7, 12, 20, 25, 39])
 @pytest.mark.parametrize("uniform", [False, True])
-def test_a_search_that_is_stopped_inside_a_generation_ends_with_the_same_records(tmp_path, slices, name, done, uniform):
+def test_a_search_that_is_stopped_inside_a_generation_ends_with_the_same_records(
+    tmp_path, undisturbed, slices, name, done, uniform
+):
     sizes, told = [], []
     rest = {"uniform": uniform, "measure": counted(sizes), "progress": told.append}
-    with pytest.raises(loop.Stopped, match=f"stopped after {done} of 100 evaluations"):
-        toy_run(tmp_path / "stopped", name, 100, stop=lambda: sum(sizes) >= done, **rest)
+    with pytest.raises(loop.Stopped, match=f"stopped after {done} of 50 evaluations"):
+        toy_run(tmp_path / "stopped", name, 50, stop=lambda: sum(sizes) >= done, **rest)
     assert len(storage.read_table(tmp_path / "stopped" / "checkpoint.parquet")[0]) == sum(sizes) == sum(map(len, told)) == done
     told.clear()
-    records = toy_run(tmp_path / "stopped", name, 100, **rest)
-    toy_run(tmp_path / "undisturbed", name, 100, uniform=uniform)
-    first, second = (tmp_path / folder / "evaluations.parquet" for folder in ("stopped", "undisturbed"))
-    assert first.read_bytes() == second.read_bytes()
+    records = toy_run(tmp_path / "stopped", name, 50, **rest)
+    assert (tmp_path / "stopped" / "evaluations.parquet").read_bytes() == undisturbed(name, uniform)
     assert sum(sizes) == sum(map(len, told)) == len(records), "nothing is measured twice, and all of it is told"
     times = pd.read_parquet(tmp_path / "stopped" / "times.parquet")
     assert times["generation"].tolist() == sorted(set(records["generation"]))
