@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -32,10 +33,14 @@ def published():
 
 
 @pytest.fixture(scope="session")
-def smoke_outputs(tmp_path_factory, worker_id):
-    """Run a notebook headless at smoke size, after those it reads, once for all test processes, and return its outputs folder."""
+def smoke_outputs(tmp_path_factory, worker_id, warm):
+    """Run a notebook headless at smoke size, after those it reads, once for all test processes, and return its outputs folder.
+
+    The first notebook gets a kernel from a cold start, as a person's run does; the others get warm ones.
+    """
     base = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
-    environment = stand_in_root(base / "repository")
+    cold = stand_in_root(base / "repository")
+    environments = defaultdict(lambda: cold | warm(TORCH), {"00_explore": cold})
 
     def run(name: str, wait: bool = True) -> Path | None:
         """The folder of a notebook's outputs; None, without `wait`, where another process is at it or at one that it reads."""
@@ -47,7 +52,7 @@ def smoke_outputs(tmp_path_factory, worker_id):
         with contextlib.suppress(Timeout), FileLock(base / f"{name}.lock", timeout=-1 if wait else 0):
             if not (folder / "notebook.ipynb").exists():
                 command = [sys.executable, "-m", "weightlab", "run", name, "--profile", "smoke"]
-                done = subprocess.run(command, env=environment, capture_output=True, text=True)
+                done = subprocess.run(command, env=environments[name], capture_output=True, text=True)
                 assert done.returncode == 0, done.stderr[-2000:]
             return folder
 
