@@ -191,11 +191,14 @@ def small(name, shorten=lambda inner: None, **options):
 
 
 def short_resnet(inner):
-    inner.layer4, inner.fc = nn.Identity(), nn.Linear(256, 5)
+    inner.layer3, inner.layer4, inner.fc = nn.Identity(), nn.Identity(), nn.Linear(128, 5)
 
 
-def short_efficientnet(inner):
-    inner.features, inner.classifier = inner.features[:6], nn.Linear(112, 5)
+def short(blocks, channels):
+    def shorten(inner):
+        inner.features, inner.classifier = inner.features[:blocks], nn.Linear(channels, 5)
+
+    return shorten
 
 
 S, C, L, A2 = nn.Sequential, nn.Conv2d, nn.Linear, nn.AvgPool2d
@@ -252,8 +255,8 @@ RIGHT = {
     "squeezing": Squeezing, "attention": Attention, "functional": Functional, "experts": Experts, "recurrent": Recurrent,
     "tied": Tied, "lying": Lying, "borrowing": Borrowing,
     "resnet18": small("resnet18", short_resnet), "mobilenet_v2": small("mobilenet_v2", width_mult=0.25),
-    "mobilenet_v3": small("mobilenet_v3_small"), "shufflenet": small("shufflenet_v2_x0_5"), "squeezenet": small("squeezenet1_1"),
-    "mnasnet": small("mnasnet0_5"), "efficientnet": small("efficientnet_b0", short_efficientnet),
+    "mobilenet_v3": small("mobilenet_v3_small", short(9, 48)), "shufflenet": small("shufflenet_v2_x0_5"), "squeezenet": small("squeezenet1_1"),
+    "mnasnet": small("mnasnet0_5"), "efficientnet": small("efficientnet_b0", short(5, 80)),
 }  # fmt: skip
 AGAIN, COMPANY = "gives other answers to the same images", "gives another answer to an image in another batch"
 REFUSED = {

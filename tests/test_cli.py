@@ -724,7 +724,7 @@ def test_a_slow_command_that_is_killed_goes_on_from_what_it_has_measured(home, t
     assert running.returncode == -signal.SIGKILL and not list((tmp_path / "killed").glob(f"{made}.parquet"))
     assert 0 < len(storage.read_table(found[0])[0]) < (24 if words[0] == "scan" else 20)
     process(*words, tmp_path / "killed")
-    process(*words, tmp_path / "undisturbed")
+    called(*words, tmp_path / "undisturbed")
     files = [next((tmp_path / folder).glob(f"{made}.parquet")) for folder in ("killed", "undisturbed")]
     assert files[0].read_bytes() == files[1].read_bytes() and not list((tmp_path / "killed").glob(f"{kept}.parquet"))
 

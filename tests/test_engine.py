@@ -17,7 +17,7 @@ from weightlab.evaluation.evaluator import MARGIN
 from weightlab.training import logits
 
 NETWORKS = ("lenet5_tanh", "lenet5_relu")
-IMAGES, RANDOM_PLANS = 200, 200
+IMAGES, RANDOM_PLANS = 120, 200
 
 
 def oracle(model, codebooks, plans, split):
@@ -46,7 +46,7 @@ def test_counts_equal_the_oracles_in_any_order_and_grouping(network, format, val
     expected = np.array(oracle(model, codebooks, plans, validation))
     at_once = Evaluator(model, codebooks, [validation], "cpu", threads=2)
     np.testing.assert_array_equal(at_once.correct(plans)[:, 0], expected)
-    in_parts = Evaluator(model, codebooks, [validation], "cpu", threads=1, chunk=70, memory=2 << 20)
+    in_parts = Evaluator(model, codebooks, [validation], "cpu", threads=1, chunk=50, memory=1 << 20)
     order = rng.permutation(len(plans))
     for part in np.array_split(order, 9):
         np.testing.assert_array_equal(in_parts.correct(plans[part])[:, 0], expected[part])

@@ -198,7 +198,7 @@ def test_the_answer_changes_with_the_records(smoke_outputs, own_root):
 
 def test_a_format_that_leaves_a_layer_no_k_is_said_and_left_out(own_root):
     """Up to k = 3, the thesis's float8 has no k for a layer of the ReLU network that reaches the threshold."""
-    folder, done = execute(FORMATS, own_root, "k_max=3", "runs_each=1", "budget=20")
+    folder, done = execute(FORMATS, own_root, "k_max=3", "images=200", "runs_each=1", "budget=20")
     assert done.returncode == 0, done.stderr[-2000:]
     table = pd.read_parquet(folder / "records.parquet")
     found = table.groupby("network")["format"].unique().map(set)

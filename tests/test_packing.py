@@ -255,8 +255,8 @@ def test_a_file_is_no_larger_than_the_storage_rate_says(lenet5, mobilenet, forma
     ]
     for model, plan in plans:
         file = tmp_path / "file.safetensors"
-        packed = packing.write(file, model, plan, format, entropy_coded=entropy_coded)
         books = sharing.codebooks(model, plan, format)
+        packed = packing.write(file, model, plan, format, entropy_coded=entropy_coded, codebooks=books)
         bits = accounting.stored_bits(books.weights, np.atleast_1d(plan), format).sum()
         shared = {f"{layer.name}.weight" for layer in books.layers}
         rest = sum(value.nbytes for name, value in model.state_dict().items() if name not in shared)
