@@ -11,10 +11,10 @@ import numpy as np
 import zstandard
 
 from weightlab import accounting, formats
-from weightlab.packing import label_coding, packed_format
+from weightlab.packing import compact_metadata, label_coding
 
 Tensors = dict[str, tuple[str, list[int], bytes]]  # by name: type, shape, content
-WIDTHS = packed_format.REST | {"F8_E4M3": 1}
+WIDTHS = compact_metadata.TYPES | {"F8_E4M3": 1}
 TYPES = [*WIDTHS, "F8_E5M2", "U64", "C64", "F4", "f32"]  # some of them unknown to the format
 BOMB = 64 << 20  # bytes of zeros in a frame of a few kilobytes
 LARGEST = 1 << 22  # labels of one group, beyond those of the networks here

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -80,7 +81,7 @@ def _open(content: bytes) -> tuple[dict, dict, bytes]:
     outer = tensors.pop("__metadata__")
     _need(list(outer) == ["weightlab"], "no packed network")
     meta = _object(outer["weightlab"])
-    _need(type(meta["version"]) is int and meta["version"] in (1, 2), "another version")
+    _need(meta["version"] == 1, "another version")
     digits = meta["sha256"].encode()
     _need(re.fullmatch(rb"[0-9a-f]{64}", digits) is not None and header.count(digits) == 1, "no usable checksum")
     zeroed = content[:8] + header.replace(digits, b"0" * 64) + data
@@ -97,12 +98,16 @@ def _open(content: bytes) -> tuple[dict, dict, bytes]:
 
 def _values(entry: dict, data: bytes) -> np.ndarray:
     """A stored tensor; the floats that numpy lacks become float32."""
-    values, dtype = np.frombuffer(data[slice(*entry["data_offsets"])], TYPES[entry["dtype"]]), entry["dtype"]
+    return _typed(data[slice(*entry["data_offsets"])], entry["dtype"]).reshape(entry["shape"])
+
+
+def _typed(data: bytes, dtype: str) -> np.ndarray:
+    values = np.frombuffer(data, TYPES[dtype])
     if dtype == "BF16":
         values = (values.astype(np.uint32) << 16).view(np.float32)
     elif dtype in ("F8_E4M3", "BOOL"):
         values = E4M3[values] if dtype == "F8_E4M3" else values != 0
-    return values.astype(values.dtype.newbyteorder("=")).reshape(entry["shape"])
+    return values.astype(values.dtype.newbyteorder("="))
 
 
 def _frame_size(frame: bytes) -> int:
@@ -177,70 +182,114 @@ def range_labels(stored: bytes, n: int) -> np.ndarray:
     return np.array(labels, np.uint16)
 
 
-def _part(said: dict, entry: dict, data: bytes, decompress: Callable[[bytes], bytes] | None) -> np.ndarray:
-    """The numbers of a part of version 2."""
-    _need(len(entry["shape"]) == 1, "a part is no row")
-    if set(said) == {"format"}:
-        _need(entry["dtype"] == CENTROIDS[said["format"]] and entry["shape"][0] > 0, "a part of another type")
-        values = _values(entry, data)
+def _part(said: dict, n: int, take: Callable[[int], bytes], decompress: Callable[[bytes], bytes] | None) -> np.ndarray:
+    """The numbers of a part of version 2, for n weights."""
+    if set(said) == {"n", "format"}:
+        kind = TYPES[CENTROIDS[said["format"]]]
+        _need(type(said["n"]) is int and said["n"] > 0, "an empty part")
+        values = _typed(take(said["n"] * np.dtype(kind).itemsize), CENTROIDS[said["format"]])
         values = THESIS[values] if said["format"] == "float8_thesis" else values.astype(np.float32)
         _need(bool(np.isfinite(values).all()), "a part that is not finite")
         return values
-    n, bits, coding = (said.pop(key) for key in ("n", "bits", "coding"))
-    _need(not said and type(n) is type(bits) is int and n > 0 and 1 <= bits <= 16, "a part that is not described")
-    stored = data[slice(*entry["data_offsets"])]
+    _need(set(said) == {"bits", "coding", "bytes"}, "a part that is not described")
+    bits, coding, stored = said["bits"], said["coding"], take(said["bytes"])
+    _need(type(bits) is int and 1 <= bits <= 16, "bits that cannot be")
     if coding == "range":
-        _need(entry["dtype"] == "U8", "labels are not a row of bytes")
         labels = range_labels(stored, n)
-        _need(int(labels.max()) < 1 << bits, "a label of more bits")
-        return labels
-    _need(coding == "packed" or (coding == "zstd" and decompress is not None), "a coding that cannot be read")
-    size = len(stored) if coding == "packed" else _frame_size(stored)
-    _need(entry["dtype"] == "U8" and size == ((n * bits + 7) // 8 if coding == "packed" else n * (1 + (bits > 8))), "lengths")
-    return _labels(bits, coding, stored, n, decompress)
+    else:
+        _need(coding == "packed" or (coding == "zstd" and decompress is not None), "a coding that cannot be read")
+        size = len(stored) if coding == "packed" else _frame_size(stored)
+        _need(size == ((n * bits + 7) // 8 if coding == "packed" else n * (1 + (bits > 8))), "labels of another length")
+        labels = _labels(bits, coding, stored, n, decompress)
+    _need(int(labels.max()) < 1 << bits, "a label of more bits")
+    return labels
 
 
-def _weights(group: dict, parts: dict[str, np.ndarray], n: int) -> np.ndarray:
-    """The n weights of a group of version 2."""
-    settings, centroids, labels = group["settings"], parts.get("centroids"), parts.get("labels")
-    if group["kind"] == "values":
+def _weights(said: dict, parts: dict[str, np.ndarray], n: int) -> np.ndarray:
+    """The n weights that parts of version 2 make."""
+    settings, centroids, labels = said.get("settings", {}), parts.get("centroids"), parts.get("labels")
+    if said["kind"] == "values":
         _need(set(parts) == {"values"} and not settings and len(parts["values"]) == n, "values that do not fit")
+        _need(parts["values"].dtype == np.float32, "labels where values should be")
         return parts["values"]
-    _need(group["kind"] == "codebook" and set(parts) <= {"centroids", "labels"} and set(settings) == {"k"}, "an unknown kind")
+    if said["kind"] == "grid":
+        _need(set(parts) == {"labels"} and set(settings) == {"low", "step"}, "an unknown grid")
+        _need(all(type(number) is float and math.isfinite(number) for number in settings.values()), "no grid")
+        with np.errstate(over="ignore"):
+            values = (settings["low"] + settings["step"] * labels.astype(np.float64)).astype(np.float32)
+        _need(bool(np.isfinite(values).all()), "a grid beyond float32")
+        return values
+    _need(said["kind"] == "codebook" and set(parts) <= {"centroids", "labels"} and set(settings) == {"k"}, "an unknown kind")
     _need(type(settings["k"]) is int and 1 <= len(centroids) <= min(n, settings["k"]), "centroids that do not fit")
     if labels is None:
         labels = np.zeros(n, np.uint16)
         _need(len(centroids) == 1, "no labels")
-    _need(len(labels) == n and int(labels.max()) < len(centroids), "labels that do not fit")
+    _need(int(labels.max()) < len(centroids), "labels that do not fit")
     return centroids[labels]
 
 
-def _second(meta: dict, tensors: dict, data: bytes, decompress: Callable[[bytes], bytes] | None) -> dict[str, np.ndarray]:
-    """The weights of all groups of version 2, whose tensors are taken out of the table."""
-    network, plan = {}, meta["plan"]
-    _need(type(plan) is list and len(plan) == len(meta["groups"]), "another plan")
-    for group in meta["groups"]:
+def dictionary(page: str) -> bytes:
+    """The dictionary that the document holds."""
+    block = page.split("deflateSetDictionary", 1)[1].split("```")[1]
+    return "".join(block.strip("\n").split("\n")).encode()
+
+
+@_refusing()
+def read_second(content: bytes, dictionary: bytes, decompress: Callable[[bytes], bytes] | None = None) -> dict[str, np.ndarray]:
+    """All tensors of the network in a file of version 2 by name."""
+    _need(content[:5] == b"WLAB\x02" and len(content) >= 17, "another version")
+    whole = content[:5] + bytes(8) + content[13:]
+    _need(hashlib.sha256(whole).digest()[:8] == content[5:13], "the checksum differs: the file is damaged")
+    at = 17 + int.from_bytes(content[13:17], "little")
+    inflate = zlib.decompressobj(wbits=-15, zdict=dictionary)
+    try:
+        text = inflate.decompress(content[17:at], 1 << 21)
+    except zlib.error as error:
+        raise ValueError(f"metadata that do not inflate: {error}") from error
+    _need(at <= len(content) and inflate.eof and not inflate.unused_data, "metadata that do not fit")
+    meta, network = _object(text.decode("utf-8")), {}
+
+    def take(size: int) -> bytes:
+        nonlocal at
+        _need(type(size) is int and 0 <= size <= len(content) - at, "the data end early")
+        at += size
+        return content[at - size : at]
+
+    def made(said: dict, n: int) -> np.ndarray:
+        return _weights(said, {name: _part(part, n, take, decompress) for name, part in said["parts"].items()}, n)
+
+    groups, plan, same = meta["groups"], meta.get("plan", []), meta.get("same", {})
+    _need(bool(groups) and (not plan or len(plan) == len(groups)), "another plan")
+    for group in groups:
         sizes = [_size(shape) for _, shape in group["weights"]]
-        taken = {part: (said, tensors.pop(f"{group['weights'][0][0]}:{part}")) for part, said in group["parts"].items()}
-        parts = {part: _part(dict(said), entry, data, decompress) for part, (said, entry) in taken.items()}
-        values = _weights(group, parts, sum(sizes))
+        _need(0 not in sizes, "an empty weight")
+        values = made(group, sum(sizes))
         for (name, shape), part in zip(group["weights"], np.split(values, np.cumsum(sizes)[:-1]), strict=True):
             _need(name not in network, "a weight twice")
             network[name] = part.reshape(shape)
-    return network
+    for tensor in meta.get("tensors", []):
+        n = _size(tensor["shape"])
+        if "kind" in tensor:
+            values = made(tensor, n)
+        elif "value" in tensor:
+            _need(
+                tensor["type"] != "BOOL"
+                and isinstance(tensor["value"], float) == (TYPES[tensor["type"]][1] == "f" or tensor["type"] == "BF16"),
+                "value",
+            )
+            values = np.full(n, tensor["value"]).astype(np.float32 if tensor["type"] == "BF16" else TYPES[tensor["type"]])
+        else:
+            values = _typed(take(n * np.dtype(TYPES[tensor["type"]]).itemsize), tensor["type"])
+        _need(tensor["name"] not in network, "a tensor twice")
+        network[tensor["name"]] = values.reshape(tensor["shape"])
+    _need(at == len(content) and not set(same) & set(network), "data that are left, or names that do not fit")
+    return network | {name: network[target] for name, target in same.items()}
 
 
 @_refusing()
 def read(content: bytes, decompress: Callable[[bytes], bytes] | None = None) -> dict[str, np.ndarray]:
     """All tensors of the network by name; decompress turns one zstandard frame into its bytes."""
     meta, tensors, data = _open(content)
-    if meta["version"] == 2:
-        weights, same = _second(meta, tensors, data, decompress), meta["same"]
-        rest = {name: _values(entry, data) for name, entry in tensors.items()}
-        _need(not set(rest) & set(weights) and not set(same) & {*rest, *weights}, "names that do not fit")
-        if meta["rest"] == "float16":
-            rest = {name: value.astype(np.float32) if value.dtype == np.float16 else value for name, value in rest.items()}
-        return rest | weights | {name: (rest | weights)[target] for name, target in same.items()}
     groups, plan, same, books, counts = meta["groups"], meta["plan"], meta["same"], [], []
     _need(plan == [g["k"] for g in groups] if type(plan) is list else [plan] == [g["k"] for g in groups], "another plan")
     _need(meta["rest"] in ("as it was", "float16"), "unknown rest")

@@ -1,18 +1,19 @@
 """What any compression method is held to, and methods side by side in one plan."""
 
 import copy
+import json
+import math
 from dataclasses import replace
 
 import format_reader
 import numpy as np
 import pandas as pd
 import pytest
-import test_packing
 import torch
 import zstandard
 from torch import nn
 
-from weightlab import accounting, data, formats, models, packing, sharing, training
+from weightlab import accounting, data, formats, models, packing, paths, sharing, training
 from weightlab.compression import contract, kinds
 from weightlab.compression.compressed import compressed
 from weightlab.compression.contract import Labels, Method, Stored, Values
@@ -20,6 +21,7 @@ from weightlab.compression.mixed import Mixed
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.evaluation.stages import Stage
+from weightlab.packing import compact_format
 from weightlab.runs import loop
 from weightlab.search import make
 from weightlab.search.fitness import Target, TargetRule
@@ -59,6 +61,10 @@ class Cast:
 
     def describe(self):
         return {"formats": [each.name for each in self._formats]}
+
+
+def grid(labels, low, step):
+    return Stored("grid", {"labels": Labels(np.array(labels, np.uint8), 2)}, {"low": low, "step": step})
 
 
 def codebook(centroids, labels, k):
@@ -307,14 +313,27 @@ def test_modules_are_taken_out_again_and_a_network_may_be_one_layer():
 # --- files ----------------------------------------------------------------------------------------------------------------------
 
 
+DICTIONARY = format_reader.dictionary((paths.root() / "docs" / "format.md").read_text())
+
+
+def reread(content):
+    """All tensors of a file of either version, by the reader made from the document."""
+    if content.startswith(b"WLAB"):
+        return format_reader.read_second(content, DICTIONARY, zstandard.decompress)
+    return format_reader.read(content, zstandard.decompress)
+
+
 def packed(model, compressed_network, folder, **options):
     """What is read of a file in which a network lies, once by the library and once by the reader made from the document."""
     file = folder / "file.safetensors"
     file.write_bytes(packing.pack_compressed(model, compressed_network, **options))
     read = packing.read(file)
-    other = format_reader.read(read.content, zstandard.decompress)
+    other = reread(read.content)
     state = read.state_dict()
-    assert set(state) == set(other) and all(np.array_equal(value.numpy(), other[name]) for name, value in state.items())
+    assert set(state) == set(other)
+    for name, value in state.items():
+        plain = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        assert np.array_equal(plain, other[name], equal_nan=value.is_floating_point()), name
     return read
 
 
@@ -337,8 +356,8 @@ def test_codebooks_in_one_format_are_a_file_of_version_1_as_ever(methods, lenet5
     assert packing.pack_compressed(lenet5, compressed(methods["sharing"], plan, "exact"), **options) == content
     mixed = Mixed({"only": methods["sharing"]}, [[("only", k) for k in SHARED]] * 5)
     read = packed(lenet5, compressed(mixed, [1, 2, 3, 1, 2], "mixed"), tmp_path)
-    assert read.details.version == 1 and read.details.plan == plan
-    assert packed(lenet5, compressed(methods["mixed"], [1, 2, 4, 5, 3], "mixed"), tmp_path).details.version == 2
+    assert not read.content.startswith(b"WLAB") and read.details.plan == plan
+    assert packed(lenet5, compressed(methods["mixed"], [1, 2, 4, 5, 3], "mixed"), tmp_path).content.startswith(b"WLAB")
 
 
 def test_labels_of_version_2_take_the_smallest_coding(methods, lenet5, tmp_path):
@@ -387,7 +406,7 @@ def test_what_was_changed_after_a_plan_was_chosen_is_packed(methods, lenet5, tmp
 @pytest.mark.parametrize(
     ("stored", "sentence"),
     [
-        (Stored("circuit", {}), "unknown kind of stored weights 'circuit'; allowed: codebook, values"),
+        (Stored("circuit", {}), "unknown kind of stored weights 'circuit'; allowed: codebook, grid, values"),
         (Stored("values", {}), "have the parts values and the settings none, got  and none"),
         (Stored("values", {"values": Values(np.zeros(3, np.float32), "float16")}), "4 weights need 4 values, got 3"),
         (Stored("values", {"values": Values(np.zeros(4, np.float32), "float16")}, {"k": 1}), "and the settings none, got values and k"),
@@ -396,6 +415,10 @@ def test_what_was_changed_after_a_plan_was_chosen_is_packed(methods, lenet5, tmp
         (codebook([0, 1, 2], [0, 1, 1, 2], 2), "has 1 to 4 centroids and at most k, got 3 at k = 2"),
         (codebook([0, 1, 2], [0, 1, 1, 2], 3.0), "has 1 to 4 centroids and at most k, got 3 at k = 3.0"),
         (codebook([0, 1], None, 2), "a codebook without labels has one centroid, got 2"),
+        (grid([0, 1, 3], 0.0, 0.5), "4 weights need 4 labels, got 3"),
+        (grid([0, 1, 3, 2], 0, 0.5), "a grid needs finite numbers low and step, got 0 and 0.5"),
+        (grid([0, 1, 3, 2], 0.0, math.inf), "a grid needs finite numbers low and step, got 0.0 and inf"),
+        (grid([0, 1, 3, 2], 0.0, 3e38), "a grid holds numbers beyond float32"),
     ],
 )  # fmt: skip
 def test_parts_that_make_no_weights_are_refused(stored, sentence):
@@ -414,19 +437,109 @@ VALUES = "feature_extractor.6.weight"  # stored as float16 in what follows
         (lambda group: group.update(settings={"k": 3}), f"the parts of '{VALUES}' cannot be decoded"),
         (lambda group: group.update(settings={f"k{i}": 3 for i in range(150_000)}), "more than 16 entries"),
         (lambda group: group.update(settings={"k": [3]}), "groups.2.settings"),
-        (lambda group: group.update(parts={}), "have the parts values and the settings none, got  and none"),
-        (lambda group: group["parts"].update(more={"format": "float16"}), f"its tensor '{VALUES}:more' is missing"),
-        (lambda group: group["parts"].update(values={"format": "float32"}), f"the values of '{VALUES}' must be"),
-        (lambda group: group["parts"].update(values={"n": 4, "bits": 2, "coding": "packed"}), f"the values of '{VALUES}' must be bytes"),
-        (lambda group: group["parts"].update(values={"n": 1 << 60, "bits": 2, "coding": "zstd"}), "would unpack to"),
+        (lambda group: group.update(parts={}), "its parts and tensors take"),
+        (lambda group: group["parts"].update(more={"n": 3, "format": "float16"}), "its parts and tensors take"),
+        (lambda group: group["parts"].update(values={"n": 24_000, "format": "float32"}), f"the parts of '{VALUES}' cannot be decoded"),
+        (lambda group: group["parts"].update(values={"bits": 16, "coding": "packed", "bytes": 96_000}), "cannot be decoded"),
+        (lambda group: group["parts"].update(values={"bits": 16, "coding": "range", "bytes": 96_000}), "are not 48000 labels, coded as range"),
         (lambda group: group.update(weights=[[VALUES, [3]]]), "3 weights need 3 values, got 48000"),
+        (lambda group: group.update(weights=[[VALUES, [1 << 60]]]), "would unpack to"),
+        (lambda group: group.update(weights=[["classifier.0.weight", [48_000]]]), "that has no place in its network"),
     ],
 )  # fmt: skip
 def test_metadata_of_version_2_that_do_not_fit_are_refused(methods, lenet5, tmp_path, change, words):
     content = packing.pack_compressed(lenet5, compressed(methods["mixed"], [1, 2, 4, 5, 3], "mixed"))
-    (tmp_path / "file").write_bytes(test_packing.edited(content, lambda values: change(values["groups"][2])))
+    refused(tmp_path, resealed(content, lambda values: change(values["groups"][2])), words)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda values: values.update(plan=[1]), "its plan has 1 numbers for 5 groups"),
+        (lambda values: values.update(groups=[]), "groups"),
+        (lambda values: values.update(version=2), "unknown entry 'version'"),
+        (lambda values: values.update(source="z" * 16), "source"),
+        (lambda values: values.update(same={"more": "nothing"}), "is stored as 'nothing', which is missing"),
+        (lambda values: values["tensors"][0].update(shape=[7]), "its parts and tensors take"),
+        (lambda values: values["tensors"][0].update(type="F8_E4M3"), "tensors.0"),
+        (lambda values: values["tensors"].append({"name": "more", "shape": [3], "type": "I8", "value": 1000}), "of I8 cannot hold 1000"),
+        (lambda values: values["tensors"].append({"name": "more", "shape": [3], "type": "I8", "value": 0.5}), "of I8 cannot hold 0.5"),
+        (lambda values: values["tensors"].append({"name": "more", "shape": [1 << 50], "type": "F32", "value": 0.5}), "would unpack to"),
+        (lambda values: values["tensors"].append({"name": "more", "shape": [1 << 62, 4, 4], "type": "F32", "value": 0.5}), "would unpack to"),
+        (lambda values: values["tensors"].append({"name": "more", "shape": [3]}), "tensors.5"),
+        (lambda values: values["tensors"].append(values["tensors"][0] | {"value": 0.0}), "that has no place in its network"),
+    ],
+)  # fmt: skip
+def test_other_metadata_of_version_2_that_do_not_fit_are_refused(methods, lenet5, tmp_path, change, words):
+    content = packing.pack_compressed(lenet5, compressed(methods["mixed"], [1, 2, 4, 5, 3], "mixed"))
+    refused(
+        tmp_path,
+        resealed(content, change),
+        words,
+        other="version" not in words and words not in ("source", "of I8 cannot hold 1000"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda content: content[:4] + b"\x03" + content[5:], "it has version 3 of the format, this weightlab reads up to 2"),
+        (lambda content: content[:10], "it has version 0 of the format"),
+        (lambda content: content[:13] + bytes([255] * 4) + content[17:], "it declares metadata of 4294967295 bytes"),
+        (lambda content: content[:13] + bytes(4) + content[17:], "it declares metadata of 0 bytes"),
+        (lambda content: content[:17] + bytes(8) + content[25:], "its metadata cannot be read"),
+        (lambda content: content[:-1], "its checksum is wrong"),
+        (lambda content: content + b"\0", "its checksum is wrong"),
+        (lambda content: content[:-9] + bytes(9), "its checksum is wrong"),
+        (lambda content: compact_format.sealed(json.loads("[" * 900 + "]" * 900), b""), "its metadata cannot be read"),
+        (
+            lambda content: compact_format.sealed({"written_by": "x" * (3 << 20)}, b""),
+            "its metadata are not one stream of at most",
+        ),
+    ],
+)
+def test_damaged_files_of_version_2_are_refused(methods, lenet5, tmp_path, damage, words):
+    content = packing.pack_compressed(lenet5, compressed(methods["mixed"], [1, 2, 4, 5, 3], "mixed"))
+    refused(tmp_path, damage(content), words)
+
+
+def resealed(content, change):
+    """A file of version 2 with other metadata and a right checksum."""
+    details, start = compact_format.parse(content)
+    values = json.loads(details.model_dump_json(exclude_defaults=True))
+    change(values)
+    return compact_format.sealed(values, content[start:])
+
+
+def refused(folder, content, words, other=True):
+    (folder / "file").write_bytes(content)
     with pytest.raises(UserError, match="is not a packed network that can be trusted") as error:
-        packing.read(tmp_path / "file")
+        packing.read(folder / "file")
     assert words in str(error.value)
-    with pytest.raises(ValueError):
-        format_reader.read((tmp_path / "file").read_bytes(), zstandard.decompress)
+    if other and "would unpack to" not in words:
+        with pytest.raises(ValueError):
+            reread(content)
+
+
+def test_tensors_of_all_kinds_come_back_from_version_2(lenet5, tmp_path):
+    """Constant ones without a byte, others raw, coded on a grid or as float16, empty and single ones."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+    model.register_buffer("flags", torch.tensor([True, False]))
+    model.register_buffer("nothing", torch.zeros(0, 3))
+    model.register_buffer("minus", torch.tensor([-0.0, -0.0]))
+    model.register_buffer("zeros", torch.tensor([0.0, -0.0]))
+    model.register_buffer("unfinished", torch.full((3,), float("nan")))
+    model.register_buffer("many", torch.full((10_000,), 7, dtype=torch.int16))
+    model.register_buffer("narrow", torch.full((5,), 0.1, dtype=torch.bfloat16))
+    books = Codebooks(model, ks=[2], example=torch.zeros(1, 1, 4, 4))
+    grid = Stored("grid", {"labels": Labels(np.array([0, 3, 255], np.uint8), 8)}, {"low": -0.25, "step": 0.125})
+    changed = replace(compressed(books, [2, 2], "exact"), others={"3.bias": (grid, (3,))})
+    read = packed(model.eval(), changed, tmp_path, rest="float16")
+    state, expected = read.state_dict(), changed.apply(model).state_dict()
+    assert state["3.bias"].tolist() == [-0.25, 0.125, 31.625]
+    for name, value in expected.items():
+        if not name.startswith(("0.", "1.", "unfinished")):
+            assert torch.equal(state[name], value) and state[name].dtype == value.dtype, name
+            assert torch.equal(state[name].signbit(), value.signbit())
+    assert state["unfinished"].isnan().all() and state["0.bias"].equal(model[0].bias.half().float())
+    assert read.rest_bytes == 3 + 2 + 2 * 4 + 2 * 2 + 4 * 3  # grid, flags, bias, zeros, NaN; all else is constant or empty

@@ -494,7 +494,7 @@ NAME = "feature_extractor.3.weight"
         (_set(["version"], 0), "its version must be a whole number of at least 1"),
         (_set(["same"], {"a": 1}), "all of its values must be texts"),
         (lambda values: values.pop("method"), "method"),
-        (lambda values: values.pop("version"), "metadata cannot be read"),
+        (lambda values: values.pop("version"), "its version must be a whole number"),
     ],
 )
 def test_metadata_that_do_not_fit_are_refused(content, change, words, tmp_path):

@@ -35,7 +35,7 @@ ROOMS = {
     "compression": ["contract", "kinds", "compressed", "mixed", "sharing/clustering", "sharing/codebooks", "sharing/lifts", "sharing/share", "sharing/settings"],
     "sharing": [],  # the face of compression/sharing
     "evaluation": ["kernels", "stages", "activation_cache", "prefix_tree", "proof", "evaluator"],
-    "packing": ["label_coding", "range_coding", "metadata", "packed_format", "packed_file", "writing", "onnx_files"],
+    "packing": ["label_coding", "range_coding", "parts", "metadata", "compact_metadata", "compact_format", "packed_format", "packed_file", "writing", "onnx_files"],
     "runs": [
         "setting", "specifications", "records", "folder", "loop", "status", "progress", "job_queues", "executors", "timing", "runner", "enumeration",
     ],

@@ -4,6 +4,7 @@ A change that depends on the choices for other layers, or that concerns other te
 correction, tuning), is not a variant. It takes a `Compressed` and returns another, with other stored weights and other `tensors`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,7 +23,8 @@ class Compressed:
     """`stored` weights of every group, with the `plan` and the name of the `method` that they come from.
 
     `layers` are those of each group, in the order in which their weights follow each other. A plan that is one int is about all
-    layers together. `tensors` are other parameters and buffers of the network that were changed, by name.
+    layers together. `tensors` are other parameters and buffers of the network that were changed, by name; `others` are those whose values
+    a file stores in fewer bits, float32 as decoded.
     """
 
     layers: Sequence[Sequence[models.Layer]]
@@ -30,6 +32,14 @@ class Compressed:
     plan: int | Sequence[int]
     method: str
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    others: Mapping[str, tuple[Stored, tuple[int, ...]]] = field(default_factory=dict)
+
+    def changed(self) -> dict[str, torch.Tensor]:
+        """All other parameters and buffers that differ from the network's, by name."""
+        return dict(self.tensors) | {
+            name: torch.from_numpy(kinds.weights(stored, math.prod(shape))).reshape(shape)
+            for name, (stored, shape) in self.others.items()
+        }
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weight of every layer in a group, by the layer's name, float32 of its shape."""
@@ -47,7 +57,7 @@ class Compressed:
         with torch.no_grad():
             for name, weight in self.weights().items():
                 models.weight(copy, name).copy_(weight)
-            for name, tensor in self.tensors.items():
+            for name, tensor in self.changed().items():
                 if name not in state or state[name].shape != tensor.shape:
                     raise UserError(f"the network has no tensor {name} of shape {tuple(tensor.shape)}")
                 state[name].copy_(tensor)

@@ -3,6 +3,7 @@
 A method whose weights are neither of the two kinds here adds a kind of its own. A reader relies only on the types of the parts.
 """
 
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -24,6 +25,8 @@ def bits(stored: Stored) -> int:
     charged = {name: part.bits for name, part in stored.parts.items()}
     if stored.kind == "codebook":
         charged["centroids"] = stored.settings["k"] * formats.get(_centroids(stored).format).bits
+    if stored.kind == "grid":
+        charged["grid"] = 2 * formats.get("float32").bits
     return sum(charged.values())
 
 
@@ -63,6 +66,21 @@ def _values(stored: Stored, n: int) -> np.ndarray:
     return stored.parts["values"].numbers
 
 
+def _grid(stored: Stored, n: int) -> np.ndarray:
+    """`labels` on a grid of equal steps: weight i is low + step · labels[i], in double precision and then rounded to float32."""
+    _need(stored, {"labels": Labels}, ("low", "step"))
+    labels, low, step = stored.parts["labels"].numbers, stored.settings["low"], stored.settings["step"]
+    if not all(type(number) is float and math.isfinite(number) for number in (low, step)):
+        raise UserError(f"a grid needs finite numbers low and step, got {low!r} and {step!r}")
+    if len(labels) != n:
+        raise UserError(f"{n} weights need {n} labels, got {len(labels)}")
+    with np.errstate(over="ignore"):
+        weights = (low + step * labels.astype(np.float64)).astype(np.float32)
+    if not np.isfinite(weights).all():
+        raise UserError("a grid holds numbers beyond float32")
+    return weights
+
+
 def _need(stored: Stored, parts: dict[str, type], settings: tuple[str, ...] = ()) -> None:
     """Raise `UserError` unless there are exactly these parts and settings."""
     if {name: type(part) for name, part in stored.parts.items()} != parts or set(stored.settings) != set(settings):
@@ -72,4 +90,4 @@ def _need(stored: Stored, parts: dict[str, type], settings: tuple[str, ...] = ()
         )
 
 
-READERS: dict[str, Callable[[Stored, int], np.ndarray]] = {"codebook": _codebook, "values": _values}
+READERS: dict[str, Callable[[Stored, int], np.ndarray]] = {"codebook": _codebook, "grid": _grid, "values": _values}

@@ -1,11 +1,15 @@
-"""The metadata of a packed file (docs/format.md) and its header, from bytes of any origin; not yet compared with the tensors."""
+"""The metadata of version 1 of a packed file (docs/format.md) and its header, from bytes of any origin; not yet compared with the tensors.
+
+What both versions need is here as well.
+"""
 
 import json
 import math
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from weightlab import formats
 from weightlab.compression import kinds
@@ -13,20 +17,13 @@ from weightlab.compression.sharing import clustering
 from weightlab.errors import UserError
 
 KEY = "weightlab"  # of the metadata, a JSON text, in the safetensors header
-VERSION = 2  # of weights other than codebooks in one format; files of those alone are of version 1
-FEW = 16  # parts or settings of a group, at most
+VERSION = 2  # the highest that is read
 LARGEST_HEADER = 2 << 20  # bytes: fifty times that of MobileNet_v2's 367 tensors
 
 
 def _texts(values: dict) -> dict:
     if not all(isinstance(value, str) for value in values.values()):
         raise ValueError("all of its values must be texts")
-    return values
-
-
-def _few(values: Any) -> Any:
-    if isinstance(values, dict) and len(values) > FEW:
-        raise ValueError(f"more than {FEW} entries")
     return values
 
 
@@ -39,10 +36,11 @@ Texts = Annotated[dict[str, Any], AfterValidator(_texts)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Format: TypeAlias = Literal[tuple(formats.FORMATS)]  # type: ignore[valid-type]  # a checker knows no names that are listed at run time
+Model = TypeVar("Model", bound=BaseModel)
 Kind: TypeAlias = Literal[tuple(kinds.READERS)]  # type: ignore[valid-type]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -53,7 +51,7 @@ class _Strict(BaseModel):
         return values
 
 
-class _Weights(_Strict):
+class Weights(Strict):
     """A group of weights: their names and shapes, in the order in which their numbers follow each other."""
 
     weights: list[Weight] = Field(min_length=1, fail_fast=True)
@@ -64,7 +62,7 @@ class _Weights(_Strict):
         return sum(math.prod(shape) for _, shape in self.weights)
 
 
-class Group(_Weights):
+class Group(Weights):
     """Weights that share one codebook."""
 
     k: int = Field(ge=1, le=clustering.K_MAX)
@@ -83,36 +81,7 @@ class Group(_Weights):
         return self.coding
 
 
-class ValuesPart(_Strict):
-    """A tensor of numbers in a format."""
-
-    format: Format
-
-
-class LabelsPart(_Strict):
-    """A tensor of `n` coded whole numbers of `bits` bits."""
-
-    n: Count
-    bits: int = Field(ge=1, le=16)
-    coding: Literal["packed", "zstd", "range"]
-
-
-class StoredGroup(_Weights):
-    """Weights that a reader decodes from parts, each a tensor, and settings."""
-
-    kind: Kind
-    settings: Annotated[dict[str, int | float | str | bool], BeforeValidator(_few)]
-    parts: Annotated[dict[str, ValuesPart | LabelsPart], BeforeValidator(_few)]
-    error: float = Field(ge=0)
-
-    @property
-    def label_coding(self) -> str:
-        """How its labels are stored, `none` where it has none."""
-        labels = self.parts.get("labels")
-        return labels.coding if isinstance(labels, LabelsPart) else "none"
-
-
-class Measured(_Strict):
+class Measured(Strict):
     """Accuracy on one split (fractions), of the original network and of this one."""
 
     split: str
@@ -121,15 +90,17 @@ class Measured(_Strict):
     packed: Fraction
 
 
-class _Details(_Strict):
-    version: int
+class Details(Strict):
+    """The metadata of version 1, in which all groups are codebooks; a plan that is one int has one for the whole net."""
+
+    version: Literal[1]
     written_by: str
     load: str
     network: str
-    format: str
+    format: Format
     method: str
     plan: Counts | Count
-    groups: Sequence[Group | StoredGroup]
+    groups: list[Group] = Field(min_length=1, fail_fast=True)
     same: Texts  # names of tensors that are another one under a second name
     rest: Literal["as it was", "float16"]  # how all that is not shared is stored
     accuracy: list[Measured] = Field(fail_fast=True)
@@ -141,27 +112,6 @@ class _Details(_Strict):
     def names(self) -> list[str]:
         """The names of the tensors of each group, before a colon and the name of the part."""
         return ["whole net"] if isinstance(self.plan, int) else [group.weights[0][0] for group in self.groups]
-
-    @property
-    def named(self) -> list[tuple[str, Group | StoredGroup]]:
-        """The groups with their names."""
-        return list(zip(self.names, self.groups, strict=True))
-
-
-class Details(_Details):
-    """The metadata of version 1, in which all groups are codebooks; a plan that is one int has one for the whole net."""
-
-    version: Literal[1]
-    format: Format
-    groups: list[Group] = Field(min_length=1, fail_fast=True)
-
-
-class StoredDetails(_Details):
-    """The metadata of version 2, in which every group says how it is stored; `format` is only a text."""
-
-    version: Literal[2]
-    plan: Counts
-    groups: list[StoredGroup] = Field(min_length=1, fail_fast=True)
 
 
 def header_bytes(content: bytes, size: int | None = None) -> int:
@@ -175,7 +125,7 @@ def header_bytes(content: bytes, size: int | None = None) -> int:
     return 8 + length
 
 
-def parse(content: bytes) -> tuple[Details | StoredDetails, dict[str, dict]]:
+def parse(content: bytes) -> tuple[Details, dict[str, dict]]:
     """The metadata of a file and its table of tensors (name: dtype, shape, data_offsets), not yet compared with the data."""
     try:
         table = json.loads(content[8 : header_bytes(content)], object_pairs_hook=_once, parse_constant=_no_constant)
@@ -186,22 +136,46 @@ def parse(content: bytes) -> tuple[Details | StoredDetails, dict[str, dict]]:
         if isinstance(error, UserError):
             raise
         raise UserError(f"it has no metadata of weightlab ({type(error).__name__}: {error})") from None
-    try:
-        values = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-        version = values["version"]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise UserError(f"its metadata cannot be read ({type(error).__name__}: {error})") from None
-    if type(version) is not int or version < 1:
+    values = parsed(text)
+    if type(version := values.get("version")) is not int or version < 1:
         raise UserError("its version must be a whole number of at least 1")
     if version > VERSION:
         raise UserError(f"it has version {version} of the format, this weightlab reads up to {VERSION}; update weightlab")
-    kind: type[Details] | type[StoredDetails] = Details if version == 1 else StoredDetails
+    if version > 1:
+        raise UserError(f"it says that it has version {version} of the format, which is no safetensors file")
+    return validated(Details, values), table
+
+
+def parsed(text: str | bytes) -> dict:
+    """A JSON object without constants beyond JSON, and with different names; raises `UserError` for any other text."""
     try:
-        return kind.model_validate(values), table
+        values = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        if not isinstance(values, dict):
+            raise TypeError("it is no object")
+    except (ValueError, RecursionError, TypeError) as error:
+        raise UserError(f"its metadata cannot be read ({type(error).__name__}: {error})") from None
+    return values
+
+
+def validated(model: type[Model], values: dict) -> Model:
+    """An object as metadata of this kind; raises `UserError` that names its first mistake."""
+    try:
+        return model.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise UserError(f"its metadata is wrong: {place and f'{place}: '}{first['msg']}") from None
+
+
+def check_places(groups: Iterable[Weights], others: Iterable[str], same: Mapping[str, str]) -> None:
+    """Raise `UserError` unless every tensor has one place in the network, and every second name a first one."""
+    own = [*(weight for group in groups for weight, _ in group.weights), *others]
+    for name, times in Counter([*own, *same]).items():
+        if times > 1:
+            raise UserError(f"it holds a tensor {name!r} that has no place in its network")
+    places = set(own)
+    if unknown := [name for name, first in same.items() if first not in places]:
+        raise UserError(f"its tensor {unknown[0]!r} is stored as {same[unknown[0]]!r}, which is missing")
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict:

@@ -1,6 +1,6 @@
 """A compressed network as a file, to prove its size: written whole, read back exactly (docs/format.md).
 
-The file is one safetensors file. `storage_rate` predicts the bytes of its codebooks and labels; biases, batch norm and the header come
+The file is a safetensors file (version 1), or more compact (version 2). `storage_rate` predicts the bytes of its codebooks and labels; biases, batch norm and the header come
 on top, and `file_rate` counts everything.
 """
 
@@ -19,17 +19,21 @@ from weightlab import accounting, models
 from weightlab.compression import kinds
 from weightlab.compression.contract import Labels, Stored
 from weightlab.errors import UserError, flat, plain
-from weightlab.packing import metadata, packed_format
-from weightlab.packing.metadata import Details, StoredDetails
+from weightlab.packing import compact_format, metadata, packed_format
+from weightlab.packing.compact_metadata import CompactDetails, StoredGroup
+from weightlab.packing.metadata import Details, Group
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed file in memory: `details` (its metadata), the stored parts of each group, and all other tensors."""
+    """A packed file in memory: `details` (its metadata), the stored parts of each group, all other tensors, and where bytes went."""
 
-    details: Details | StoredDetails
+    details: Details | CompactDetails
     stored: Sequence[Stored]
     rest: dict[str, torch.Tensor]
+    header_bytes: int
+    group_bytes: Sequence[int]
+    rest_bytes: int
     content: bytes
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -39,8 +43,7 @@ class Packed:
             values = kinds.weights(stored, group.size)
             for (name, shape), part in zip(group.weights, np.split(values, _ends(group.weights)), strict=True):
                 state[name] = torch.from_numpy(part.reshape(shape))
-        halved = self.details.rest == "float16"
-        state |= {name: value.float() if halved and value.dtype == torch.float16 else value for name, value in self.rest.items()}
+        state |= self.rest
         return state | {name: state[first] for name, first in self.details.same.items()}
 
     def load(self, model: nn.Module) -> nn.Module:
@@ -71,10 +74,10 @@ class Packed:
 
         `k` is None for weights without a codebook, `bits` are those of a label.
         """
-        rows, table = [], metadata.parse(self.content)[1]
-        for (name, group), stored in zip(self.details.named, self.stored, strict=True):
+        rows = []
+        groups: Sequence[Group | StoredGroup] = self.details.groups
+        for name, group, stored, size in zip(self.details.names, groups, self.stored, self.group_bytes, strict=True):
             bits, labels = kinds.bits(stored), stored.parts.get("labels")
-            places = [table[f"{name}:{part}"]["data_offsets"] for part in stored.parts]
             rows.append({
                 "layer": name.removesuffix(".weight"),
                 "weights": group.size,
@@ -83,7 +86,7 @@ class Packed:
                 "coding": group.label_coding,
                 "stored_bits": bits,
                 "rate": group.size * accounting.ORIGINAL_BITS / bits,
-                "bytes": sum(end - start for start, end in places),
+                "bytes": size,
                 "rms_error": group.error,
             })  # fmt: skip
         return pd.DataFrame(rows)
@@ -91,22 +94,23 @@ class Packed:
     def summary(self) -> dict:
         """Rates and bytes, JSON-ready.
 
+        `coded_rate`: bits of the compressed weights as float32 to their bits in the file, codebooks and counts included.
         `predicted_bytes`: the shared weights by `storage_rate`, plus `rest_bytes`, all other tensors as stored; `payload_bytes`: the
         file without its header; `file_rate`: original_bytes / file_bytes.
         """
         table = self.report()
-        header, rest = metadata.header_bytes(self.content), sum(value.nbytes for value in self.rest.values())
         thesis_bits = [kinds.thesis_bits(stored, n) for stored, n in zip(self.stored, table["weights"], strict=True)]
         rates = accounting.rates(table["weights"].to_numpy(), table["stored_bits"].to_numpy(), np.array(thesis_bits))
         return {
             "storage_rate": float(rates["storage_rate"]),
             "layer_mean_rate": float(rates["layer_mean_rate"]),
+            "coded_rate": 4 * int(table["weights"].sum()) / sum(self.group_bytes),
             "file_rate": self.details.original_bytes / len(self.content),
             "file_bytes": len(self.content),
-            "header_bytes": header,
-            "payload_bytes": len(self.content) - header,
-            "predicted_bytes": -(-int(table["stored_bits"].sum()) // 8) + rest,
-            "rest_bytes": rest,
+            "header_bytes": self.header_bytes,
+            "payload_bytes": len(self.content) - self.header_bytes,
+            "predicted_bytes": -(-int(table["stored_bits"].sum()) // 8) + self.rest_bytes,
+            "rest_bytes": self.rest_bytes,
             "original_bytes": self.details.original_bytes,
         }
 
@@ -140,9 +144,13 @@ def _content(file: Path) -> bytes:
     if file.exists() and not file.is_file():
         raise OSError("it is not a file")
     with open(file, "rb") as stream:
-        size, head = os.fstat(stream.fileno()).st_size, stream.read(8)
-        head += stream.read(metadata.header_bytes(head, size) - 8)
-        metadata.parse(head)
+        size, head = os.fstat(stream.fileno()).st_size, stream.read(compact_format.HEAD)
+        if head.startswith(compact_format.MAGIC):
+            head += stream.read(compact_format.start(head, size) - len(head))
+            compact_format.parse(head)
+        else:
+            head += stream.read(max(0, metadata.header_bytes(head, size) - len(head)))
+            metadata.parse(head)
         return head + stream.read()
 
 

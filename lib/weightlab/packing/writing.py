@@ -1,11 +1,11 @@
 """Write compressed networks as packed files; `packed_file` reads them."""
 
 import hashlib
+import importlib.metadata
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,19 @@ from pydantic import ValidationError
 from safetensors.torch import save
 from torch import nn
 
-from weightlab import formats, sharing, storage
+from weightlab import formats, models, sharing, storage
 from weightlab.compression import kinds
 from weightlab.compression.compressed import Compressed
 from weightlab.compression.contract import Labels, Stored, Values
 from weightlab.compression.sharing.clustering import Lift
 from weightlab.compression.sharing.codebooks import Codebooks
 from weightlab.errors import UserError, choose
-from weightlab.packing import label_coding, metadata, packed_format, range_coding
-from weightlab.packing.metadata import Details, Measured, StoredDetails
+from weightlab.packing import compact_format, metadata, packed_format, parts
+from weightlab.packing.compact_metadata import CompactDetails, RawTensor
+from weightlab.packing.metadata import Details, Measured
 from weightlab.packing.packed_file import Packed
 
 RESTS = ("as it was", "float16")
-CODINGS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {  # the first of equally small ones is taken
-    "packed": label_coding.pack,
-    "zstd": label_coding.compress,
-    "range": lambda labels, bits: range_coding.encode(labels),
-}
 LOAD = "weightlab.packing.read(file).load(model), or docs/format.md of weightlab"
 
 
@@ -81,96 +77,153 @@ def pack_compressed(
     entropy_coded: bool = True,
     network: str = "",
     accuracy: Iterable[Mapping] = (),
+    version: int | None = None,
 ) -> bytes:
     """A network compressed by any method as the bytes of a packed file; `model` is the original, the options are those of `pack`.
 
-    Other changed tensors are stored with their new values. Raises `UserError` for weights that are not float32, and for other tensors
-    that the file cannot hold or the network does not have.
+    Other changed tensors are stored with their new values. `version` is that of the format: 2 is smaller; by default 1, whose readers
+    are older, for what it can hold. Raises `UserError` for weights that are not float32, for other tensors that the file cannot hold
+    or the network does not have, and for another version.
     """
     choose("storage of the rest", rest, RESTS)
+    if version not in (None, 1, 2):
+        raise UserError(f"version must be None, 1 or 2, got {version!r}")
     shared = [f"{layer.name}.weight" for layers in compressed.layers for layer in layers]
     state, same = _once(_storable(model.state_dict(), rest), shared)
     if wrong := [name for name in shared if state[name].dtype != torch.float32]:
         raise UserError(
             f"{wrong[0]} is {state[wrong[0]].dtype}; rates are relative to float32, so only float32 weights are packed"
         )
-    plan = compressed.plan if isinstance(compressed.plan, int) else list(compressed.plan)
-    format = _one_format(compressed.stored)
-    codings = ["packed"] if not entropy_coded else ["packed", "zstd"] if format else list(CODINGS)
-    tensors: dict[str, torch.Tensor] = {}
-    groups = []
-    for layers, stored in zip(compressed.layers, compressed.stored, strict=True):
-        weights = {f"{layer.name}.weight": list(layer.shape) for layer in layers}
-        parts, own = _parts(stored, codings)
-        prefix = sharing.WHOLE_NET if isinstance(plan, int) else next(iter(weights))
-        tensors |= {f"{prefix}:{part}": tensor for part, tensor in own.items()}
-        original = np.concatenate([state[name].numpy().ravel() for name in weights]).astype(np.float64)
-        error = math.sqrt(float(((original - kinds.weights(stored, len(original))) ** 2).sum()) / len(original))
-        group = {"weights": list(weights.items()), "kind": stored.kind, "settings": dict(stored.settings), "parts": parts}
-        groups.append(group | {"error": float(f"{error:.4g}")})
+    errors = [_error(state, layers, stored) for layers, stored in zip(compressed.layers, compressed.stored, strict=True)]
     others = {name: value for name, value in state.items() if name not in shared} | _changed(compressed, state, shared, same)
-    tensors |= {name: _rest(value, rest) for name, value in others.items()}
-    details = _details(
-        groups,
-        format,
-        written_by=f"weightlab {version('weightlab')}",
-        load=LOAD,
-        network=network,
-        method=compressed.method,
-        plan=plan,
-        same=same,
-        rest=rest,
-        accuracy=[_measured(each) for each in accuracy],
-        original_bytes=sum(value.nbytes for value in state.values()),
-        source_sha256=hashlib.sha256(save(state)).hexdigest(),
-        sha256=packed_format.UNSEALED,
-    )
-    text = json.dumps(details.model_dump(), separators=(",", ":"))
+    format = _one_format(compressed)
+    common = {
+        "written_by": f"weightlab {importlib.metadata.version('weightlab')}",
+        "network": network,
+        "method": compressed.method,
+        "same": same,
+        "accuracy": [_measured(each) for each in accuracy],
+        "original_bytes": sum(value.nbytes for value in state.values()),
+    }
+    source = hashlib.sha256(save(state)).hexdigest()
+    if version == 1 and format is None:
+        raise UserError("a file of version 1 holds codebooks in one format and nothing else that is coded")
+    if version == 2 or format is None:
+        halved = {name: _float16(value) for name, value in others.items() if rest == "float16" and _codable(value)}
+        return _second(
+            compressed,
+            errors,
+            others,
+            halved | {name: stored for name, (stored, _) in compressed.others.items()},
+            entropy_coded,
+            common | {"source": source[:16]},
+        )
+    half = {
+        name: value.clamp(-65504, 65504).half()
+        for name, value in others.items()
+        if rest == "float16" and value.dtype == torch.float32
+    }
+    return _first(compressed, format, errors, others | half, entropy_coded, common | {"source_sha256": source, "rest": rest})
+
+
+def _first(compressed: Compressed, format: str, errors: list[float], others: Mapping, entropy_coded: bool, common: dict) -> bytes:
+    """A file of version 1, whose groups are codebooks in one format."""
+    tensors, groups = dict(others), []
+    whole = isinstance(compressed.plan, int)
+    for layers, stored, error in zip(compressed.layers, compressed.stored, errors, strict=True):
+        weights = _weights(layers)
+        prefix = sharing.WHOLE_NET if whole else weights[0][0]
+        tensors[f"{prefix}:centroids"] = formats.get(format).encode(stored.parts["centroids"].numbers)
+        coding, bits, labels = "none", 0, stored.parts.get("labels")
+        if isinstance(labels, Labels):
+            bits = labels.width
+            coding, coded = parts.coded(labels.numbers, labels.width, ["packed", "zstd"] if entropy_coded else ["packed"])
+            tensors[f"{prefix}:labels"] = torch.from_numpy(coded.copy())
+        groups.append({"weights": weights, "k": stored.settings["k"], "bits": bits, "coding": coding, "error": error})
+    ks = [group["k"] for group in groups]
+    made = {
+        "version": 1,
+        "load": LOAD,
+        "format": format,
+        "groups": groups,
+        "plan": ks[0] if whole else ks,
+        "sha256": packed_format.UNSEALED,
+    }
+    text = json.dumps(Details.model_validate(common | made).model_dump(), separators=(",", ":"))
     return packed_format.seal(save(tensors, {metadata.KEY: text}))
 
 
-def _parts(stored: Stored, codings: Sequence[str]) -> tuple[dict[str, dict], dict[str, torch.Tensor]]:
-    """The metadata of each part, as in version 2, and the tensors."""
-    descriptions: dict[str, dict] = {}
-    tensors = {}
+def _second(
+    compressed: Compressed, errors: list[float], others: Mapping, coded: Mapping[str, Stored], entropy_coded: bool, common: dict
+) -> bytes:
+    """A file of version 2; `coded` other tensors are written so."""
+    codings = list(parts.CODINGS) if entropy_coded else ["packed"]
+    data: list[bytes] = []
+    groups = [
+        {"weights": _weights(layers), "error": error} | _described(stored, codings, data)
+        for layers, stored, error in zip(compressed.layers, compressed.stored, errors, strict=True)
+    ]
+    tensors = []
+    for name, value in others.items():
+        tensor = compact_format.described(name, value)
+        if isinstance(tensor, RawTensor) and name in coded:
+            tensors.append({"name": name, "shape": list(value.shape)} | _described(coded[name], codings, data))
+        else:
+            tensors.append(tensor.model_dump())
+            data += [compact_format.raw(value)] if isinstance(tensor, RawTensor) else []
+    plan = [compressed.plan] if isinstance(compressed.plan, int) else list(compressed.plan)
+    made = {"groups": groups, "tensors": tensors, "plan": plan}
+    return compact_format.join(CompactDetails.model_validate(common | made), b"".join(data))
+
+
+def _described(stored: Stored, codings: Sequence[str], data: list[bytes]) -> dict:
+    """What version 2 says of stored weights, whose bytes are added to the data."""
+    described: dict[str, dict] = {}
     for name, part in stored.parts.items():
         if isinstance(part, Labels):
-            coding, coded = _coded(part.numbers, part.width, codings)
-            descriptions[name], tensors[name] = (
-                {"n": len(part.numbers), "bits": part.width, "coding": coding},
-                torch.from_numpy(coded.copy()),
-            )
+            coding, coded = parts.coded(part.numbers, part.width, codings)
+            described[name] = {"bits": part.width, "coding": coding, "bytes": len(coded)}
+            data.append(coded.tobytes())
         else:
-            descriptions[name], tensors[name] = {"format": part.format}, formats.get(part.format).encode(part.numbers)
-    return descriptions, tensors
+            described[name] = {"n": len(part.numbers), "format": part.format}
+            data.append(compact_format.raw(formats.get(part.format).encode(part.numbers)))
+    return {"kind": stored.kind, "settings": dict(stored.settings), "parts": described}
 
 
-def _one_format(groups: Sequence[Stored]) -> str | None:
+def _weights(layers: Sequence[models.Layer]) -> list[tuple[str, list[int]]]:
+    return [(f"{layer.name}.weight", list(layer.shape)) for layer in layers]
+
+
+def _error(state: Mapping, layers: Sequence[models.Layer], stored: Stored) -> float:
+    """Root mean square difference to the original weights, to four digits."""
+    original = np.concatenate([state[f"{layer.name}.weight"].numpy().ravel() for layer in layers]).astype(np.float64)
+    return float(f"{math.sqrt(float(((original - kinds.weights(stored, len(original))) ** 2).sum()) / len(original)):.4g}")
+
+
+def _codable(value: torch.Tensor) -> bool:
+    """Whether version 2 may code a tensor; others are stored as they are."""
+    return value.dtype == torch.float32 and value.numel() > 0 and bool(value.isfinite().all())
+
+
+def _float16(value: torch.Tensor) -> Stored:
+    return Stored("values", {"values": Values(formats.get("float16").round(value.numpy().ravel()), "float16")})
+
+
+def _one_format(compressed: Compressed) -> str | None:
     """The format of all groups, if they are codebooks in one format, which files of version 1 hold."""
-    used = {part.format for stored in groups for part in stored.parts.values() if isinstance(part, Values)}
-    return used.pop() if len(used) == 1 and all(stored.kind == "codebook" for stored in groups) else None
-
-
-def _details(groups: list[dict], format: str | None, **values: Any) -> Details | StoredDetails:
-    """The metadata: of version 1, whose readers are older, where all groups are codebooks in one format."""
-    if format is None:
-        return StoredDetails.model_validate(values | {"version": 2, "format": "mixed", "groups": groups})
-    books = []
-    for group in groups:
-        labels = group["parts"].get("labels", {"bits": 0, "coding": "none"})
-        coding = {"k": group["settings"]["k"], "bits": labels["bits"], "coding": labels["coding"]}
-        books.append({"weights": group["weights"], **coding, "error": group["error"]})
-    plan = values["plan"] if isinstance(values["plan"], int) else [book["k"] for book in books]
-    return Details.model_validate(values | {"version": 1, "format": format, "groups": books, "plan": plan})
+    used = {part.format for stored in compressed.stored for part in stored.parts.values() if isinstance(part, Values)}
+    alike = len(used) == 1 and all(stored.kind == "codebook" for stored in compressed.stored)
+    return used.pop() if alike and not compressed.others else None
 
 
 def _changed(compressed: Compressed, state: Mapping, shared: list[str], same: Mapping) -> dict[str, torch.Tensor]:
     """The changed tensors, after a check that the file may hold them instead of those of the network."""
-    for name, tensor in compressed.tensors.items():
+    changed = compressed.changed()
+    for name, tensor in changed.items():
         first = same.get(name, name)
         if first in shared or first not in state or (tensor.shape, tensor.dtype) != (state[first].shape, state[first].dtype):
             raise UserError(f"{name} must be another tensor of the network, of shape {tuple(tensor.shape)} and {tensor.dtype}")
-    return {same.get(name, name): tensor.detach().cpu().contiguous() for name, tensor in compressed.tensors.items()}
+    return {same.get(name, name): tensor.detach().cpu().contiguous() for name, tensor in changed.items()}
 
 
 def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *arguments: Any, **options: Any) -> Packed:
@@ -185,20 +238,13 @@ def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *argume
     return packed
 
 
-def _coded(labels: np.ndarray, bits: int, codings: Sequence[str]) -> tuple[str, np.ndarray]:
-    """The smallest of some codings of labels, and its bytes."""
-    if labels.min() == labels.max():
-        codings = [coding for coding in codings if coding != "range"]
-    return min(((coding, CODINGS[coding](labels, bits)) for coding in codings), key=lambda coded: len(coded[1]))
-
-
 def _storable(state: Mapping, rest: str) -> Mapping[str, torch.Tensor]:
     """A state dict, if a packed file can hold it."""
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             raise UserError(f"{name} of the network's state is {type(value).__name__}; only tensors can be packed")
-        if value.dtype not in packed_format.STORABLE:
-            allowed = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in packed_format.STORABLE))
+        if value.dtype not in compact_format.NAMES:
+            allowed = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in compact_format.NAMES))
             raise UserError(f"{name} is {value.dtype}, which a packed file cannot hold; allowed: {allowed}")
         if rest == "float16" and value.dtype == torch.float16:
             raise UserError(f"{name} is float16, so the rest cannot be stored as float16; it would be read as float32")
@@ -211,11 +257,6 @@ def _measured(accuracy: Mapping) -> Measured:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"accuracy is wrong: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {dict(accuracy)}") from None
-
-
-def _rest(value: torch.Tensor, rest: str) -> torch.Tensor:
-    # A running variance may lie beyond what float16 holds.
-    return value.clamp(-65504, 65504).half() if rest == "float16" and value.dtype == torch.float32 else value
 
 
 def _once(state: Mapping[str, torch.Tensor], shared: list[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -1,0 +1,48 @@
+"""The parts of stored weights as bytes of a file, and back; see `docs/format.md`. What is read may be of any origin."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from weightlab import formats
+from weightlab.errors import UserError
+from weightlab.packing import label_coding, range_coding
+
+CODINGS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {  # the first of equally small ones is taken
+    "packed": label_coding.pack,
+    "zstd": label_coding.compress,
+    "range": lambda labels, bits: range_coding.encode(labels),
+}
+
+
+def coded(labels: np.ndarray, bits: int, codings: Sequence[str]) -> tuple[str, np.ndarray]:
+    """The smallest of some codings of labels, unsigned (n,), and its bytes."""
+    if labels.min() == labels.max():
+        codings = [coding for coding in codings if coding != "range"]
+    return min(((coding, CODINGS[coding](labels, bits)) for coding in codings), key=lambda coded: len(coded[1]))
+
+
+def labels(stored: np.ndarray, n: int, bits: int, coding: str, what: str) -> np.ndarray:
+    """The n whole numbers, unsigned (n,), that some bytes code; raises `UserError` if they are not n numbers of so many bits."""
+    if coding == "range":
+        numbers = range_coding.decode(stored, n)
+    else:
+        numbers = (label_coding.unpack if coding == "packed" else label_coding.expand)(stored, n, bits)
+    if numbers is None or numbers.max() >> bits:
+        raise UserError(f"{what} are not {n} labels, coded as {coding}")
+    return numbers
+
+
+def values(stored: torch.Tensor, name: str, what: str, most: int | None = None) -> np.ndarray:
+    """The numbers of a tensor in the format called `name`, float32 (n,); raises `UserError` unless there is one, and at most so many.
+
+    NaN and infinity are refused as well.
+    """
+    format = formats.get(name)
+    if stored.dtype != format.dtype or stored.dim() != 1 or not 1 <= len(stored) <= (len(stored) if most is None else most):
+        raise UserError(f"{what} must be 1 to {'any number of' if most is None else most} values of {format.name}")
+    numbers = format.decode(stored)
+    if not np.isfinite(numbers).all():
+        raise UserError(f"{what} holds NaN or infinity")
+    return numbers
