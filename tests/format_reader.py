@@ -191,8 +191,8 @@ def _part(said: dict, n: int, take: Callable[[int], bytes], decompress: Callable
         values = THESIS[values] if said["format"] == "float8_thesis" else values.astype(np.float32)
         _need(bool(np.isfinite(values).all()), "a part that is not finite")
         return values
-    _need(set(said) == {"bits", "coding", "bytes"}, "a part that is not described")
-    bits, coding, stored = said["bits"], said["coding"], take(said["bytes"])
+    _need(set(said) == {"bits", "coding", "length"}, "a part that is not described")
+    bits, coding, stored = said["bits"], said["coding"], take(said["length"])
     _need(type(bits) is int and 1 <= bits <= 16, "bits that cannot be")
     if coding == "range":
         labels = range_labels(stored, n)

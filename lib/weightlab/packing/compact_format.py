@@ -33,7 +33,7 @@ DICTIONARY = (  # texts that a decompressor has before the first byte, the most 
     b'"original":0.9,"packed":0.9}],"original_bytes":,"source":"","tensors":[{"name":".running_mean","shape":[],"type":"F32","value":0.0},'
     b'".num_batches_tracked","type":"I64","value":.running_var","features.feature_extractor.0.classifier.1.conv.0.bias","kind":"grid",'
     b'"groups":[{"kind":"codebook","settings":{"k":},"parts":{"centroids":{"n":4,"format":"float16"},"labels":{"bits":3,"coding":"range",'
-    b'"bytes":1}},"weights":[["0.weight",[120,1,3,3]]],"error":0.0'
+    b'"length":1}},"weights":[["0.weight",[120,1,3,3]]],"error":0.0'
 )
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -89,7 +89,7 @@ def check(content: bytes, details: CompactDetails, start: int) -> None:
     if details.plan and len(details.plan) != len(details.groups):
         raise UserError(f"its plan has {len(details.plan)} numbers for {len(details.groups)} groups")
     metadata.check_places(details.groups, [tensor.name for tensor in details.tensors], details.same)
-    data_bytes = sum(each.bytes for each in [*details.groups, *details.tensors])
+    data_bytes = sum(each.length for each in [*details.groups, *details.tensors])
     if start + data_bytes != len(content):
         raise UserError(f"its parts and tensors take {data_bytes} bytes, and it holds {len(content) - start}")
 
@@ -115,11 +115,11 @@ def read(content: bytes, details: CompactDetails, start: int) -> tuple[list[Stor
     def stored(name: str, n: int, coded: Coded) -> Stored:
         found: dict[str, Values | Labels] = {}
         for part, its in coded.parts.items():
-            raw, what = take(its.bytes), f"the {part} of {name!r}"
+            raw, what = take(its.length), f"the {part} of {name!r}"
             if isinstance(its, LabelsPart):
-                found[part] = Labels(parts.labels(raw, n, its.bits, its.coding, what), its.bits)
+                found[part] = Labels(parts.read_labels(raw, n, its.bits, its.coding, what), its.bits)
             else:
-                found[part] = Values(parts.values(_typed(raw, formats.get(its.format).dtype), its.format, what), its.format)
+                found[part] = Values(parts.read_values(_typed(raw, formats.get(its.format).dtype), its.format, what), its.format)
         result = Stored(coded.kind, found, coded.settings)
         try:
             kinds.weights(result, n)
@@ -134,7 +134,7 @@ def read(content: bytes, details: CompactDetails, start: int) -> tuple[list[Stor
             values = kinds.weights(stored(tensor.name, tensor.size, tensor), tensor.size)
             tensors[tensor.name] = torch.from_numpy(values).reshape(tensor.shape)
         elif isinstance(tensor, RawTensor):
-            tensors[tensor.name] = _raw(take(tensor.bytes), tensor)
+            tensors[tensor.name] = _raw(take(tensor.length), tensor)
         else:
             tensors[tensor.name] = _constant(tensor)
     return groups, tensors

@@ -26,7 +26,7 @@ class ValuesPart(Strict):
     format: Format
 
     @property
-    def bytes(self) -> int:
+    def length(self) -> int:
         """Bytes in the file."""
         return self.n * formats.get(self.format).bits // 8
 
@@ -36,7 +36,7 @@ class LabelsPart(Strict):
 
     bits: int = Field(ge=1, le=16)
     coding: Literal["packed", "zstd", "range"]
-    bytes: Count
+    length: Count
 
 
 class Coded(Strict):
@@ -53,9 +53,9 @@ class Coded(Strict):
         return labels.coding if isinstance(labels, LabelsPart) else "none"
 
     @property
-    def bytes(self) -> int:
+    def length(self) -> int:
         """Bytes in the file."""
-        return sum(part.bytes for part in self.parts.values())
+        return sum(part.length for part in self.parts.values())
 
 
 class StoredGroup(Weights, Coded):
@@ -80,7 +80,7 @@ class RawTensor(_Tensor):
     type: Type
 
     @property
-    def bytes(self) -> int:
+    def length(self) -> int:
         """Bytes in the file."""
         return self.size * TYPES[self.type]
 
@@ -90,7 +90,7 @@ class ConstantTensor(_Tensor):
 
     type: Type
     value: int | float
-    bytes: ClassVar[int] = 0
+    length: ClassVar[int] = 0
 
 
 class CodedTensor(_Tensor, Coded):

@@ -70,8 +70,8 @@ def _second(content: bytes, limit_bytes: int | None) -> Contents:
     compact_format.check(content, details, start)
     _check_limit(compact_format.unpacked_bytes(details), content, limit_bytes)
     stored, rest = compact_format.read(content, details, start)
-    rest_bytes = sum(tensor.bytes for tensor in details.tensors)
-    return Contents(details, stored, rest, start, [group.bytes for group in details.groups], rest_bytes)
+    rest_bytes = sum(tensor.length for tensor in details.tensors)
+    return Contents(details, stored, rest, start, [group.length for group in details.groups], rest_bytes)
 
 
 def _check_limit(unpacked: int, content: bytes, limit_bytes: int | None) -> None:
@@ -125,7 +125,7 @@ def _check_entry(name: str, entry: dict) -> None:
 def _codebook(details: Details, name: str, group: Group, tensors: dict) -> Stored:
     """Remove a group's tensors from `tensors` and check them; the labels of version 1 are checked against k."""
     most = min(group.k, group.size)
-    centroids = parts.values(tensors.pop(f"{name}:centroids"), details.format, f"the codebook of {name!r}", most)
+    centroids = parts.read_values(tensors.pop(f"{name}:centroids"), details.format, f"the codebook of {name!r}", most)
     if group.bits != accounting.key_bits(group.k) or (group.bits == 0) != (group.coding == "none"):
         raise UserError(f"labels of {name!r} need {accounting.key_bits(group.k)} bits at k = {group.k}, got {group.bits}")
     book: dict[str, Values | Labels] = {"centroids": Values(centroids, details.format)}
@@ -133,7 +133,7 @@ def _codebook(details: Details, name: str, group: Group, tensors: dict) -> Store
         stored, what = tensors.pop(f"{name}:labels"), f"the labels of {name!r}"
         if stored.dtype != torch.uint8 or stored.dim() != 1:
             raise UserError(f"{what} must be bytes")
-        labels = parts.labels(stored.numpy(), group.size, group.bits, group.coding, what)
+        labels = parts.read_labels(stored.numpy(), group.size, group.bits, group.coding, what)
         if labels.max() >= len(centroids):
             raise UserError(f"a label of {name!r} is {labels.max()}, its codebook has {len(centroids)} centroids")
         book["labels"] = Labels(labels, group.bits)

@@ -23,7 +23,7 @@ def coded(labels: np.ndarray, bits: int, codings: Sequence[str]) -> tuple[str, n
     return min(((coding, CODINGS[coding](labels, bits)) for coding in codings), key=lambda coded: len(coded[1]))
 
 
-def labels(stored: np.ndarray, n: int, bits: int, coding: str, what: str) -> np.ndarray:
+def read_labels(stored: np.ndarray, n: int, bits: int, coding: str, what: str) -> np.ndarray:
     """The n whole numbers, unsigned (n,), that some bytes code; raises `UserError` if they are not n numbers of so many bits."""
     if coding == "range":
         numbers = range_coding.decode(stored, n)
@@ -34,7 +34,7 @@ def labels(stored: np.ndarray, n: int, bits: int, coding: str, what: str) -> np.
     return numbers
 
 
-def values(stored: torch.Tensor, name: str, what: str, most: int | None = None) -> np.ndarray:
+def read_values(stored: torch.Tensor, name: str, what: str, most: int | None = None) -> np.ndarray:
     """The numbers of a tensor in the format called `name`, float32 (n,); raises `UserError` unless there is one, and at most so many.
 
     NaN and infinity are refused as well.

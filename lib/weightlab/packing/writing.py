@@ -182,7 +182,7 @@ def _described(stored: Stored, codings: Sequence[str], data: list[bytes]) -> dic
     for name, part in stored.parts.items():
         if isinstance(part, Labels):
             coding, coded = parts.coded(part.numbers, part.width, codings)
-            described[name] = {"bits": part.width, "coding": coding, "bytes": len(coded)}
+            described[name] = {"bits": part.width, "coding": coding, "length": len(coded)}
             data.append(coded.tobytes())
         else:
             described[name] = {"n": len(part.numbers), "format": part.format}
