@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import worker_tasks
 from filelock import FileLock
 from grids import SPECIFICATIONS, Grid, end, start, wait_for
 
@@ -233,31 +234,13 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
 def test_items_that_kill_their_workers_are_given_up():
     with warnings.catch_warnings(), pytest.raises(UserError, match="workers died 3 times in a row .* 2 items left"):
         warnings.simplefilter("ignore")
-        list(executors.execute(_die, [1, 2], workers=2))
-
-
-def _die(_):
-    import os
-    import signal
-
-    os.kill(os.getpid(), signal.SIGKILL)
+        list(executors.execute(worker_tasks.die, [1, 2], workers=2))
 
 
 def test_workers_that_grow_are_kept():
     """An evaluator takes more than what joblib holds for a leak."""
-    processes = {process for _, process in executors.execute(_grow, range(6), workers=2)}
+    processes = {process for _, process in executors.execute(worker_tasks.grow, range(6), workers=2)}
     assert len(processes) <= 2
-
-
-_grown = []
-
-
-def _grow(_):
-    import os
-
-    _grown.append(np.ones(25_000_000))  # 200 MB
-    time.sleep(1.1)  # joblib looks once a second
-    return os.getpid()
 
 
 def test_workers_leave_with_the_process_that_started_them(undisturbed, tmp_path):
