@@ -18,7 +18,6 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import stand_in_root
 from damages import flip
 from safetensors.torch import load_file, save_file
 from typer.main import get_command
@@ -682,7 +681,7 @@ def test_a_plan_of_fifty_layers_follows_the_table_where_that_is_too_narrow():
 
 
 def test_a_search_that_is_interrupted_says_so_and_goes_on(home, tmp_path):
-    words = ["search", *OWN, "--k", "1:50", "--threshold", "none", "--search", "random", "--budget", "10000", "--threads", "1"]
+    words = ["search", *OWN, "--k", "1:50", "--threshold", "none", "--search", "random", "--budget", "6000", "--threads", "1"]
     words += ["--folder", str(tmp_path)]
     running = subprocess.Popen([sys.executable, "-m", "weightlab", *words], stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("*/checkpoint.parquet")):
@@ -693,7 +692,7 @@ def test_a_search_that_is_interrupted_says_so_and_goes_on(home, tmp_path):
     assert running.returncode == 130 and "the same command resumes from the last checkpoints" in told and "Traceback" not in told
     assert not list(tmp_path.glob("*/evaluations.parquet"))
     printed, told = process(*words)
-    assert "the search with seed 0 goes on after " in told and " of 10000 evaluations" in told and "of 10000 plans" in printed
+    assert "the search with seed 0 goes on after " in told and " of 6000 evaluations" in told and "of 6000 plans" in printed
 
 
 SLOW = """
@@ -858,8 +857,8 @@ def test_a_warning_takes_one_line_of_stderr(searched, tmp_path):
 # --- notebooks and their searches -----------------------------------------------------------------------------------------------
 
 
-def test_run_executes_a_notebook_and_status_tells_of_its_searches(tmp_path):
-    environment = stand_in_root(tmp_path)
+def test_run_executes_a_notebook_and_status_tells_of_its_searches(own_root):
+    tmp_path, environment = own_root
     printed, _ = process("run", "00_explore", "--profile", "smoke", "-p", "images=50", **environment)
     folder = tmp_path / "outputs" / "smoke" / "00_explore"
     assert printed == f"00_explore: {folder}\n"
