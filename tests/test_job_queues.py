@@ -4,7 +4,6 @@ The stand-in runs a job script in a session of its own, ends it at a walltime of
 """
 
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import worker_tasks
 import yaml
 
 from weightlab import paths
@@ -197,24 +197,10 @@ def test_every_death_of_a_worker_is_told(tmp_path):
     """Twice before the same item is done, so in the same words but for their number."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        done = list(executors.execute(_die_twice, [str(tmp_path / "a"), str(tmp_path / "b")], workers=2))
+        done = list(executors.execute(worker_tasks.die_twice, [str(tmp_path / "a"), str(tmp_path / "b")], workers=2))
     assert len(done) == 2
     told = [str(each.message) for each in caught if "a worker died" in str(each.message)]
     assert [text.split(";")[0] for text in told] == ["a worker died (1 in a row)", "a worker died (2 in a row)"]
-
-
-def _die_twice(file):
-    """An item that kills its worker twice, and another that waits for that."""
-    deaths = Path(file).with_name("deaths")
-    if Path(file).name == "b":
-        while not deaths.exists() or len(deaths.read_text()) < 2:
-            time.sleep(0.1)
-        return
-    if deaths.exists() and len(deaths.read_text()) == 2:
-        return
-    with open(deaths, "a") as counted:
-        counted.write("x")
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_search_that_kills_its_workers_is_given_up_before_it_has_killed_hundreds(queue):
