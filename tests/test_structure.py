@@ -39,7 +39,10 @@ ROOMS = {
     "runs": [
         "setting", "specifications", "records", "folder", "loop", "status", "progress", "job_queues", "executors", "timing", "runner", "enumeration",
     ],
-    "tuning": ["lifted", "rate_distortion/cells"],
+    "tuning": [
+        "lifted", "rate_distortion/cells", "rate_distortion/hooks", "rate_distortion/matrices", "rate_distortion/assignment", "rate_distortion/curvature",
+        "rate_distortion/calibrated", "rate_distortion/batch_norm", "rate_distortion/remainder", "rate_distortion/compression",
+    ],
     "analysis": [
         "labels", "records", "findings", "comparisons", "predictors", "regression", "scans", "searches", "uncertainty",
         "curve_statistics", "search_statistics", "table_statistics", "claims",
@@ -55,7 +58,7 @@ ROOMS = {
     "report": [],
     "explore": ["latest", "study", "controls", "sliders", "pages", "searching", "explorer"],
     "cli": [
-        "output", "options", "choices", "hints", "plans",
+        "output", "options", "choices", "hints", "plans", "smallest",
         "compress", "evaluate", "export", "files", "laboratory", "scan", "search", "tune",
     ],
     "__main__": [],

@@ -1,4 +1,4 @@
-"""`weightlab compress`: write a network under a plan as a file."""
+"""`weightlab compress`: write a network as a small file, under a plan or as small as a loss allows."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weightlab.cli import choices, options, output, plans
+from weightlab.cli import choices, options, output, plans, smallest
 from weightlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,21 @@ def compress(
     fields: None = None,
     plan: options.Plan = None,
     source: options.Source = None,
-    within: options.Within = 1.0,
+    within: Annotated[
+        float | None,
+        options.option("The loss in percentage points on validation images that the network must stay below.", default="1.0"),
+    ] = None,
+    level: Annotated[
+        int | None,
+        options.option("Without a plan: 0 uses no data, 1 calibrates on unlabelled images.", default="1 where there are data"),
+    ] = None,
+    price: Annotated[
+        float | None,
+        options.option(
+            "Without a plan: what a bit for every weight is worth, in nats of the loss; found by --within if not given.",
+            "--lambda",
+        ),
+    ] = None,
     half_rest: Annotated[bool, typer.Option("--half-rest", help="Store biases and batch norm as float16.")] = False,
     no_entropy: Annotated[bool, typer.Option("--no-entropy", help="Store labels at equal bits, not entropy coded.")] = False,
     no_data: Annotated[bool, typer.Option("--no-data", help="Load no images, measure no accuracy.")] = False,
@@ -33,14 +47,19 @@ def compress(
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
-    """Write a network under a plan as a packed file."""
+    """Write a network as a packed file: under a plan, or without one as small as a loss allows."""
     from weightlab import backend, models, packing, sharing
     from weightlab.packing import packed_format
 
     output.check(output_file, force)
     backend.device(device)
     backend.check_threads(threads)
-    choice = plans.choice(ctx.params)
+    if plan is None and source is None:
+        return _smallest(ctx.params, output_file, input, device, threads)
+    for name, value in (("level", level), ("lambda", price)):
+        if value is not None:
+            raise UserError(f"--{name} is about a file without a plan, got {value} beside a plan")
+    choice = plans.choice(ctx.params | {"within": smallest.WITHIN if within is None else within})
     setting = choice.setting
     model = models.load(setting.network, weights=setting.weights)
     splits = [] if no_data else choices.splits(setting.dataset, ctx.params["images"])
@@ -55,6 +74,27 @@ def compress(
     accuracy = _accuracy(model, packed.load(model), splits, device, threads)
     packed = packing.write(output_file, *arguments, accuracy=accuracy, **stored)
     _print(output_file, packed)
+
+
+def _smallest(params: dict, output_file: Path, input: str | None, device: str, threads: int | None) -> None:
+    """Without a plan: what loses too much is not written."""
+    from weightlab import backend, models, packing
+    from weightlab.tuning import rate_distortion
+
+    setting = smallest.chosen(params)
+    model = models.load(setting.network, weights=setting.weights)
+    splits = [] if params["no_data"] else choices.splits(setting.dataset, params["images"])
+    example = _example(model, splits, input, setting.network)
+    if example is None:  # a network of this library
+        example = smallest.blank(setting.dataset)
+    with backend.threads(threads):
+        found = smallest.found(model, setting, splits, example, params, device)
+    compressed, options = found.compressed, {"network": setting.network, "version": 2}
+    accuracy = _accuracy(model, compressed.apply(model), splits, device, threads)
+    packed = packing.write_compressed(output_file, model, compressed, accuracy=accuracy, **options)
+    output.table(packed.report().rename(columns={"bits": "bits a label", "stored_bits": "stored bits", "rms_error": "rms error"}))
+    _print(output_file, packed)
+    print(f"level {found.level} ({rate_distortion.LEVELS[found.level]}), lambda {found.price:.4g}")
 
 
 def _example(model: "nn.Module", splits: "list[Split]", input: str | None, network: str) -> "torch.Tensor | None":

@@ -37,6 +37,19 @@ def thesis_bits(stored: Stored, n: int) -> int:
     return int(accounting.thesis_bits(n, stored.settings["k"], _centroids(stored).format))
 
 
+def centroids(stored: Stored) -> np.ndarray:
+    """The values that labels number, float32 (n,), of a codebook or a grid; of a grid up to its highest label."""
+    if stored.kind == "codebook":
+        return stored.parts["centroids"].numbers
+    labels = np.arange(int(stored.parts["labels"].numbers.max()) + 1, dtype=np.uint16)
+    return _on_grid(labels, stored.settings["low"], stored.settings["step"])
+
+
+def _on_grid(labels: np.ndarray, low: float, step: float) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return (low + step * labels.astype(np.float64)).astype(np.float32)
+
+
 def _centroids(stored: Stored) -> Values:
     """The centroids of a codebook, which are `Values` wherever it has been read."""
     return cast(Values, stored.parts["centroids"])
@@ -74,8 +87,7 @@ def _grid(stored: Stored, n: int) -> np.ndarray:
         raise UserError(f"a grid needs finite numbers low and step, got {low!r} and {step!r}")
     if len(labels) != n:
         raise UserError(f"{n} weights need {n} labels, got {len(labels)}")
-    with np.errstate(over="ignore"):
-        weights = (low + step * labels.astype(np.float64)).astype(np.float32)
+    weights = _on_grid(labels, low, step)
     if not np.isfinite(weights).all():
         raise UserError("a grid holds numbers beyond float32")
     return weights

@@ -59,11 +59,11 @@ class Packed:
         return filled.eval()
 
     def shared(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By name of a weight that has a codebook: centroids, float32 (n,), and labels, unsigned, of the weight's shape."""
+        """By name of a weight that has a codebook or lies on a grid: centroids, float32 (n,), and labels, unsigned, of the weight's shape."""
         books = {}
         for group, stored in zip(self.details.groups, self.stored, strict=True):
-            if stored.kind == "codebook":
-                centroids, labels = stored.parts["centroids"].numbers, stored.parts.get("labels")
+            if stored.kind in ("codebook", "grid"):
+                centroids, labels = kinds.centroids(stored), stored.parts.get("labels")
                 all_labels = np.zeros(group.size, dtype=np.uint8) if labels is None else labels.numbers
                 for (name, shape), own in zip(group.weights, np.split(all_labels, _ends(group.weights)), strict=True):
                     books[name] = centroids, own.reshape(shape)
@@ -81,7 +81,7 @@ class Packed:
             rows.append({
                 "layer": name.removesuffix(".weight"),
                 "weights": group.size,
-                "k": stored.settings.get("k"),
+                "k": stored.settings.get("k", len(kinds.centroids(stored)) if stored.kind == "grid" else None),
                 "bits": labels.width if isinstance(labels, Labels) else 0,
                 "coding": group.label_coding,
                 "stored_bits": bits,

@@ -228,7 +228,15 @@ def _changed(compressed: Compressed, state: Mapping, shared: list[str], same: Ma
 
 def write(file: str | Path, model: nn.Module, plan: int | Iterable[int], *arguments: Any, **options: Any) -> Packed:
     """Write the bytes of `pack`, whole or not at all, after they were checked like any other file."""
-    file, content = Path(file), pack(model, plan, *arguments, **options)
+    return _written(Path(file), pack(model, plan, *arguments, **options))
+
+
+def write_compressed(file: str | Path, model: nn.Module, compressed: Compressed, **options: Any) -> Packed:
+    """Write the bytes of `pack_compressed`, as `write` does."""
+    return _written(Path(file), pack_compressed(model, compressed, **options))
+
+
+def _written(file: Path, content: bytes) -> Packed:
     packed = Packed(*packed_format.check(content, limit_bytes=sys.maxsize), content)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,56 @@
+"""The smallest file of each network at each level, and its spread: `python benchmarks/smallest.py lenet5_tanh --level 1 --within 1 --draws 5`.
+
+A row for each draw of calibration images: bytes of the file as written, losses on validation, which chooses lambda, and on test, seconds.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from weightlab import backend, data, models, packing, training
+from weightlab.tuning import rate_distortion
+
+
+def measure(network: str, weights: str | None, level: int, within: float, draw: int) -> dict:
+    """One compression, written and read back."""
+    model, dataset = models.load(network, weights=weights), training.dataset_of(network)
+    train, validation, test = (data.load(dataset, name) for name in data.SPLITS)
+    started = time.perf_counter()
+    images, example = (train.images if level else None), train.images[:1].float() / 255
+    found = rate_distortion.compress(model, images, within=within, validation=validation, level=level, example=example, seed=draw)
+    seconds = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as folder:
+        packed = packing.write_compressed(Path(folder, "file"), model, found.compressed, version=2)
+    small = packed.load(model)
+    losses = {
+        f"loss_{name}_pp": round(100 * (training.accuracy(model, split) - training.accuracy(small, split)), 2)
+        for name, split in (("val", validation), ("test", test))
+    }
+    sizes = {"file_bytes": len(packed.content), "header_bytes": packed.header_bytes, "rest_bytes": packed.rest_bytes}
+    trials = {"trials": len(found.trials), "price": found.price, "seconds": round(seconds, 1)}
+    return {"network": network, "weights": weights, "level": level, "within": within, "draw": draw} | sizes | losses | trials
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network", choices=list(training.CHECKPOINTS))
+    parser.add_argument("--weights", help="a state dict of other training runs of this network")
+    parser.add_argument("--level", type=int, default=1)
+    parser.add_argument("--within", type=float, default=1.0)
+    parser.add_argument("--draws", type=int, default=1, help="seeds from 1")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    with backend.threads(arguments.threads):
+        for draw in range(1, arguments.draws + 1):
+            row = measure(arguments.network, arguments.weights, arguments.level, arguments.within, draw)
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

@@ -1,0 +1,87 @@
+"""`weightlab compress` without a plan: the smallest file within a loss, from one number (see `tuning.rate_distortion`)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from weightlab.cli import choices, output
+from weightlab.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from weightlab.data import Split
+    from weightlab.runs.setting import Setting
+    from weightlab.tuning.rate_distortion import Found
+
+WITHIN = 1.0  # percentage points
+PLANNED = ("method", "format", "protocol", "half_rest", "no_entropy")  # options that belong to a plan
+
+
+def chosen(params: Mapping) -> "Setting":
+    """What is compressed; raises `UserError` for options that only a plan has, or that need data."""
+    if given := [name for name in PLANNED if params.get(name)]:
+        raise UserError(
+            f"--{given[0].replace('_', '-')} needs a plan, with --plan or with --from; without one the file is as small as it gets"
+        )
+    if params["within"] is not None and params["price"] is not None:
+        raise UserError("give --within or --lambda, not both: the first finds the second")
+    if params["no_data"] and params["within"] is not None:
+        raise UserError("--within needs data, on which the loss is measured; with --no-data give --lambda")
+    if params["no_data"] and params["level"] == 1:
+        raise UserError("--level 1 needs data to calibrate on; --level 0 needs none")
+    return choices.setting(params)
+
+
+def found(
+    model: "nn.Module", setting: "Setting", splits: "list[Split]", example: "torch.Tensor | None", params: Mapping, device: str
+) -> "Found":
+    """The compressed network, with progress on stderr."""
+    from weightlab.tuning import rate_distortion
+
+    level = params["level"] if params["level"] is not None else int(bool(splits))
+    price, within = params["price"], params["within"]
+    if price is None and within is None and splits:
+        within = WITHIN
+    images = _calibration(setting, splits) if level and splits else None
+
+    def told(trial: dict) -> None:
+        output.note(f"lambda {trial['price']:.4g}: {trial['bytes']} bytes, loses {trial['loss_pp']:.2f} pp on validation")
+
+    result = rate_distortion.compress(
+        model,
+        images,
+        within=within,
+        validation=splits[0] if within is not None else None,
+        price=price,
+        level=level,
+        example=example,
+        device=device,
+        progress=told,
+    )
+    if result.plainly:
+        output.note(f"{', '.join(result.plainly)}: no image reached them, so they were compressed as at level 0")
+    return result
+
+
+def blank(dataset: str) -> "torch.Tensor":
+    """An image as networks for a dataset of this library take it, without loading the dataset."""
+    import torch
+
+    from weightlab.data import splits
+
+    shape = (
+        (3, splits.PICTURE_SIZE, splits.PICTURE_SIZE) if dataset == "imagenette" else (1, splits.IMAGE_SIZE, splits.IMAGE_SIZE)
+    )
+    return torch.zeros(1, *shape)
+
+
+def _calibration(setting: "Setting", splits: "list[Split]") -> "torch.Tensor":
+    """Training images where the data have them, else validation images, whose labels are not used for this."""
+    from weightlab import data
+
+    try:
+        return data.load(setting.dataset, "train").images
+    except UserError as error:
+        output.note(f"calibrated on validation images, without their classes: {error}")
+        return splits[0].images

@@ -1,0 +1,96 @@
+"""Level 1: a network is compressed layer by layer on unlabelled images, each layer on what the compressed layers before it give.
+
+One forward pass over all images does it: when a layer is called, its inputs are those that the compressed network gives, its weights are
+replaced, and the pass goes on. Means of outputs are corrected in the bias, and the statistics of batch norm are estimated anew.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from weightlab import models
+from weightlab.tuning.rate_distortion import curvature, matrices
+from weightlab.tuning.rate_distortion.assignment import Assigned
+from weightlab.tuning.rate_distortion.hooks import called_once
+
+COLUMNS = 60_000  # of a layer's inputs, at most
+LEAST_VARIANCE = 0.01  # of a channel before batch norm, relative to that of the original network
+Assign = Callable[[str, np.ndarray, np.ndarray], Assigned]  # of a layer: its name, weights and second moments as matrices
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is known of the original network from some images, whatever the price: `means` of outputs and `slopes` of rows, by layer."""
+
+    images: torch.Tensor
+    means: Mapping[str, torch.Tensor]
+    slopes: Mapping[str, torch.Tensor]
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, names: list[str], images: torch.Tensor, seed: int) -> Calibration:
+    """See `Calibration`; images are float32 as the network takes them."""
+    means: dict[str, torch.Tensor] = {}
+
+    def mean(layer: Any, _: tuple, output: torch.Tensor, name: str) -> None:
+        means[name] = curvature.channels_last(layer, output).double().mean(0)
+
+    with called_once(model, {model.get_submodule(name): (None, mean) for name in names}):
+        model(images.clone())
+    generator = torch.Generator().manual_seed(seed)
+    return Calibration(images, means, curvature.rows(model, names, images, generator))
+
+
+@torch.no_grad()
+def compress(
+    model: nn.Module, calibration: Calibration, assign: Assign, seed: int, statistics: bool = True
+) -> tuple[nn.Module, dict[str, Assigned]]:
+    """A compressed copy of the network, and what was assigned to each layer that the images reached."""
+    copy, done = models.copied(model).eval(), {}
+    generator = torch.Generator().manual_seed(seed)
+
+    def before(layer: Any, given: tuple, name: str) -> None:
+        drawn = matrices.inputs(layer, given[0], COLUMNS, generator)
+        moments = (drawn @ drawn.transpose(1, 2)).double().numpy() / drawn.shape[2]
+        done[name] = assign(name, matrices.of(layer, layer.weight).double().numpy(), moments)
+        layer.weight.copy_(matrices.back(layer, torch.from_numpy(done[name].values)))
+
+    def after(layer: Any, _: tuple, output: torch.Tensor, name: str) -> torch.Tensor | None:
+        if layer.bias is None:
+            return None
+        shift = (calibration.means[name] - curvature.channels_last(layer, output).double().mean(0)).to(layer.bias.dtype)
+        layer.bias += shift
+        return output + (shift if isinstance(layer, nn.Linear) else shift.reshape(-1, *(1,) * len(layer.kernel_size)))
+
+    def estimate(norm: Any, given: tuple, _: str) -> None:
+        x = given[0].transpose(0, 1).flatten(1)
+        norm.running_mean.copy_(x.mean(1))
+        # A channel that is constant now would be divided by nearly nothing, as soon as another image moves it.
+        norm.running_var.copy_(torch.maximum(x.var(1), LEAST_VARIANCE * norm.running_var))
+
+    hooks = {copy.get_submodule(name): (before, after) for name in calibration.slopes}
+    norms = [
+        module for module in copy.modules() if statistics and isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
+    with called_once(copy, hooks | {norm: (estimate, None) for norm in norms}):
+        copy(calibration.images.clone())
+    return copy, done
+
+
+@torch.no_grad()
+def largest_activation(model: nn.Module, image: torch.Tensor) -> int:
+    """Bytes of the largest output of any module for an image (1, ...)."""
+    largest = image.nbytes
+
+    def see(_: nn.Module, __: tuple, output: object, ___: str) -> None:
+        nonlocal largest
+        largest = max(largest, output.nbytes if isinstance(output, torch.Tensor) else 0)
+
+    with called_once(model, {module: (None, see) for module in model.modules()}):
+        model(image.clone())
+    return largest

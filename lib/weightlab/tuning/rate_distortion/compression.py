@@ -1,0 +1,236 @@
+"""A network compressed at one price of a bit, or as far as its loss on validation images allows.
+
+Level 0 needs no data: a network without batch norm is calibrated on random images, in one with batch norm the error of every layer counts
+in proportion to its weights' variance. Level 1 is calibrated on unlabelled images. At either, the classes of validation images choose the
+price where a loss is given.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from weightlab import accounting, data, models, packing, training
+from weightlab.compression.compressed import Compressed
+from weightlab.compression.contract import Labels, Stored, Values
+from weightlab.errors import UserError
+from weightlab.tuning.rate_distortion import assignment, batch_norm, calibrated, cells, matrices, remainder
+from weightlab.tuning.rate_distortion.assignment import Assigned
+
+LEVELS = {0: "data-free", 1: "calibrated"}
+METHOD = "rate-distortion sharing, level {level} ({name})"
+CALIBRATION = 1500  # images, at most
+MEMORY = 5 << 28  # bytes: of the largest activation for all of them
+PRICE = 0.2  # where no loss is given
+RELATIVE_UNIT = (
+    8.0  # by which prices are divided where errors count in proportion to variances: it makes the same price about as safe
+)
+CELL, CONTRAST = 4, 4.0  # pixels of a spot of random images, and how many times brightness is spread before it is cut off
+EVALUATIONS = 12  # of the network, at most, to find a price
+FACTOR, NARROW = 4.0, 1.04  # of prices: between two while a bracket is looked for, and where the search of it ends
+Progress = Callable[[dict], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A compressed network, the price it was found at, its level, and `trials`: a row for each price with bytes and the loss in pp.
+
+    `plainly` names layers that the images did not reach; they were compressed as at level 0.
+    """
+
+    compressed: Compressed
+    price: float
+    level: int
+    trials: pd.DataFrame
+    plainly: Sequence[str] = ()
+
+
+def compress(
+    model: nn.Module,
+    images: torch.Tensor | None = None,
+    *,
+    within: float | None = None,
+    validation: data.Split | None = None,
+    price: float | None = None,
+    level: int | None = None,
+    example: torch.Tensor | None = None,
+    seed: int = 1,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Found:
+    """The smallest network that loses less than `within` percentage points on `validation`, or the one at a price.
+
+    `images`, uint8 (n, channels, height, width), are unlabelled; up to 1 500 of them, drawn from `seed`, calibrate level 1, which is the
+    default where they are given. `price` is the loss (nats) that one bit for every weight is worth. `example`, one input batch, is needed
+    at level 0 for the order of layers and the size of random images. Raises `UserError` for settings that contradict each other, and if no
+    price keeps the loss.
+    """
+    level = (0 if images is None else 1) if level is None else level
+    _check(level, images, within, validation, price)
+    at, start = _prepared(model, level, images, example, seed)
+    if within is None:
+        price = start if price is None else price
+        found, plainly = at(price)
+        return Found(found, price, level, pd.DataFrame(), plainly)
+    assert validation is not None
+    baseline = training.accuracy(model, validation, device)
+    rows, best = [], None
+
+    def loses(price: float) -> bool:
+        nonlocal best
+        found, plainly = at(price)
+        content = packing.pack_compressed(model, found, version=2)
+        accuracy = training.accuracy(found.apply(model), validation, device)
+        row = {"price": price, "bytes": len(content), "loss_pp": 100 * (baseline - accuracy)}
+        rows.append(row)
+        if progress is not None:
+            progress(row)
+        good = row["loss_pp"] < within
+        if good and (best is None or row["bytes"] < best[0]):
+            best = (row["bytes"], price, found, plainly)
+        return not good
+
+    _bisect(loses, start)
+    if best is None:
+        least = min(row["loss_pp"] for row in rows)
+        raise UserError(
+            f"no price was found that loses less than {within:g} pp on validation; the least loss of {len(rows)} is {least:.2f} pp"
+        )
+    return Found(best[2], best[1], level, pd.DataFrame(rows), best[3])
+
+
+def _bisect(loses: Callable[[float], bool], price: float) -> None:
+    """Try prices until the highest that does not lose is known, as far as few trials tell; cautiously, as losses rise steeply."""
+    low, high = 0.0, math.inf
+    for _ in range(EVALUATIONS):
+        if loses(price):
+            high = price
+        else:
+            low = price
+        if low and high < math.inf:
+            if high / low <= NARROW:
+                return
+            price = math.sqrt(low * high)
+        else:
+            price = price * FACTOR if low else price / FACTOR
+
+
+def _prepared(
+    model: nn.Module, level: int, images: torch.Tensor | None, example: torch.Tensor | None, seed: int
+) -> tuple[Callable[[float], tuple[Compressed, list[str]]], float]:
+    """What compresses the network at a price, and a price on the safe side."""
+    name = METHOD.format(level=level, name=LEVELS[level])
+    normed = any(isinstance(module, _BatchNorm) for module in model.modules())
+    if level == 1:
+        assert images is not None
+        generator = torch.Generator().manual_seed(seed)
+        most = min(CALIBRATION, max(1, MEMORY // calibrated.largest_activation(model, images[:1].float() / 255)))
+        drawn = images[torch.randperm(len(images), generator=generator)[:most]].float() / 255
+        return _calibrated(model, models.layers(model, drawn[:2]), drawn, seed, name), PRICE
+    layers = models.layers(model, example)
+    if normed or example is None:
+        return lambda price: (_relative(model, layers, price / RELATIVE_UNIT, name), []), PRICE
+    return _calibrated(model, layers, random_images(example, seed), seed, name), PRICE
+
+
+def random_images(example: torch.Tensor, seed: int) -> torch.Tensor:
+    """Images like the example in size and number of channels: smooth spots, most of them black or white, float32 from 0 to 1."""
+    channels, *size = example.shape[1:]
+    if len(size) != 2:
+        return torch.rand(CALIBRATION, channels, *size, generator=torch.Generator().manual_seed(seed))
+    cells = [max(2, side // CELL) for side in size]
+    coarse = torch.rand(CALIBRATION, channels, *cells, generator=torch.Generator().manual_seed(seed))
+    return ((functional.interpolate(coarse, size, mode="bilinear") - 0.5) * CONTRAST).clamp(0, 1)
+
+
+def _calibrated(
+    model: nn.Module, layers: Sequence[models.Layer], images: torch.Tensor, seed: int, method: str
+) -> Callable[[float], tuple[Compressed, list[str]]]:
+    weights = sum(layer.weights for layer in layers)
+    calibration = calibrated.calibrate(model, [layer.name for layer in layers], images, seed)
+
+    def at(price: float) -> tuple[Compressed, list[str]]:
+        curvatures: list[float] = []
+
+        def assign(name: str, matrix: np.ndarray, moments: np.ndarray) -> Assigned:
+            slopes = calibration.slopes[name].numpy().reshape(matrix.shape[:2])
+            curvatures.append(float(slopes.mean() * np.diagonal(moments, axis1=1, axis2=2).mean()))
+            return assignment.assign(matrix, moments, slopes, price / weights)
+
+        changed, done = calibrated.compress(model, calibration, assign, seed)
+        typical = max(float(np.median(curvatures)) if curvatures else 1.0, 1e-12)
+        stored, plainly = [], []
+        for layer in layers:
+            if layer.name in done:
+                stored.append(_stored(done[layer.name], changed.get_submodule(layer.name)))
+            else:
+                book = cells.cheapest(models.weight(model, layer.name).detach().numpy(), typical, price / weights)
+                stored.append(_codebook(book.labels, book.centroids))
+                plainly.append(layer.name)
+        return _with_others(model, changed, layers, stored, method), plainly
+
+    return at
+
+
+def _relative(model: nn.Module, layers: Sequence[models.Layer], price: float, method: str) -> Compressed:
+    """Every layer's error counts in proportion to the variance of all its weights together; `price` is that of a bit for each of them."""
+    total, stored = sum(layer.weights for layer in layers), []
+    for layer in layers:
+        weights = models.weight(model, layer.name).detach().numpy()
+        slope = 1 / max(layer.weights * float(weights.var(dtype=np.float64)), 1e-30)
+        book = cells.cheapest(weights, slope, price * len(layers) / total)
+        stored.append(_codebook(book.labels, book.centroids))
+    return _with_others(model, model, layers, stored, method)
+
+
+def _stored(assigned: Assigned, layer: nn.Module) -> Stored:
+    """What a file holds of a layer."""
+    labels = matrices.back(layer, torch.from_numpy(assigned.labels)).numpy().ravel()
+    k = len(assigned.centroids)
+    if assigned.grid is None or k == 1:
+        return _codebook(labels, assigned.centroids)
+    low, step = assigned.grid
+    return Stored("grid", {"labels": _labels(labels, k)}, {"low": low, "step": step})
+
+
+def _codebook(labels: np.ndarray, centroids: np.ndarray) -> Stored:
+    k = len(centroids)
+    parts: dict[str, Values | Labels] = {"centroids": Values(centroids.astype(np.float32), assignment.FORMAT)}
+    return Stored("codebook", parts | ({"labels": _labels(labels, k)} if k > 1 else {}), {"k": k})
+
+
+def _labels(labels: np.ndarray, k: int) -> Labels:
+    return Labels(labels.ravel().astype(np.uint8 if k <= 256 else np.uint16), int(accounting.key_bits(k)))
+
+
+def _with_others(
+    model: nn.Module, changed: nn.Module, layers: Sequence[models.Layer], stored: Sequence[Stored], method: str
+) -> Compressed:
+    """With all other tensors of the changed network, in few bits where they are numbers of batch norm and biases."""
+    shared = {f"{layer.name}.weight" for layer in layers}
+    others = {name: value for name, value in changed.state_dict().items() if name not in shared} | batch_norm.merged(changed)
+    ks = [len(np.unique(each.parts["labels"].numbers)) if "labels" in each.parts else 1 for each in stored]
+    tensors = {name: value for name, value in others.items() if not torch.equal(value, model.state_dict()[name])}
+    return Compressed([[layer] for layer in layers], stored, ks, method, tensors, remainder.stored(others))
+
+
+def _check(
+    level: int, images: torch.Tensor | None, within: float | None, validation: data.Split | None, price: float | None
+) -> None:
+    if level not in LEVELS:
+        raise UserError(f"level must be {', '.join(f'{number} ({name})' for number, name in LEVELS.items())}, got {level!r}")
+    if level == 1 and images is None:
+        raise UserError("level 1 needs unlabelled images to calibrate on; level 0 needs none")
+    if within is not None and price is not None:
+        raise UserError(f"give a loss to stay within ({within!r}) or a price ({price!r}), not both")
+    if within is not None and validation is None:
+        raise UserError("without validation images no loss can be measured; give a price instead")
+    for name, number in (("within", within), ("price", price)):
+        if number is not None and not (math.isfinite(number) and number > 0):
+            raise UserError(f"{name} must be a positive number, got {number!r}")

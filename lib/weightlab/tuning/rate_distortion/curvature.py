@@ -1,0 +1,44 @@
+"""How much the loss changes with a layer's outputs: Fisher's information of the network's own answers (no labels are needed)."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from weightlab.tuning.rate_distortion.hooks import called_once
+
+TEMPERATURE = 4.0  # at which the answers are drawn: at 1 nearly all images have only one
+BATCH = 64
+
+
+def rows(model: nn.Module, names: list[str], images: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """The squared gradient of every output channel, added up over places, its mean over images, by layer, float64 (rows,).
+
+    The gradient is that of log p(y), y drawn from the network's answer at a temperature. The part of Fisher's information that belongs to a
+    layer's weights is then about rows ⊗ second moments of its inputs (Grosse and Martens 2016). A layer that no answer depends on is left out.
+    """
+    totals: dict[str, torch.Tensor] = {}
+    for part in images.split(BATCH):
+        outputs: dict[str, torch.Tensor] = {}
+
+        def keep(_: nn.Module, __: tuple, output: torch.Tensor, name: str, outputs: dict = outputs) -> None:
+            outputs[name] = output
+
+        with called_once(model, {model.get_submodule(name): (None, keep) for name in names}), torch.enable_grad():
+            logits = model(part.clone().requires_grad_())
+            soft = torch.log_softmax(logits / TEMPERATURE, 1)
+            drawn = torch.multinomial(soft.detach().exp(), 1, generator=generator)
+            gradients = torch.autograd.grad(soft.gather(1, drawn).sum() * TEMPERATURE, list(outputs.values()), allow_unused=True)
+        for name, gradient in zip(outputs, gradients, strict=True):
+            if gradient is not None:
+                channels = channels_last(model.get_submodule(name), gradient)
+                total = channels.double().pow(2).sum(0)
+                totals[name] = totals.get(name, torch.zeros_like(total)) + total
+    return {name: total / len(images) for name, total in totals.items()}
+
+
+def channels_last(layer: Any, output: torch.Tensor) -> torch.Tensor:
+    """A layer's output as (everything else, channels)."""
+    channels = layer.weight.shape[0] if isinstance(layer, nn.Linear) else layer.out_channels
+    axis = output.dim() - 1 if isinstance(layer, nn.Linear) else output.dim() - 1 - len(layer.kernel_size)
+    return output.movedim(axis, -1).reshape(-1, channels)

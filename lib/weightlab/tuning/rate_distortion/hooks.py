@@ -1,0 +1,31 @@
+"""Functions that are called before and after the modules of a network, once each."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def called_once(model: nn.Module, hooks: Mapping[nn.Module, tuple[Callable | None, Callable | None]]) -> Iterator[None]:
+    """Call functions before and after the first call of modules, each with the module's name as well."""
+    names, handles = {module: name for name, module in model.named_modules()}, []
+
+    def once(register: Callable, function: Callable, name: str) -> None:
+        def hook(*given: object) -> object:
+            handle.remove()
+            return function(*given, name)
+
+        handle = register(hook)
+        handles.append(handle)
+
+    try:
+        for module, (before, after) in hooks.items():
+            if before is not None:
+                once(module.register_forward_pre_hook, before, names[module])
+            if after is not None:
+                once(module.register_forward_hook, after, names[module])
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

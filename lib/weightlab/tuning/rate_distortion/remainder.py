@@ -1,0 +1,30 @@
+"""Biases and batch norm in few bits: on a grid of 255 steps for each tensor."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from weightlab import formats
+from weightlab.compression.contract import Labels, Stored, Values
+
+STEPS = 255
+FEW = 12  # values of a tensor, below which float16 takes no more than a grid with its two numbers
+
+
+def stored(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[Stored, tuple[int, ...]]]:
+    """Float32 tensors with finite values, coded, with their shapes; others are left out, as are constant ones."""
+    coded = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.float32 and tensor.numel() and bool(tensor.isfinite().all()) and tensor.min() < tensor.max():
+            coded[name] = (_coded(tensor.numpy().ravel()), tuple(tensor.shape))
+    return coded
+
+
+def _coded(values: np.ndarray) -> Stored:
+    if len(values) < FEW:
+        return Stored("values", {"values": Values(formats.get("float16").round(values), "float16")})
+    low, high = float(values.min()), float(values.max())
+    low, step = (float(f"{number:.3g}") for number in (low, (high - low) / STEPS))  # with few digits, which take bytes as well
+    labels = np.clip(np.rint((values - low) / step), 0, STEPS).astype(np.uint8)
+    return Stored("grid", {"labels": Labels(labels, 8)}, {"low": low, "step": step})

@@ -1,0 +1,317 @@
+"""Layers as matrices, weights on a grid, and networks compressed on unlabelled images."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from weightlab import data, models, packing, training
+from weightlab.compression import kinds
+from weightlab.errors import UserError
+from weightlab.tuning import rate_distortion
+from weightlab.tuning.rate_distortion import assignment, batch_norm, calibrated, compression, curvature, matrices, remainder
+
+LAYERS = {
+    "linear": (nn.Linear(6, 4), (5, 6)),
+    "linear on sequences": (nn.Linear(6, 4), (5, 3, 6)),
+    "plain": (nn.Conv2d(3, 4, 3), (2, 3, 7, 8)),
+    "padded": (nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 2), bias=False), (2, 3, 7, 8)),
+    "same": (nn.Conv2d(3, 4, (4, 3), padding="same", dilation=(1, 2)), (2, 3, 9, 8)),
+    "circular": (nn.Conv2d(3, 4, 3, padding=(2, 1), padding_mode="circular"), (2, 3, 7, 8)),
+    "reflecting": (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), (2, 3, 7, 8)),
+    "grouped": (nn.Conv2d(6, 4, 3, groups=2, dilation=2), (2, 6, 9, 8)),
+    "depthwise": (nn.Conv2d(6, 12, 3, groups=6, padding=1), (2, 6, 7, 8)),
+    "pointwise": (nn.Conv2d(6, 4, 1, stride=2), (2, 6, 7, 8)),
+    "1-D": (nn.Conv1d(3, 4, 5, stride=2, padding=2, groups=1), (2, 3, 11)),
+    "3-D": (nn.Conv3d(2, 4, (2, 1, 3), padding=(1, 0, 1)), (2, 2, 4, 5, 6)),
+    "transposed": (nn.ConvTranspose2d(3, 4, 3), (2, 3, 5, 6)),
+    "transposed, strided": (
+        nn.ConvTranspose2d(4, 6, (3, 4), stride=(2, 3), padding=(1, 2), output_padding=(1, 2), groups=2),
+        (2, 4, 5, 6),
+    ),
+    "transposed, dilated": (nn.ConvTranspose1d(3, 4, 3, stride=2, dilation=2, padding=4), (2, 3, 9)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_is_its_rows_times_its_columns(name):
+    layer, shape = LAYERS[name]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    weights = matrices.of(layer, layer.weight.detach())
+    assert torch.equal(matrices.back(layer, weights), layer.weight)
+    columns = matrices.inputs(layer, x, 10**9, torch.Generator())
+    products = (weights @ columns).flatten(0, 1)  # (channels, columns)
+    if layer.bias is not None:
+        products = products + layer.bias[:, None]
+    expected = curvature.channels_last(layer, layer(x)).T
+    assert products.shape == expected.shape and torch.allclose(products, expected, atol=1e-5)
+    few = matrices.inputs(layer, x, 5, torch.Generator().manual_seed(1))
+    assert few.shape == (*columns.shape[:2], 5)
+    for column in few.permute(2, 0, 1):
+        assert (columns.permute(2, 0, 1) == column).flatten(1).all(1).any()
+
+
+def layer_of(seed, groups=2, rows=3, inputs=6):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(groups, inputs, 40)) * rng.uniform(0.2, 2, (groups, inputs, 1)) + rng.normal(size=(groups, 1, 40))
+    return rng.normal(size=(groups, rows, inputs)), x @ x.transpose(0, 2, 1) / 40, rng.uniform(0.5, 2, (groups, rows))
+
+
+def cost(weights, moments, slopes, price, labels, centroids, bits):
+    error = centroids[labels] - weights
+    return (slopes * np.einsum("gri,gij,grj->gr", error, moments, error)).sum() + price * bits[labels].sum()
+
+
+def test_errors_are_passed_on_as_the_source_says():
+    """Frantar et al. 2022 in their own words: the inverse of what is left of H, one input after the other."""
+    weights, moments, _ = layer_of(3)
+    step, reach = 0.4, 9
+    power = np.diagonal(moments, axis1=1, axis2=2)
+    expected = np.empty(weights.shape, int)
+    for group, row in np.ndindex(weights.shape[:2]):
+        w, left = weights[group, row].copy(), list(np.argsort(-power[group], kind="stable"))
+        while left:
+            j = left[0]
+            inverse = np.linalg.inv(moments[group][np.ix_(left, left)])
+            expected[group, row, j] = np.clip(np.rint(w[j] / step), -reach, reach)
+            w[left] -= (w[j] - step * expected[group, row, j]) / inverse[0, 0] * inverse[0]
+            left = left[1:]
+    assert np.array_equal(assignment._fed_back(weights, moments, power, step, reach), expected)
+
+
+@pytest.mark.parametrize("price", [0.0, 0.01, 0.1])
+def test_no_single_label_lowers_the_cost_in_the_end(price):
+    weights, moments, slopes = layer_of(1)
+    labels = np.random.default_rng(0).integers(0, 7, weights.shape)
+    centroids, bits = 0.5 * np.arange(-3, 4.0), np.array([5, 4, 3, 0.5, 3, 4, 5.0])
+    before = cost(weights, moments, slopes, price, labels, centroids, bits)
+    for _ in range(50):
+        values = centroids[labels]
+        if not assignment._swept(values, (values - weights) @ moments, moments, centroids, bits, price, slopes, labels):
+            break
+    least = cost(weights, moments, slopes, price, labels, centroids, bits)
+    assert least < before
+    for place in np.ndindex(labels.shape):
+        for label in range(7):
+            other = labels.copy()
+            other[place] = label
+            assert cost(weights, moments, slopes, price, other, centroids, bits) >= least - 1e-9
+
+
+def test_centroids_are_those_of_least_error():
+    weights, moments, slopes = layer_of(2)
+    labels = np.random.default_rng(0).integers(0, 4, weights.shape)
+    fitted = assignment._refitted(weights, moments, slopes, labels, np.arange(4.0))
+    least, none = cost(weights, moments, slopes, 0, labels, fitted, np.zeros(4)), np.zeros(4)
+    for place in range(4):
+        for move in (-1e-3, 1e-3):
+            assert cost(weights, moments, slopes, 0, labels, fitted + move * np.eye(4)[place], none) > least
+    assert assignment._refitted(weights, moments, slopes, labels, np.arange(6.0))[4:].tolist() == [4, 5]
+
+
+def test_labels_number_ascending_centroids_which_are_on_a_grid_unless_their_own_are_worth_their_bits():
+    weights, moments, slopes = layer_of(4, rows=2000)
+    kinds_seen = set()
+    for price in (1.0, 0.1, 1e-2, 1e-6):
+        found = assignment.assign(weights, moments, slopes, price)
+        k = len(found.centroids)
+        assert (np.diff(found.centroids) > 0).all() and (found.labels.min(), found.labels.max()) == (0, k - 1)
+        kinds_seen.add(found.grid is None)
+        if found.grid is None:
+            assert set(np.unique(found.labels)) == set(range(k)) and k < 40
+            assert np.array_equal(found.centroids, found.centroids.astype(np.float16))
+        else:
+            assert np.array_equal(found.centroids, (found.grid[0] + found.grid[1] * np.arange(k)).astype(np.float32))
+    assert kinds_seen == {True, False} and abs(found.values - weights).max() < 0.05
+
+
+def test_more_expensive_bits_give_fewer_of_them():
+    weights, moments, slopes = layer_of(5, rows=60)
+
+    def bits(price):
+        counts = np.unique(assignment.assign(weights, moments, slopes, price).labels, return_counts=True)[1]
+        return -(counts * np.log2(counts / counts.sum())).sum()
+
+    assert bits(0.001) > bits(0.05) > bits(0.5)
+
+
+class Net(nn.Module):
+    """Convolutions with and without batch norm, a layer that is called twice, and one that no image reaches."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 6, 3, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.deep = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.head = nn.Linear(6, 4)
+        self.unused = nn.Linear(3, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.first(x)))
+        x = torch.relu(self.deep(torch.relu(self.deep(x))))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    net = Net().eval()
+    with torch.no_grad():
+        net.norm.running_mean.uniform_(-1, 1)
+        net.norm.running_var.uniform_(0.5, 2)
+        net.norm.weight.uniform_(0.5, 2)
+        net.norm.bias.uniform_(-1, 1)
+    return net
+
+
+IMAGES = torch.rand(50, 1, 12, 12, generator=torch.Generator().manual_seed(2))
+NAMES = ["first", "deep", "head"]
+
+
+def assign(name, weights, moments):
+    return assignment.assign(weights, moments, np.ones(weights.shape[:2]), 1e-3)
+
+
+def test_a_compressed_network_has_the_means_and_statistics_of_the_original(net):
+    before = copy.deepcopy(net.state_dict())
+    calibration = calibrated.calibrate(net, NAMES, IMAGES, seed=0)
+    compressed, done = calibrated.compress(net, calibration, assign, seed=0)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert list(done) == NAMES and not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+    for name, found in done.items():
+        layer = compressed.get_submodule(name)
+        assert torch.equal(layer.weight, matrices.back(layer, torch.from_numpy(found.values)))
+    seen = {}
+    compressed.norm.register_forward_pre_hook(lambda _, given: seen.update(norm=given[0]))
+    compressed(IMAGES)
+    assert torch.allclose(compressed.norm.running_mean, seen["norm"].mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(compressed.norm.running_var, seen["norm"].transpose(0, 1).flatten(1).var(1), rtol=1e-4)
+    assert torch.allclose(compressed(IMAGES).mean(0), net(IMAGES).mean(0), atol=1e-5)
+    again, _ = calibrated.compress(net, calibration, assign, seed=0)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in compressed.state_dict().items())
+
+
+def test_slopes_are_squared_gradients_of_the_networks_own_answers(net):
+    slopes = curvature.rows(net, [*NAMES, "unused"], IMAGES[:3], torch.Generator().manual_seed(5))
+    assert set(slopes) == set(NAMES)
+    generator, expected = torch.Generator().manual_seed(5), torch.zeros(4, dtype=torch.float64)
+    drawn = torch.multinomial((net(IMAGES[:3]) / 4).softmax(1).detach(), 1, generator=generator)
+    for image, answer in zip(IMAGES[:3], drawn, strict=True):
+        p = (net(image[None]) / 4).softmax(1)[0].detach().double()
+        expected += (torch.eye(4)[answer[0]] - p) ** 2 / 3  # of the last layer, whose outputs are the logits
+    assert torch.allclose(slopes["head"], expected, rtol=1e-4)
+
+
+def test_merged_batch_norm_answers_the_same_with_two_numbers_a_channel(net):
+    tensors = batch_norm.merged(net)
+    assert set(tensors) == {f"norm.{part}" for part in ("weight", "bias", "running_mean", "running_var")}
+    merged = copy.deepcopy(net)
+    merged.load_state_dict(net.state_dict() | tensors)
+    assert torch.allclose(merged(IMAGES), net(IMAGES), atol=1e-5)
+    assert tensors["norm.running_mean"].unique().tolist() == [0] and tensors["norm.running_var"].unique().tolist() == [1]
+
+
+def test_the_remainder_is_stored_within_a_step():
+    tensors = {"bias": torch.linspace(-3, 5, 40) ** 3, "few": torch.tensor([0.1, 0.2]), "same": torch.ones(9)}
+    tensors |= {"count": torch.tensor(3), "unfinished": torch.tensor([1.0, float("nan")])}
+    stored = remainder.stored(tensors)
+    assert set(stored) == {"bias", "few"} and stored["bias"][1] == (40,)
+    for name, (coded, shape) in stored.items():
+        values = kinds.weights(coded, shape[0])
+        assert abs(values - tensors[name].numpy()).max() <= float(tensors[name].max() - tensors[name].min()) / 250
+
+
+# --- whole networks -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return {name: data.load("mnist", name) for name in data.SPLITS}
+
+
+@pytest.mark.parametrize("network", ["lenet5_tanh", "lenet5_relu"])
+def test_a_network_becomes_a_file_of_a_thirtieth_within_a_point(network, mnist, tmp_path):
+    """Calibrated on unlabelled images; the file holds what was measured, and the same seed gives the same bytes."""
+    model, validation = models.load(network), mnist["validation"].first(2000)
+    before, told = copy.deepcopy(model.state_dict()), []
+    options = {"within": 1.0, "validation": validation, "seed": 3}
+    found = rate_distortion.compress(model, mnist["train"].images, **options, progress=told.append)
+    packed = packing.write_compressed(tmp_path / "file", model, found.compressed, version=2)
+    small = packing.read(tmp_path / "file").load(model)
+    assert len(packed.content) * 30 < packed.details.original_bytes and packed.header_bytes <= 400
+    losses = [100 * (training.accuracy(model, split) - training.accuracy(small, split)) for split in (validation, mnist["test"])]
+    assert losses[0] < 1 and losses[1] < 2
+    trials = found.trials
+    assert len(trials) <= 12 and trials.to_dict("records") == told
+    best = trials[trials["loss_pp"] < 1].sort_values("bytes").iloc[0]
+    assert (best["bytes"], best["price"], best["loss_pp"]) == (len(packed.content), found.price, pytest.approx(losses[0]))
+    assert (
+        found.level == 1
+        and not found.plainly
+        and all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    )
+    again = rate_distortion.compress(model, mnist["train"].images, price=found.price, seed=3)
+    assert packing.pack_compressed(model, again.compressed, version=2) == packed.content
+    other = rate_distortion.compress(model, mnist["train"].images, price=found.price, seed=4)
+    assert packing.pack_compressed(model, other.compressed, version=2) != packed.content
+
+
+def test_without_data_random_images_calibrate_or_variances_count(mnist):
+    model = models.load("lenet5_tanh")
+    example = torch.zeros(1, 1, 32, 32)
+    found = rate_distortion.compress(model, price=1.0, example=example)
+    loss = training.accuracy(model, mnist["test"]) - training.accuracy(found.compressed.apply(model), mnist["test"])
+    size = len(packing.pack_compressed(model, found.compressed, version=2))
+    assert found.level == 0 and loss < 0.01 and size < 12_000
+    spots = compression.random_images(example, 1)
+    assert (
+        spots.shape == (1500, 1, 32, 32)
+        and spots.min() == 0
+        and spots.max() == 1
+        and ((spots == 0) | (spots == 1)).float().mean() > 0.4
+    )
+    normed = models.load("mobilenet_v2_fashion")
+    found = rate_distortion.compress(normed, example=example)
+    size = len(packing.pack_compressed(normed, found.compressed, version=2))
+    assert size < 900_000 and not any(stored.kind == "grid" for stored in found.compressed.stored)
+    split = data.load("fashion_mnist", "validation").first(1000)
+    assert training.accuracy(normed, split) - training.accuracy(found.compressed.apply(normed), split) < 0.02
+
+
+def test_a_layer_that_no_image_reaches_is_compressed_plainly_and_named(net):
+    class Fickle(Net):
+        def forward(self, x):
+            return super().forward(x) if len(x) > 2 else super().forward(x) + self.unused(x[:, 0, 0, :3]).mean()
+
+    torch.manual_seed(1)
+    fickle = Fickle().eval()
+    found = rate_distortion.compress(fickle, (255 * IMAGES).to(torch.uint8), price=1.0)
+    assert list(found.plainly) == ["unused"] and len(found.compressed.stored) == 4
+    found.compressed.apply(fickle)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"level": 2}, r"level must be 0 \(data-free\), 1 \(calibrated\), got 2"),
+        ({"level": 1}, "level 1 needs unlabelled images"),
+        ({"within": 1.0}, "without validation images no loss can be measured"),
+        ({"price": -1.0}, "price must be a positive number, got -1.0"),
+        ({"price": float("nan")}, "price must be a positive number"),
+        ({"price": 1.0, "within": 1.0}, "not both"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(options, sentence, net):
+    with pytest.raises(UserError, match=sentence):
+        rate_distortion.compress(net, example=IMAGES[:2], **options)
+
+
+@pytest.mark.parametrize("edge", [0.013, 0.2, 3.0, 1000.0])
+def test_prices_are_tried_up_to_the_edge(edge):
+    tried = []
+    compression._bisect(lambda price: tried.append(price) or price > edge, 0.2)
+    assert len(tried) <= 12
+    if edge < 100:
+        assert edge / 1.05 < max(price for price in tried if price <= edge)
