@@ -467,6 +467,27 @@ def test_a_network_of_ones_own_goes_from_scan_to_export(home):
     assert called("status", "own").stdout.startswith("1 of 1 searches complete")
 
 
+def test_without_a_plan_a_network_becomes_as_small_as_a_loss_allows(home, tmp_path):
+    """Its own images calibrate it, as it has none for training; the file is what all other commands read."""
+    result = called("compress", *OWN, "--within", 5, "-o", tmp_path / "small")
+    assert "calibrated on validation images, without their classes" in result.stderr
+    trials = re.findall(r"lambda (\S+): (\d+) bytes, loses (\S+) pp", result.stderr)
+    least = min(int(size) for _, size, loss in trials if float(loss) < 5)
+    assert 2 <= len(trials) <= 12 and "level 1 (calibrated), lambda" in result.stdout
+    told = json.loads(called("inspect", tmp_path / "small", "--json").stdout)
+    assert least <= told["file_bytes"] <= least + 80, "what was measured is added to the file"
+    assert told["method"] == "rate-distortion sharing, level 1 (calibrated)" and told["coded_rate"] >= told["storage_rate"]
+    assert 100 * (told["accuracy"][0]["original"] - told["accuracy"][0]["packed"]) < 5
+    evaluated = called("evaluate", tmp_path / "small", "--network", "cli_net:Small", "--data", "digits.npz").stdout
+    assert evaluated.count(", which agrees") == 2
+    called("unpack", tmp_path / "small", "-o", tmp_path / "small.pt")
+    models.load("cli_net:Small", weights=tmp_path / "small.pt")
+    called("export", tmp_path / "small", "-o", tmp_path / "small.onnx", "--network", "cli_net:Small", "--input", "1,32,32")
+    called("compress", *OWN[:3], "--no-data", "--input", "1,32,32", "--lambda", 2, "-o", tmp_path / "blind")
+    blind = json.loads(called("inspect", tmp_path / "blind", "--json").stdout)
+    assert blind["accuracy"] == [] and "level 0 (data-free)" in blind["method"]
+
+
 def test_the_network_that_a_file_names_is_never_imported(home, tmp_path):
     Path("evil_net.py").write_text("open('imported', 'w')\nfrom cli_net import Small\n")
     packing.write(tmp_path / "file", models.build("cli_net:Small"), [3, 3], network="evil_net:Small")
@@ -922,6 +943,16 @@ WRONG = [
     (["compress", "lenet5_tanh", "--plan", "6", "-o", "digits.npz/x"], "digits.npz is not a writable folder"),
     (["compress", "lenet5_tanh", "--plan", "6", "--threads", "0", "-o", "x"], "threads must be"),
     (["compress", *OWN, "--plan", "6,6,6", "-o", "x"], "a plan needs 2 numbers (first, head)"),
+    (["compress", "lenet5_tanh", "--plan", "6", "--level", "0", "-o", "x"], "--level is about a file without a plan, got 0"),
+    (["compress", "lenet5_tanh", "--plan", "6", "--lambda", "1", "-o", "x"], "--lambda is about a file without a plan, got 1.0"),
+    (["compress", "lenet5_tanh", "--format", "float16", "-o", "x"], "--format needs a plan"),
+    (["compress", "lenet5_tanh", "--half-rest", "-o", "x"], "--half-rest needs a plan"),
+    (["compress", "lenet5_tanh", "--within", "1", "--lambda", "1", "-o", "x"], "give --within or --lambda, not both"),
+    (["compress", "lenet5_tanh", "--no-data", "--within", "1", "-o", "x"], "--within needs data"),
+    (["compress", "lenet5_tanh", "--no-data", "--level", "1", "-o", "x"], "--level 1 needs data to calibrate on"),
+    (["compress", "lenet5_tanh", "--level", "5", "--images", "50", "-o", "x"], "level must be 0 (data-free), 1 (calibrated), got 5"),
+    (["compress", "lenet5_tanh", "--lambda", "0", "--images", "50", "-o", "x"], "price must be a positive number, got 0.0"),
+    (["compress", *OWN[:3], "--no-data", "-o", "x"], "give the shape of an image of cli_net:Small with --input"),
     (["inspect", "none"], "none cannot be read"),
     (["inspect", "digits.npz"], "digits.npz is not a packed network that can be trusted"),
     (["evaluate", "none"], "none is neither a file nor a network"),

@@ -52,7 +52,7 @@ def _padded(layer: Any, x: torch.Tensor) -> torch.Tensor:
         for axis, step in enumerate(layer.stride):
             apart = x.new_zeros(*x.shape[: 2 + axis], (x.shape[2 + axis] - 1) * step + 1, *x.shape[3 + axis :])
             apart.movedim(2 + axis, 0)[::step] = x.movedim(2 + axis, 0)
-            x, side = apart, layer.dilation[axis] * (layer.kernel_size[axis] - 1) - layer.padding[axis]
+            x, side = apart, layer.dilation[axis] * (layer.kernel_size[axis] - 1) - int(layer.padding[axis])
             sides = [side, side + layer.output_padding[axis], *sides]  # the last axis comes first
         return functional.pad(x, sides)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
