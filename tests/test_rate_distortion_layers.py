@@ -174,7 +174,7 @@ def assign(name, weights, moments):
     return assignment.assign(weights, moments, np.ones(weights.shape[:2]), 1e-3)
 
 
-def test_a_compressed_network_has_the_means_and_statistics_of_the_original(net):
+def test_a_compressed_network_keeps_means_and_changes_statistics_as_its_inputs_changed(net):
     before = copy.deepcopy(net.state_dict())
     calibration = calibrated.calibrate(net, NAMES, IMAGES, seed=0)
     compressed, done = calibrated.compress(net, calibration, assign, seed=0)
@@ -184,10 +184,12 @@ def test_a_compressed_network_has_the_means_and_statistics_of_the_original(net):
         layer = compressed.get_submodule(name)
         assert torch.equal(layer.weight, matrices.back(layer, torch.from_numpy(found.values)))
     seen = {}
-    compressed.norm.register_forward_pre_hook(lambda _, given: seen.update(norm=given[0]))
-    compressed(IMAGES)
-    assert torch.allclose(compressed.norm.running_mean, seen["norm"].mean((0, 2, 3)), atol=1e-5)
-    assert torch.allclose(compressed.norm.running_var, seen["norm"].transpose(0, 1).flatten(1).var(1), rtol=1e-4)
+    for name, each in (("new", compressed), ("old", net)):
+        each.norm.register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0].transpose(0, 1).flatten(1)}))
+        each(IMAGES)
+    shift, factor = seen["new"].mean(1) - seen["old"].mean(1), seen["new"].var(1) / seen["old"].var(1)
+    assert torch.allclose(compressed.norm.running_mean, net.norm.running_mean + shift, atol=1e-5)
+    assert torch.allclose(compressed.norm.running_var, net.norm.running_var * factor, rtol=1e-4)
     assert torch.allclose(compressed(IMAGES).mean(0), net(IMAGES).mean(0), atol=1e-5)
     again, _ = calibrated.compress(net, calibration, assign, seed=0)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in compressed.state_dict().items())
@@ -197,10 +199,11 @@ def test_slopes_are_squared_gradients_of_the_networks_own_answers(net):
     slopes = curvature.rows(net, [*NAMES, "unused"], IMAGES[:3], torch.Generator().manual_seed(5))
     assert set(slopes) == set(NAMES)
     generator, expected = torch.Generator().manual_seed(5), torch.zeros(4, dtype=torch.float64)
-    drawn = torch.multinomial((net(IMAGES[:3]) / 4).softmax(1).detach(), 1, generator=generator)
+    scale = net(IMAGES[:3]).detach().std(1).mean()
+    drawn = torch.multinomial((net(IMAGES[:3]) / scale).softmax(1).detach(), 1, generator=generator)
     for image, answer in zip(IMAGES[:3], drawn, strict=True):
-        p = (net(image[None]) / 4).softmax(1)[0].detach().double()
-        expected += (torch.eye(4)[answer[0]] - p) ** 2 / 3  # of the last layer, whose outputs are the logits
+        p = (net(image[None]) / scale).softmax(1)[0].detach().double()
+        expected += ((torch.eye(4)[answer[0]] - p) / scale) ** 2 / 3  # of the last layer, whose outputs are the logits
     assert torch.allclose(slopes["head"], expected, rtol=1e-4)
 
 
@@ -216,11 +219,21 @@ def test_merged_batch_norm_answers_the_same_with_two_numbers_a_channel(net):
 def test_the_remainder_is_stored_within_a_step():
     tensors = {"bias": torch.linspace(-3, 5, 40) ** 3, "few": torch.tensor([0.1, 0.2]), "same": torch.ones(9)}
     tensors |= {"count": torch.tensor(3), "unfinished": torch.tensor([1.0, float("nan")])}
-    stored = remainder.stored(tensors)
-    assert set(stored) == {"bias", "few"} and stored["bias"][1] == (40,)
-    for name, (coded, shape) in stored.items():
-        values = kinds.weights(coded, shape[0])
-        assert abs(values - tensors[name].numpy()).max() <= float(tensors[name].max() - tensors[name].min()) / 250
+    for coding, steps in (("8 bits", 250), ("float16", 2000), ("float32", 1e9)):
+        stored = remainder.stored(tensors, coding)
+        assert set(stored) == {"bias", "few"} and stored["bias"][1] == (40,)
+        for name, (coded, shape) in stored.items():
+            values = kinds.weights(coded, shape[0])
+            assert abs(values - tensors[name].numpy()).max() <= float(tensors[name].max() - tensors[name].min()) / steps
+
+
+def test_biases_and_batch_norm_take_as_few_bits_as_answers_allow(net):
+    layers = models.layers(net, IMAGES[:2])
+    assert compression._coding(net, layers, IMAGES) in ("8 bits", "float16")
+    with torch.no_grad():
+        net.head.weight.zero_()
+        net.head.bias.copy_(torch.tensor([1000.0, 1000.1, 1000.2, 1000.3]))
+    assert compression._coding(net, layers, IMAGES) == "float32"
 
 
 # --- whole networks -------------------------------------------------------------------------------------------------------------
@@ -261,7 +274,7 @@ def test_a_network_becomes_a_file_of_a_thirtieth_within_a_point(network, mnist, 
 def test_without_data_random_images_calibrate_or_variances_count(mnist):
     model = models.load("lenet5_tanh")
     example = torch.zeros(1, 1, 32, 32)
-    found = rate_distortion.compress(model, price=1.0, example=example)
+    found = rate_distortion.compress(model, price=0.05, example=example)
     loss = training.accuracy(model, mnist["test"]) - training.accuracy(found.compressed.apply(model), mnist["test"])
     size = len(packing.pack_compressed(model, found.compressed, version=2))
     assert found.level == 0 and loss < 0.01 and size < 12_000
@@ -287,7 +300,7 @@ def test_a_layer_that_no_image_reaches_is_compressed_plainly_and_named(net):
 
     torch.manual_seed(1)
     fickle = Fickle().eval()
-    found = rate_distortion.compress(fickle, (255 * IMAGES).to(torch.uint8), price=1.0)
+    found = rate_distortion.compress(fickle, (255 * IMAGES).to(torch.uint8), price=0.05)
     assert list(found.plainly) == ["unused"] and len(found.compressed.stored) == 4
     found.compressed.apply(fickle)
 
@@ -301,11 +314,12 @@ def test_a_layer_that_no_image_reaches_is_compressed_plainly_and_named(net):
         ({"price": -1.0}, "price must be a positive number, got -1.0"),
         ({"price": float("nan")}, "price must be a positive number"),
         ({"price": 1.0, "within": 1.0}, "not both"),
+        ({"example": None}, "level 0 needs an example"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(options, sentence, net):
     with pytest.raises(UserError, match=sentence):
-        rate_distortion.compress(net, example=IMAGES[:2], **options)
+        rate_distortion.compress(net, **{"example": IMAGES[:2]} | options)
 
 
 @pytest.mark.parametrize("edge", [0.013, 0.2, 3.0, 1000.0])

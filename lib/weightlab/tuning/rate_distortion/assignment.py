@@ -17,6 +17,8 @@ DAMPING = 0.01  # of the mean of H's diagonal, so that H has an inverse
 SWEEPS = 4  # over all weights, to lower the cost
 RARE = 0.3  # occurrences that a label without any is charged for
 REACH = 500  # steps from zero, at most
+NEAR = 10  # labels that a weight moves at once, at most
+FREE = 40  # labels of a layer, up to which centroids of their own are tried
 # The price of a bit over the curvature times the square of the step: at many bits a weight ln 2 / 6 = 0.12 is best (Gish and Pierce 1968);
 # at about one, where most weights are 0, three times as much was measured best.
 STEP = 0.4
@@ -55,9 +57,11 @@ def assign(weights: np.ndarray, moments: np.ndarray, slopes: np.ndarray, price: 
     reach = max(1, math.ceil(np.abs(weights).max() / step))
     labels = _fed_back(weights, damped, power, step, reach) + reach
     grid = centroids = step * np.arange(-reach, reach + 1, dtype=np.float64)
-    fitted = _refitted(weights, damped, slopes, labels, centroids)
-    saved = _error(weights, damped, slopes, centroids[labels]) - _error(weights, damped, slopes, fitted[labels])
-    free = saved > price * (CENTROID_BITS * len(np.unique(labels)) - GRID_BITS)
+    free = len(np.unique(labels)) <= FREE
+    if free:
+        fitted = _refitted(weights, damped, slopes, labels, centroids)
+        saved = _error(weights, damped, slopes, centroids[labels]) - _error(weights, damped, slopes, fitted[labels])
+        free = saved > price * (CENTROID_BITS * len(np.unique(labels)) - GRID_BITS)
     for _ in range(sweeps):
         centroids = _refitted(weights, damped, slopes, labels, centroids) if free else centroids
         values = centroids[labels]
@@ -119,7 +123,7 @@ def _swept(values, gradients, moments, centroids, bits, price, slopes, labels): 
         for j in range(inputs):
             now, power = labels[group, own, j], moments[group, j, j]
             best, least = now, -1e-12 * price
-            for label in range(len(centroids)):
+            for label in range(max(0, now - NEAR), min(len(centroids), now + NEAR + 1)):
                 move = centroids[label] - values[group, own, j]
                 cost = slope * move * (2 * gradient[j] + power * move) + price * (bits[label] - bits[now])
                 if cost < least:

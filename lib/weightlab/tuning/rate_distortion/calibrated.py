@@ -19,31 +19,42 @@ from weightlab.tuning.rate_distortion.assignment import Assigned
 from weightlab.tuning.rate_distortion.hooks import called_once
 
 COLUMNS = 60_000  # of a layer's inputs, at most
-LEAST_VARIANCE = 0.01  # of a channel before batch norm, relative to that of the original network
+LEAST_CHANGE = (
+    0.01  # of a variance: a channel that is constant now would be divided by nearly nothing as soon as another image moves it
+)
 Assign = Callable[[str, np.ndarray, np.ndarray], Assigned]  # of a layer: its name, weights and second moments as matrices
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is known of the original network from some images, whatever the price: `means` of outputs and `slopes` of rows, by layer."""
+    """What is known of the original network from some images, whatever the price, by layer.
+
+    `means` of the output channels and `slopes` of the rows, and for batch norms the mean and variance of the inputs (`statistics`).
+    """
 
     images: torch.Tensor
     means: Mapping[str, torch.Tensor]
     slopes: Mapping[str, torch.Tensor]
+    statistics: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 @torch.no_grad()
 def calibrate(model: nn.Module, names: list[str], images: torch.Tensor, seed: int) -> Calibration:
     """See `Calibration`; images are float32 as the network takes them."""
     means: dict[str, torch.Tensor] = {}
+    statistics: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def mean(layer: Any, _: tuple, output: torch.Tensor, name: str) -> None:
         means[name] = curvature.channels_last(layer, output).double().mean(0)
 
-    with called_once(model, {model.get_submodule(name): (None, mean) for name in names}):
+    def observe(_: nn.Module, given: tuple, name: str) -> None:
+        statistics[name] = _mean_and_variance(given[0])
+
+    hooks: dict[nn.Module, tuple[Callable | None, Callable | None]] = {model.get_submodule(name): (None, mean) for name in names}
+    with called_once(model, hooks | {norm: (observe, None) for norm in _norms(model)}):
         model(images.clone())
     generator = torch.Generator().manual_seed(seed)
-    return Calibration(images, means, curvature.rows(model, names, images, generator))
+    return Calibration(images, means, curvature.rows(model, names, images, generator), statistics)
 
 
 @torch.no_grad()
@@ -67,19 +78,27 @@ def compress(
         layer.bias += shift
         return output + (shift if isinstance(layer, nn.Linear) else shift.reshape(-1, *(1,) * len(layer.kernel_size)))
 
-    def estimate(norm: Any, given: tuple, _: str) -> None:
-        x = given[0].transpose(0, 1).flatten(1)
-        norm.running_mean.copy_(x.mean(1))
-        # A channel that is constant now would be divided by nearly nothing, as soon as another image moves it.
-        norm.running_var.copy_(torch.maximum(x.var(1), LEAST_VARIANCE * norm.running_var))
+    def adjust(norm: Any, given: tuple, name: str) -> None:
+        """Statistics change as much as on these images, which say more of the change than of the statistics themselves."""
+        (mean, variance), (old_mean, old_variance) = _mean_and_variance(given[0]), calibration.statistics[name]
+        norm.running_mean += mean - old_mean
+        norm.running_var *= (variance / old_variance.clamp_min(1e-12)).clamp(LEAST_CHANGE, 1 / LEAST_CHANGE)
 
     hooks = {copy.get_submodule(name): (before, after) for name in calibration.slopes}
-    norms = [
-        module for module in copy.modules() if statistics and isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
-    with called_once(copy, hooks | {norm: (estimate, None) for norm in norms}):
+    norms = _norms(copy) if statistics else []
+    with called_once(copy, hooks | {norm: (adjust, None) for norm in norms}):
         copy(calibration.images.clone())
     return copy, done
+
+
+def _norms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
+
+
+def _mean_and_variance(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of every channel of activations (n, channels, ...)."""
+    channels = x.transpose(0, 1).flatten(1)
+    return channels.mean(1), channels.var(1, unbiased=False)
 
 
 @torch.no_grad()

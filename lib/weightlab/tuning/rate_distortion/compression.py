@@ -27,10 +27,11 @@ LEVELS = {0: "data-free", 1: "calibrated"}
 METHOD = "rate-distortion sharing, level {level} ({name})"
 CALIBRATION = 1500  # images, at most
 MEMORY = 5 << 28  # bytes: of the largest activation for all of them
-PRICE = 0.2  # where no loss is given
-RELATIVE_UNIT = (
-    8.0  # by which prices are divided where errors count in proportion to variances: it makes the same price about as safe
-)
+PRICE = 0.01  # where no loss is given
+# By which prices are divided where errors count in proportion to variances: it makes the same price about as safe.
+RELATIVE_UNIT = 0.4
+CODING_ERROR = 0.05  # of logits, relative to their standard deviation over classes, that coded biases and batch norm may make
+NORMED_IMAGES = 200  # random ones that decide this where no images calibrate
 CELL, CONTRAST = 4, 4.0  # pixels of a spot of random images, and how many times brightness is spread before it is cut off
 EVALUATIONS = 12  # of the network, at most, to find a price
 FACTOR, NARROW = 4.0, 1.04  # of prices: between two while a bracket is looked for, and where the search of it ends
@@ -72,7 +73,7 @@ def compress(
     price keeps the loss.
     """
     level = (0 if images is None else 1) if level is None else level
-    _check(level, images, within, validation, price)
+    _check(level, images, within, validation, price, example)
     at, start = _prepared(model, level, images, example, seed)
     if within is None:
         price = start if price is None else price
@@ -133,10 +134,12 @@ def _prepared(
         most = min(CALIBRATION, max(1, MEMORY // calibrated.largest_activation(model, images[:1].float() / 255)))
         drawn = images[torch.randperm(len(images), generator=generator)[:most]].float() / 255
         return _calibrated(model, models.layers(model, drawn[:2]), drawn, seed, name), PRICE
-    layers = models.layers(model, example)
-    if normed or example is None:
-        return lambda price: (_relative(model, layers, price / RELATIVE_UNIT, name), []), PRICE
-    return _calibrated(model, layers, random_images(example, seed), seed, name), PRICE
+    assert example is not None
+    layers, drawn = models.layers(model, example), random_images(example, seed)
+    if normed:
+        coding = _coding(model, layers, drawn[:NORMED_IMAGES])
+        return lambda price: (_relative(model, layers, price / RELATIVE_UNIT, name, coding), []), PRICE
+    return _calibrated(model, layers, drawn, seed, name), PRICE
 
 
 def random_images(example: torch.Tensor, seed: int) -> torch.Tensor:
@@ -152,7 +155,7 @@ def random_images(example: torch.Tensor, seed: int) -> torch.Tensor:
 def _calibrated(
     model: nn.Module, layers: Sequence[models.Layer], images: torch.Tensor, seed: int, method: str
 ) -> Callable[[float], tuple[Compressed, list[str]]]:
-    weights = sum(layer.weights for layer in layers)
+    weights, coding = sum(layer.weights for layer in layers), _coding(model, layers, images)
     calibration = calibrated.calibrate(model, [layer.name for layer in layers], images, seed)
 
     def at(price: float) -> tuple[Compressed, list[str]]:
@@ -173,12 +176,12 @@ def _calibrated(
                 book = cells.cheapest(models.weight(model, layer.name).detach().numpy(), typical, price / weights)
                 stored.append(_codebook(book.labels, book.centroids))
                 plainly.append(layer.name)
-        return _with_others(model, changed, layers, stored, method), plainly
+        return _with_others(model, changed, layers, stored, method, coding), plainly
 
     return at
 
 
-def _relative(model: nn.Module, layers: Sequence[models.Layer], price: float, method: str) -> Compressed:
+def _relative(model: nn.Module, layers: Sequence[models.Layer], price: float, method: str, coding: str) -> Compressed:
     """Every layer's error counts in proportion to the variance of all its weights together; `price` is that of a bit for each of them."""
     total, stored = sum(layer.weights for layer in layers), []
     for layer in layers:
@@ -186,7 +189,7 @@ def _relative(model: nn.Module, layers: Sequence[models.Layer], price: float, me
         slope = 1 / max(layer.weights * float(weights.var(dtype=np.float64)), 1e-30)
         book = cells.cheapest(weights, slope, price * len(layers) / total)
         stored.append(_codebook(book.labels, book.centroids))
-    return _with_others(model, model, layers, stored, method)
+    return _with_others(model, model, layers, stored, method, coding)
 
 
 def _stored(assigned: Assigned, layer: nn.Module) -> Stored:
@@ -210,23 +213,46 @@ def _labels(labels: np.ndarray, k: int) -> Labels:
 
 
 def _with_others(
-    model: nn.Module, changed: nn.Module, layers: Sequence[models.Layer], stored: Sequence[Stored], method: str
+    model: nn.Module, changed: nn.Module, layers: Sequence[models.Layer], stored: Sequence[Stored], method: str, coding: str
 ) -> Compressed:
-    """With all other tensors of the changed network, in few bits where they are numbers of batch norm and biases."""
-    shared = {f"{layer.name}.weight" for layer in layers}
-    others = {name: value for name, value in changed.state_dict().items() if name not in shared} | batch_norm.merged(changed)
+    """With all other tensors of the changed network, coded where they are float32."""
+    others = _others(changed, layers)
     ks = [len(np.unique(each.parts["labels"].numbers)) if "labels" in each.parts else 1 for each in stored]
     tensors = {name: value for name, value in others.items() if not torch.equal(value, model.state_dict()[name])}
-    return Compressed([[layer] for layer in layers], stored, ks, method, tensors, remainder.stored(others))
+    return Compressed([[layer] for layer in layers], stored, ks, method, tensors, remainder.stored(others, coding))
+
+
+def _others(model: nn.Module, layers: Sequence[models.Layer]) -> dict[str, torch.Tensor]:
+    shared = {f"{layer.name}.weight" for layer in layers}
+    return {name: value for name, value in model.state_dict().items() if name not in shared} | batch_norm.merged(model)
+
+
+@torch.no_grad()
+def _coding(model: nn.Module, layers: Sequence[models.Layer], images: torch.Tensor) -> str:
+    """The smallest coding of biases and batch norm that, by itself, changes the logits next to nothing."""
+    expected, others = model(images.clone()), _others(model, layers)
+    for coding in remainder.CODINGS:
+        changed = Compressed([], [], [], "", others, remainder.stored(others, coding)).apply(model).eval()
+        error = (changed(images.clone()) - expected).pow(2).mean().sqrt()
+        if error <= CODING_ERROR * expected.std(1).mean():
+            break
+    return coding
 
 
 def _check(
-    level: int, images: torch.Tensor | None, within: float | None, validation: data.Split | None, price: float | None
+    level: int,
+    images: torch.Tensor | None,
+    within: float | None,
+    validation: data.Split | None,
+    price: float | None,
+    example: torch.Tensor | None,
 ) -> None:
     if level not in LEVELS:
         raise UserError(f"level must be {', '.join(f'{number} ({name})' for number, name in LEVELS.items())}, got {level!r}")
     if level == 1 and images is None:
         raise UserError("level 1 needs unlabelled images to calibrate on; level 0 needs none")
+    if level == 0 and example is None:
+        raise UserError("level 0 needs an example, one input batch, for the order of layers and the size of random images")
     if within is not None and price is not None:
         raise UserError(f"give a loss to stay within ({within!r}) or a price ({price!r}), not both")
     if within is not None and validation is None:

@@ -7,28 +7,29 @@ from torch import nn
 
 from weightlab.tuning.rate_distortion.hooks import called_once
 
-TEMPERATURE = 4.0  # at which the answers are drawn: at 1 nearly all images have only one
 BATCH = 64
 
 
 def rows(model: nn.Module, names: list[str], images: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """The squared gradient of every output channel, added up over places, its mean over images, by layer, float64 (rows,).
 
-    The gradient is that of log p(y), y drawn from the network's answer at a temperature. The part of Fisher's information that belongs to a
+    The gradient is that of log p(y), y drawn from the network's answer, whose logits are divided by their standard deviation over classes:
+    a network that is sure of its answers, or of none, would have no gradients otherwise. The part of Fisher's information that belongs to a
     layer's weights is then about rows ⊗ second moments of its inputs (Grosse and Martens 2016). A layer that no answer depends on is left out.
     """
     totals: dict[str, torch.Tensor] = {}
     for part in images.split(BATCH):
         outputs: dict[str, torch.Tensor] = {}
 
-        def keep(_: nn.Module, __: tuple, output: torch.Tensor, name: str, outputs: dict = outputs) -> None:
+        def keep(_: nn.Module, __: tuple, output: torch.Tensor, name: str, outputs: dict = outputs) -> torch.Tensor:
             outputs[name] = output
+            return output.clone()  # what follows may write into it
 
         with called_once(model, {model.get_submodule(name): (None, keep) for name in names}), torch.enable_grad():
             logits = model(part.clone().requires_grad_())
-            soft = torch.log_softmax(logits / TEMPERATURE, 1)
+            soft = torch.log_softmax(logits / logits.detach().std(1).mean().clamp_min(1e-30), 1)
             drawn = torch.multinomial(soft.detach().exp(), 1, generator=generator)
-            gradients = torch.autograd.grad(soft.gather(1, drawn).sum() * TEMPERATURE, list(outputs.values()), allow_unused=True)
+            gradients = torch.autograd.grad(soft.gather(1, drawn).sum(), list(outputs.values()), allow_unused=True)
         for name, gradient in zip(outputs, gradients, strict=True):
             if gradient is not None:
                 channels = channels_last(model.get_submodule(name), gradient)

@@ -1,6 +1,6 @@
-"""Biases and batch norm in few bits: on a grid of 255 steps for each tensor."""
+"""Biases and batch norm in few bits: on a grid of 255 steps for each tensor, or as float16."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -12,19 +12,30 @@ STEPS = 255
 FEW = 12  # values of a tensor, below which float16 takes no more than a grid with its two numbers
 
 
-def stored(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[Stored, tuple[int, ...]]]:
+def stored(tensors: Mapping[str, torch.Tensor], coding: str) -> dict[str, tuple[Stored, tuple[int, ...]]]:
     """Float32 tensors with finite values, coded, with their shapes; others are left out, as are constant ones."""
     coded = {}
     for name, tensor in tensors.items():
         if tensor.dtype == torch.float32 and tensor.numel() and bool(tensor.isfinite().all()) and tensor.min() < tensor.max():
-            coded[name] = (_coded(tensor.numpy().ravel()), tuple(tensor.shape))
+            coded[name] = (CODINGS[coding](tensor.numpy().ravel()), tuple(tensor.shape))
     return coded
 
 
-def _coded(values: np.ndarray) -> Stored:
+def _grid(values: np.ndarray) -> Stored:
     if len(values) < FEW:
-        return Stored("values", {"values": Values(formats.get("float16").round(values), "float16")})
+        return _plain(values, "float16")
     low, high = float(values.min()), float(values.max())
     low, step = (float(f"{number:.3g}") for number in (low, (high - low) / STEPS))  # with few digits, which take bytes as well
-    labels = np.clip(np.rint((values - low) / step), 0, STEPS).astype(np.uint8)
+    labels = np.clip(np.rint((values - low) / max(step, 1e-300)), 0, STEPS).astype(np.uint8)
     return Stored("grid", {"labels": Labels(labels, 8)}, {"low": low, "step": step})
+
+
+def _plain(values: np.ndarray, format: str) -> Stored:
+    return Stored("values", {"values": Values(formats.get(format).round(values), format)})
+
+
+CODINGS: dict[str, Callable[[np.ndarray], Stored]] = {  # from the smallest to the most exact
+    "8 bits": _grid,
+    "float16": lambda values: _plain(values, "float16"),
+    "float32": lambda values: _plain(values, "float32"),
+}
