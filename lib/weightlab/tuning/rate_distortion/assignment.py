@@ -89,7 +89,9 @@ def _fed_back(weights: np.ndarray, moments: np.ndarray, power: np.ndarray, step:
     """The nearest steps, int64, input after input, each error passed on to the inputs that come later."""
     order = np.argsort(-power, axis=1, kind="stable")
     within = np.take_along_axis(np.take_along_axis(moments, order[:, :, None], 1), order[:, None, :], 2)
-    upper = np.ascontiguousarray(np.linalg.cholesky(np.linalg.inv(within)).transpose(0, 2, 1))
+    # H = R Rᵀ with R upper, from the last input to the first; U = R⁻¹ then has H⁻¹ = Uᵀ U. H itself is never inverted.
+    factor = np.linalg.cholesky(within[:, ::-1, ::-1])[:, ::-1, ::-1]
+    upper = np.ascontiguousarray(np.linalg.inv(factor))
     ordered = np.ascontiguousarray(np.take_along_axis(weights, order[:, None, :], 2))
     levels = np.empty(weights.shape, dtype=np.int64)
     _feed_back(ordered, upper, step, reach, levels)

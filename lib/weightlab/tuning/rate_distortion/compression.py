@@ -130,25 +130,30 @@ def _prepared(
     normed = any(isinstance(module, _BatchNorm) for module in model.modules())
     if level == 1:
         assert images is not None
-        generator = torch.Generator().manual_seed(seed)
-        most = min(CALIBRATION, max(1, MEMORY // calibrated.largest_activation(model, images[:1].float() / 255)))
-        drawn = images[torch.randperm(len(images), generator=generator)[:most]].float() / 255
+        most = _fitting(model, images[:1].float() / 255)
+        drawn = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most]].float() / 255
         return _calibrated(model, models.layers(model, drawn[:2]), drawn, seed, name), PRICE
     assert example is not None
-    layers, drawn = models.layers(model, example), random_images(example, seed)
+    layers, most = models.layers(model, example), _fitting(model, example[:1])
+    drawn = random_images(example, min(most, NORMED_IMAGES) if normed else most, seed)
     if normed:
-        coding = _coding(model, layers, drawn[:NORMED_IMAGES])
+        coding = _coding(model, layers, drawn)
         return lambda price: (_relative(model, layers, price / RELATIVE_UNIT, name, coding), []), PRICE
     return _calibrated(model, layers, drawn, seed, name), PRICE
 
 
-def random_images(example: torch.Tensor, seed: int) -> torch.Tensor:
+def _fitting(model: nn.Module, image: torch.Tensor) -> int:
+    """How many images a network is calibrated on, at most: fewer where activations are large."""
+    return min(CALIBRATION, max(1, MEMORY // calibrated.largest_activation(model, image)))
+
+
+def random_images(example: torch.Tensor, n: int, seed: int) -> torch.Tensor:
     """Images like the example in size and number of channels: smooth spots, most of them black or white, float32 from 0 to 1."""
     channels, *size = example.shape[1:]
     if len(size) != 2:
-        return torch.rand(CALIBRATION, channels, *size, generator=torch.Generator().manual_seed(seed))
+        return torch.rand(n, channels, *size, generator=torch.Generator().manual_seed(seed))
     cells = [max(2, side // CELL) for side in size]
-    coarse = torch.rand(CALIBRATION, channels, *cells, generator=torch.Generator().manual_seed(seed))
+    coarse = torch.rand(n, channels, *cells, generator=torch.Generator().manual_seed(seed))
     return ((functional.interpolate(coarse, size, mode="bilinear") - 0.5) * CONTRAST).clamp(0, 1)
 
 
