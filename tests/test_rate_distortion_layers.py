@@ -2,6 +2,7 @@
 
 import copy
 
+import agreement_networks
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from weightlab import data, models, packing, training
 from weightlab.compression import kinds
 from weightlab.errors import UserError
+from weightlab.packing import packed_format
 from weightlab.tuning import rate_distortion
 from weightlab.tuning.rate_distortion import assignment, batch_norm, calibrated, compression, curvature, matrices, remainder
 
@@ -329,3 +331,31 @@ def test_prices_are_tried_up_to_the_edge(edge):
     assert len(tried) <= 12
     if edge < 100:
         assert edge / 1.05 < max(price for price in tried if price <= edge)
+
+
+BLOBS = (255 * torch.rand(61, 1, 16, 16, generator=torch.Generator().manual_seed(1))).to(torch.uint8)
+
+
+@pytest.mark.parametrize("images", [BLOBS, None], ids=["calibrated", "data-free"])
+@pytest.mark.parametrize(
+    "name", ["tied", "attention", "tokens", "writes_first", "view_then_write", "squeezing", "relu_in_place", "recurrent"]
+)
+def test_networks_of_many_kinds_are_compressed_and_left_as_they_were(name, images):
+    model = getattr(agreement_networks, name)().train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    found = rate_distortion.compress(model, images, price=0.01, example=BLOBS[:2].float() / 255)
+    packed = packing.Packed(*packed_format.check(content := packing.pack_compressed(model, found.compressed, version=2)), content)
+    expected = found.compressed.apply(model).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in packed.state_dict().items())
+    assert model.training and all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_network_that_answers_nan_is_refused():
+    with pytest.raises(UserError, match="answers NaN or infinity to an image"):
+        rate_distortion.compress(agreement_networks.not_a_number(), BLOBS, price=0.01)
+
+
+def test_a_layer_of_too_many_inputs_is_compressed_plainly(net, monkeypatch):
+    monkeypatch.setattr(calibrated, "INPUTS", 8)
+    found = rate_distortion.compress(net, (255 * IMAGES).to(torch.uint8), price=0.01)
+    assert list(found.plainly) == ["first", "deep"]

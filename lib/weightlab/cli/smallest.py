@@ -60,7 +60,7 @@ def found(
         progress=told,
     )
     if result.plainly:
-        output.note(f"{', '.join(result.plainly)}: no image reached them, so they were compressed as at level 0")
+        output.note(f"{', '.join(result.plainly)}: their inputs could not be had, so they were compressed without calibration")
     return result
 
 

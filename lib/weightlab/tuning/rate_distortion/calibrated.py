@@ -4,6 +4,7 @@ One forward pass over all images does it: when a layer is called, its inputs are
 replaced, and the pass goes on. Means of outputs are corrected in the bias, and the statistics of batch norm are estimated anew.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from weightlab.tuning.rate_distortion.assignment import Assigned
 from weightlab.tuning.rate_distortion.hooks import called_once
 
 COLUMNS = 60_000  # of a layer's inputs, at most
+INPUTS = 8192  # of a row, beyond which their second moments would take gigabytes
 LEAST_CHANGE = (
     0.01  # of a variance: a channel that is constant now would be divided by nearly nothing as soon as another image moves it
 )
@@ -61,11 +63,13 @@ def calibrate(model: nn.Module, names: list[str], images: torch.Tensor, seed: in
 def compress(
     model: nn.Module, calibration: Calibration, assign: Assign, seed: int, statistics: bool = True
 ) -> tuple[nn.Module, dict[str, Assigned]]:
-    """A compressed copy of the network, and what was assigned to each layer that the images reached."""
+    """A compressed copy of the network, and what was assigned to each layer whose inputs can be had."""
     copy, done = models.copied(model).eval(), {}
     generator = torch.Generator().manual_seed(seed)
 
     def before(layer: Any, given: tuple, name: str) -> None:
+        if not given or math.prod(layer.weight.shape[1:]) > INPUTS:
+            return
         drawn = matrices.inputs(layer, given[0], COLUMNS, generator)
         moments = (drawn @ drawn.transpose(1, 2)).double().numpy() / drawn.shape[2]
         done[name] = assign(name, matrices.of(layer, layer.weight).double().numpy(), moments)

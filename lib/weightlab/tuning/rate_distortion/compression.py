@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from weightlab import accounting, data, models, packing, training
+from weightlab import accounting, data, formats, models, packing, training
 from weightlab.compression.compressed import Compressed
 from weightlab.compression.contract import Labels, Stored, Values
 from weightlab.errors import UserError
@@ -42,7 +42,7 @@ Progress = Callable[[dict], None]
 class Found:
     """A compressed network, the price it was found at, its level, and `trials`: a row for each price with bytes and the loss in pp.
 
-    `plainly` names layers that the images did not reach; they were compressed as at level 0.
+    `plainly` names layers whose inputs could not be had from the images, or are too many; their weights count alike.
     """
 
     compressed: Compressed
@@ -74,6 +74,7 @@ def compress(
     """
     level = (0 if images is None else 1) if level is None else level
     _check(level, images, within, validation, price, example)
+    model = models.copied(model).eval()  # in training mode batch norm would follow the images
     at, start = _prepared(model, level, images, example, seed)
     if within is None:
         price = start if price is None else price
@@ -209,7 +210,8 @@ def _stored(assigned: Assigned, layer: nn.Module) -> Stored:
 
 def _codebook(labels: np.ndarray, centroids: np.ndarray) -> Stored:
     k = len(centroids)
-    parts: dict[str, Values | Labels] = {"centroids": Values(centroids.astype(np.float32), assignment.FORMAT)}
+    rounded = formats.get(assignment.FORMAT).round(centroids.astype(np.float32))
+    parts: dict[str, Values | Labels] = {"centroids": Values(rounded, assignment.FORMAT)}
     return Stored("codebook", parts | ({"labels": _labels(labels, k)} if k > 1 else {}), {"k": k})
 
 
@@ -228,8 +230,10 @@ def _with_others(
 
 
 def _others(model: nn.Module, layers: Sequence[models.Layer]) -> dict[str, torch.Tensor]:
-    shared = {f"{layer.name}.weight" for layer in layers}
-    return {name: value for name, value in model.state_dict().items() if name not in shared} | batch_norm.merged(model)
+    shared = {models.weight(model, layer.name).data_ptr() for layer in layers}  # under any of its names
+    return {name: value for name, value in model.state_dict().items() if value.data_ptr() not in shared} | batch_norm.merged(
+        model
+    )
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from weightlab.errors import UserError
 from weightlab.tuning.rate_distortion.hooks import called_once
 
 BATCH = 64
@@ -16,6 +17,7 @@ def rows(model: nn.Module, names: list[str], images: torch.Tensor, generator: to
     The gradient is that of log p(y), y drawn from the network's answer, whose logits are divided by their standard deviation over classes:
     a network that is sure of its answers, or of none, would have no gradients otherwise. The part of Fisher's information that belongs to a
     layer's weights is then about rows ⊗ second moments of its inputs (Grosse and Martens 2016). A layer that no answer depends on is left out.
+    Raises `UserError` for answers that are not finite.
     """
     totals: dict[str, torch.Tensor] = {}
     for part in images.split(BATCH):
@@ -26,7 +28,9 @@ def rows(model: nn.Module, names: list[str], images: torch.Tensor, generator: to
             return output.clone()  # what follows may write into it
 
         with called_once(model, {model.get_submodule(name): (None, keep) for name in names}), torch.enable_grad():
-            logits = model(part.clone().requires_grad_())
+            logits = model(part.clone().requires_grad_().clone())  # a copy, as some networks write into their input
+            if not logits.isfinite().all():
+                raise UserError(f"{type(model).__name__} answers NaN or infinity to an image, so it cannot be calibrated on it")
             soft = torch.log_softmax(logits / logits.detach().std(1).mean().clamp_min(1e-30), 1)
             drawn = torch.multinomial(soft.detach().exp(), 1, generator=generator)
             gradients = torch.autograd.grad(soft.gather(1, drawn).sum(), list(outputs.values()), allow_unused=True)
