@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import random
+from collections import Counter
 from dataclasses import replace
 
 import format_reader
@@ -543,3 +545,43 @@ def test_tensors_of_all_kinds_come_back_from_version_2(lenet5, tmp_path):
             assert torch.equal(state[name].signbit(), value.signbit())
     assert state["unfinished"].isnan().all() and state["0.bias"].equal(model[0].bias.half().float())
     assert read.rest_bytes == 3 + 2 + 2 * 4 + 2 * 2 + 4 * 3  # grid, flags, bias, zeros, NaN; all else is constant or empty
+
+
+def test_mutated_files_of_version_2_are_refused_or_good(methods, lenet5, tmp_path):
+    """Metadata and data are changed at random, sealed again, and read by both readers, which never disagree."""
+    content = packing.pack_compressed(lenet5, compressed(methods["mixed"], [1, 2, 3, 5, 3], "mixed"), rest="float16")
+    details, start = compact_format.parse(content)
+    chance, outcomes = random.Random(5), Counter()
+    for _ in range(400):
+        values, data = json.loads(details.model_dump_json(exclude_defaults=True)), bytearray(content[start:])
+        if chance.random() < 0.6:
+            place, key = chance.choice(list(places(values)))
+            place[key] = chance.choice(
+                [0, 1, -1, 3, 255, 1 << 16, 1 << 62, 0.5, "zstd", "range", "packed", "grid", [], {}, None, [7]]
+            )
+        else:
+            at = chance.choice([chance.randrange(len(data)), chance.randrange(60)])
+            if chance.random() < 0.3:
+                del data[at:]
+            else:
+                data[at] ^= 1 << chance.randrange(8)
+        file = tmp_path / "file"
+        file.write_bytes(compact_format.sealed(values, bytes(data)))
+        try:
+            state = packing.read(file).state_dict()
+        except UserError as error:
+            assert "\n" not in str(error)
+            outcomes["refused"] += 1
+            continue
+        other = reread(file.read_bytes())
+        assert all(np.array_equal(value.numpy(), other[name], equal_nan=True) for name, value in state.items())
+        outcomes["good"] += 1
+    assert min(outcomes["refused"], outcomes["good"]) > 20
+
+
+def places(values):
+    """Every place in nested lists and objects, as a container and a key."""
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        yield values, key
+        if isinstance(value, dict | list):
+            yield from places(value)

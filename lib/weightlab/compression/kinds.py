@@ -42,10 +42,11 @@ def centroids(stored: Stored) -> np.ndarray:
     if stored.kind == "codebook":
         return stored.parts["centroids"].numbers
     labels = np.arange(int(stored.parts["labels"].numbers.max()) + 1, dtype=np.uint16)
-    return _on_grid(labels, stored.settings["low"], stored.settings["step"])
+    return on_grid(labels, stored.settings["low"], stored.settings["step"])
 
 
-def _on_grid(labels: np.ndarray, low: float, step: float) -> np.ndarray:
+def on_grid(labels: np.ndarray, low: float, step: float) -> np.ndarray:
+    """low + step · labels, computed in double precision, as float32."""
     with np.errstate(over="ignore"):
         return (low + step * labels.astype(np.float64)).astype(np.float32)
 
@@ -87,7 +88,7 @@ def _grid(stored: Stored, n: int) -> np.ndarray:
         raise UserError(f"a grid needs finite numbers low and step, got {low!r} and {step!r}")
     if len(labels) != n:
         raise UserError(f"{n} weights need {n} labels, got {len(labels)}")
-    weights = _on_grid(labels, low, step)
+    weights = on_grid(labels, low, step)
     if not np.isfinite(weights).all():
         raise UserError("a grid holds numbers beyond float32")
     return weights

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit, prange
 
 from weightlab import formats
+from weightlab.compression import kinds
 
 DAMPING = 0.01  # of the mean of H's diagonal, so that H has an inverse
 SWEEPS = 4  # over all weights, to lower the cost
@@ -70,14 +71,11 @@ def assign(weights: np.ndarray, moments: np.ndarray, slopes: np.ndarray, price: 
             break
     if not free:
         low = int(labels.min())
-        return Assigned(labels - low, _on_grid(grid[low], step, int(labels.max()) - low), (float(grid[low]), step))
+        labels, lowest = labels - low, float(grid[low])
+        return Assigned(labels, kinds.on_grid(np.arange(labels.max() + 1), lowest, step), (lowest, step))
     rounded = formats.get(FORMAT).round(_refitted(weights, damped, slopes, labels, centroids).astype(np.float32))
     used, places = np.unique(rounded[labels], return_inverse=True)
     return Assigned(places.reshape(labels.shape), used, None)
-
-
-def _on_grid(low: float, step: float, most: int) -> np.ndarray:
-    return (low + step * np.arange(most + 1)).astype(np.float32)
 
 
 def _error(weights: np.ndarray, moments: np.ndarray, slopes: np.ndarray, values: np.ndarray) -> float:
