@@ -338,7 +338,8 @@ BLOBS = (255 * torch.rand(61, 1, 16, 16, generator=torch.Generator().manual_seed
 
 @pytest.mark.parametrize("images", [BLOBS, None], ids=["calibrated", "data-free"])
 @pytest.mark.parametrize(
-    "name", ["tied", "attention", "tokens", "writes_first", "view_then_write", "squeezing", "relu_in_place", "recurrent"]
+    "name",
+    ["tied", "attention", "tokens", "writes_first", "view_then_write", "squeezing", "relu_in_place", "recurrent", "mnasnet"],
 )
 def test_networks_of_many_kinds_are_compressed_and_left_as_they_were(name, images):
     model = getattr(agreement_networks, name)().train()
@@ -346,7 +347,7 @@ def test_networks_of_many_kinds_are_compressed_and_left_as_they_were(name, image
     found = rate_distortion.compress(model, images, price=0.01, example=BLOBS[:2].float() / 255)
     packed = packing.Packed(*packed_format.check(content := packing.pack_compressed(model, found.compressed, version=2)), content)
     expected = found.compressed.apply(model).state_dict()
-    assert all(torch.equal(value, expected[key]) for key, value in packed.state_dict().items())
+    assert all(torch.equal(value, expected[key]) for key, value in packed.load(model).state_dict().items())
     assert model.training and all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 

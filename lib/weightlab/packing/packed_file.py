@@ -6,9 +6,11 @@ on top, and `file_rate` counts everything.
 
 import math
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,8 +51,11 @@ class Packed:
     def load(self, model: nn.Module) -> nn.Module:
         """A copy of `model` with the weights of this file, in evaluation mode; raises `UserError` if they do not fit."""
         filled = models.copied(model)
+        state: Any = OrderedDict(self.state_dict())
+        # The versions of modules, by which some of them read a state.
+        state._metadata = getattr(filled.state_dict(), "_metadata", None)
         try:
-            filled.load_state_dict(self.state_dict())
+            filled.load_state_dict(state)
         except RuntimeError as error:
             misfits = flat(error)[:300]
             raise UserError(
