@@ -182,6 +182,35 @@ def range_labels(stored: bytes, n: int) -> np.ndarray:
     return np.array(labels, np.uint16)
 
 
+def adaptive_labels(stored: bytes, n: int) -> np.ndarray:
+    """The n labels of an adaptive stream."""
+    _need(len(stored) >= 4 and n <= 1 << 24, "a stream that is too short, or too many labels")
+    k, w, c = stored[0] + 1, stored[1], int.from_bytes(stored[2:4], "little")
+    _need((w == 0) == (c == 0) and w <= 12, "columns that cannot be")
+    _need(w == 0 or (n % c == 0 and n // c << 16 - w <= 1 << 27), "columns that do not fit")
+    seen, columns, written, y = [0] * k, [[0] * k for _ in range(max(c, 1))], 0, 0
+    stream = stored[4:]
+    x, v, place, labels = int.from_bytes(stream[:5].ljust(5, b"\0"), "big"), 1 << 40, 5, []
+    for i in range(n):
+        share, own = (1 << 48) // (8 * i + k), columns[i % max(c, 1)]
+        f = [1 + ((8 * seen[j] + 1) * share >> 32) + (own[j] << 16 - w if w else 0) for j in range(k)]
+        q, b, label = v // sum(f), 0, 0
+        while label < k and (b + f[label]) * q <= x:
+            b, label = b + f[label], label + 1
+        _need(label < k, "a code beyond all labels")
+        x, v, y = x - b * q, f[label] * q, y + b * q
+        while v < 1 << 32:
+            x, v, y = 256 * x + (stream[place] if place < len(stream) else 0), 256 * v, 256 * y
+            place, written = place + 1, written + 1
+        labels.append(label)
+        seen[label] += 1
+        own[label] += 1
+    size = next(size for size in range(6) if -(-y >> 40 - 8 * size) << 40 - 8 * size < y + v)
+    again = (-(-y >> 40 - 8 * size)).to_bytes(written + size, "big") if written + size else b""
+    _need(again.rstrip(b"\0") == stream, "another stream than a writer's")
+    return np.array(labels, np.uint16)
+
+
 def _part(said: dict, n: int, take: Callable[[int], bytes], decompress: Callable[[bytes], bytes] | None) -> np.ndarray:
     """The numbers of a part of version 2, for n weights."""
     if set(said) == {"n", "format"}:
@@ -194,8 +223,8 @@ def _part(said: dict, n: int, take: Callable[[int], bytes], decompress: Callable
     _need(set(said) == {"bits", "coding", "length"}, "a part that is not described")
     bits, coding, stored = said["bits"], said["coding"], take(said["length"])
     _need(type(bits) is int and 1 <= bits <= 16, "bits that cannot be")
-    if coding == "range":
-        labels = range_labels(stored, n)
+    if coding in ("range", "adaptive"):
+        labels = (range_labels if coding == "range" else adaptive_labels)(stored, n)
     else:
         _need(coding == "packed" or (coding == "zstd" and decompress is not None), "a coding that cannot be read")
         size = len(stored) if coding == "packed" else _frame_size(stored)

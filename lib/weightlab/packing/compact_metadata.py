@@ -35,7 +35,7 @@ class LabelsPart(Strict):
     """Whole numbers of `bits` bits, one for each weight, coded in so many bytes."""
 
     bits: int = Field(ge=1, le=16)
-    coding: Literal["packed", "zstd", "range"]
+    coding: Literal["packed", "zstd", "range", "adaptive"]
     length: Count
 
 

@@ -7,26 +7,27 @@ import torch
 
 from weightlab import formats
 from weightlab.errors import UserError
-from weightlab.packing import label_coding, range_coding
+from weightlab.packing import adaptive_coding, label_coding, range_coding
 
-CODINGS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {  # the first of equally small ones is taken
-    "packed": label_coding.pack,
-    "zstd": label_coding.compress,
-    "range": lambda labels, bits: range_coding.encode(labels),
+# Each takes labels, their bits and the number of columns of their layer; the first of equally small ones is taken.
+CODINGS: dict[str, Callable[[np.ndarray, int, int], np.ndarray | None]] = {
+    "packed": lambda labels, bits, _: label_coding.pack(labels, bits),
+    "zstd": lambda labels, bits, _: label_coding.compress(labels, bits),
+    "range": lambda labels, *_: range_coding.encode(labels) if labels.min() < labels.max() else None,
+    "adaptive": lambda labels, _, columns: adaptive_coding.encode(labels, columns),
 }
 
 
-def coded(labels: np.ndarray, bits: int, codings: Sequence[str]) -> tuple[str, np.ndarray]:
-    """The smallest of some codings of labels, unsigned (n,), and its bytes."""
-    if labels.min() == labels.max():
-        codings = [coding for coding in codings if coding != "range"]
-    return min(((coding, CODINGS[coding](labels, bits)) for coding in codings), key=lambda coded: len(coded[1]))
+def coded(labels: np.ndarray, bits: int, codings: Sequence[str], columns: int = 0) -> tuple[str, np.ndarray]:
+    """The smallest of some codings of labels, unsigned (n,), and its bytes; label i is in column i mod `columns`, if there are any."""
+    found = {coding: CODINGS[coding](labels, bits, columns) for coding in codings}
+    return min(((coding, stored) for coding, stored in found.items() if stored is not None), key=lambda coded: len(coded[1]))
 
 
 def read_labels(stored: np.ndarray, n: int, bits: int, coding: str, what: str) -> np.ndarray:
     """The n whole numbers, unsigned (n,), that some bytes code; raises `UserError` if they are not n numbers of so many bits."""
-    if coding == "range":
-        numbers = range_coding.decode(stored, n)
+    if coding in ("range", "adaptive"):
+        numbers = (range_coding if coding == "range" else adaptive_coding).decode(stored, n)
     else:
         numbers = (label_coding.unpack if coding == "packed" else label_coding.expand)(stored, n, bits)
     if numbers is None or numbers.max() >> bits:

@@ -160,14 +160,14 @@ def _second(
     codings = list(parts.CODINGS) if entropy_coded else ["packed"]
     data: list[bytes] = []
     groups = [
-        {"weights": _weights(layers), "error": error} | _described(stored, codings, data)
+        {"weights": _weights(layers), "error": error} | _described(stored, codings, data, _columns(layers))
         for layers, stored, error in zip(compressed.layers, compressed.stored, errors, strict=True)
     ]
     tensors = []
     for name, value in others.items():
         tensor = compact_format.described(name, value)
         if isinstance(tensor, RawTensor) and name in coded:
-            tensors.append({"name": name, "shape": list(value.shape)} | _described(coded[name], codings, data))
+            tensors.append({"name": name, "shape": list(value.shape)} | _described(coded[name], codings, data, 0))
         else:
             tensors.append(tensor.model_dump())
             data += [compact_format.raw(value)] if isinstance(tensor, RawTensor) else []
@@ -176,18 +176,24 @@ def _second(
     return compact_format.join(CompactDetails.model_validate(common | made), b"".join(data))
 
 
-def _described(stored: Stored, codings: Sequence[str], data: list[bytes]) -> dict:
+def _described(stored: Stored, codings: Sequence[str], data: list[bytes], columns: int) -> dict:
     """What version 2 says of stored weights, whose bytes are added to the data."""
     described: dict[str, dict] = {}
     for name, part in stored.parts.items():
         if isinstance(part, Labels):
-            coding, coded = parts.coded(part.numbers, part.width, codings)
+            coding, coded = parts.coded(part.numbers, part.width, codings, columns)
             described[name] = {"bits": part.width, "coding": coding, "length": len(coded)}
             data.append(coded.tobytes())
         else:
             described[name] = {"n": len(part.numbers), "format": part.format}
             data.append(compact_format.raw(formats.get(part.format).encode(part.numbers)))
     return {"kind": stored.kind, "settings": dict(stored.settings), "parts": described}
+
+
+def _columns(layers: Sequence[models.Layer]) -> int:
+    """Weights of one output in all layers of a group; 0 where layers differ."""
+    columns = {math.prod(layer.shape[1:]) for layer in layers}
+    return columns.pop() if len(columns) == 1 else 0
 
 
 def _weights(layers: Sequence[models.Layer]) -> list[tuple[str, list[int]]]:
