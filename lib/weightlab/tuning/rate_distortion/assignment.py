@@ -17,6 +17,7 @@ from weightlab.compression import kinds
 DAMPING = 0.01  # of the mean of H's diagonal, so that H has an inverse
 SWEEPS = 4  # over all weights, to lower the cost
 RARE = 0.3  # occurrences that a label without any is charged for
+INERTIA = 32  # labels of a column that weigh as much as all of the layer, when its frequencies are guessed
 REACH = 500  # steps from zero, at most
 NEAR = 10  # labels that a weight moves at once, at most
 FREE = 40  # labels of a layer, up to which centroids of their own are tried
@@ -125,7 +126,7 @@ def _swept(values, gradients, moments, centroids, bits, price, slopes, labels): 
             best, least = now, -1e-12 * price
             for label in range(max(0, now - NEAR), min(len(centroids), now + NEAR + 1)):
                 move = centroids[label] - values[group, own, j]
-                cost = slope * move * (2 * gradient[j] + power * move) + price * (bits[label] - bits[now])
+                cost = slope * move * (2 * gradient[j] + power * move) + price * (bits[j, label] - bits[j, now])
                 if cost < least:
                     best, least = label, cost
             if best != now:
@@ -138,8 +139,14 @@ def _swept(values, gradients, moments, centroids, bits, price, slopes, labels): 
 
 
 def _bits(labels: np.ndarray, k: int) -> np.ndarray:
+    """What each label costs in each column, float64 (inputs, k), about as `packing.adaptive_coding` learns it; the same in all if grouped."""
+    groups, rows, inputs = labels.shape
     counts = np.maximum(np.bincount(labels.ravel(), minlength=k), RARE)
-    return -np.log2(counts / counts.sum())
+    shares = np.broadcast_to(counts / counts.sum(), (inputs, k))
+    if groups > 1:  # an input of one group says nothing of another's
+        return -np.log2(shares)
+    own = np.bincount((labels + k * np.arange(inputs)).ravel(), minlength=inputs * k).reshape(inputs, k)
+    return -np.log2((own + INERTIA * shares) / (rows + INERTIA))
 
 
 def _refitted(
