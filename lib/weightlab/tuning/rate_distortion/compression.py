@@ -31,7 +31,7 @@ PRICE = 0.01  # where no loss is given
 # By which prices are divided where errors count in proportion to variances: it makes the same price about as safe.
 RELATIVE_UNIT = 0.4
 CODING_ERROR = 0.05  # of logits, relative to their standard deviation over classes, that coded biases and batch norm may make
-NORMED_IMAGES = 200  # random ones that decide this where no images calibrate
+CODING_IMAGES = 200  # that decide this
 CELL, CONTRAST = 4, 4.0  # pixels of a spot of random images, and how many times brightness is spread before it is cut off
 EVALUATIONS = 12  # of the network, at most, to find a price
 FACTOR, NARROW = 4.0, 1.04  # of prices: between two while a bracket is looked for, and where the search of it ends
@@ -136,7 +136,7 @@ def _prepared(
         return _calibrated(model, models.layers(model, drawn[:2]), drawn, seed, name), PRICE
     assert example is not None
     layers, most = models.layers(model, example), _fitting(model, example[:1])
-    drawn = random_images(example, min(most, NORMED_IMAGES) if normed else most, seed)
+    drawn = random_images(example, min(most, CODING_IMAGES) if normed else most, seed)
     if normed:
         coding = _coding(model, layers, drawn)
         return lambda price: (_relative(model, layers, price / RELATIVE_UNIT, name, coding), []), PRICE
@@ -161,7 +161,7 @@ def random_images(example: torch.Tensor, n: int, seed: int) -> torch.Tensor:
 def _calibrated(
     model: nn.Module, layers: Sequence[models.Layer], images: torch.Tensor, seed: int, method: str
 ) -> Callable[[float], tuple[Compressed, list[str]]]:
-    weights, coding = sum(layer.weights for layer in layers), _coding(model, layers, images)
+    weights, coding = sum(layer.weights for layer in layers), _coding(model, layers, images[:CODING_IMAGES])
     calibration = calibrated.calibrate(model, [layer.name for layer in layers], images, seed)
 
     def at(price: float) -> tuple[Compressed, list[str]]:

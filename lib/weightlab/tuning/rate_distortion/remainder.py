@@ -1,6 +1,7 @@
-"""Biases and batch norm in few bits: on a grid of 255 steps for each tensor, or as float16."""
+"""Biases and batch norm in few bits: on a grid of equal steps for each tensor, or as float16."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ import torch
 from weightlab import formats
 from weightlab.compression.contract import Labels, Stored, Values
 
-STEPS = 255
+BITS = (4, 5, 6, 8)  # of a value on a grid
 FEW = 12  # values of a tensor, below which float16 takes no more than a grid with its two numbers
 
 
@@ -21,13 +22,13 @@ def stored(tensors: Mapping[str, torch.Tensor], coding: str) -> dict[str, tuple[
     return coded
 
 
-def _grid(values: np.ndarray) -> Stored:
+def _grid(values: np.ndarray, bits: int) -> Stored:
     if len(values) < FEW:
         return _plain(values, "float16")
-    low, high = float(values.min()), float(values.max())
-    low, step = (float(f"{number:.3g}") for number in (low, (high - low) / STEPS))  # with few digits, which take bytes as well
-    labels = np.clip(np.rint((values - low) / max(step, 1e-300)), 0, STEPS).astype(np.uint8)
-    return Stored("grid", {"labels": Labels(labels, 8)}, {"low": low, "step": step})
+    low, high, steps = float(values.min()), float(values.max()), (1 << bits) - 1
+    low, step = (float(f"{number:.3g}") for number in (low, (high - low) / steps))  # with few digits, which take bytes as well
+    labels = np.clip(np.rint((values - low) / max(step, 1e-300)), 0, steps).astype(np.uint8)
+    return Stored("grid", {"labels": Labels(labels, bits)}, {"low": low, "step": step})
 
 
 def _plain(values: np.ndarray, format: str) -> Stored:
@@ -35,7 +36,7 @@ def _plain(values: np.ndarray, format: str) -> Stored:
 
 
 CODINGS: dict[str, Callable[[np.ndarray], Stored]] = {  # from the smallest to the most exact
-    "8 bits": _grid,
+    **{f"{bits} bits": partial(_grid, bits=bits) for bits in BITS},
     "float16": lambda values: _plain(values, "float16"),
     "float32": lambda values: _plain(values, "float32"),
 }
