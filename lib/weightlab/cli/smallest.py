@@ -28,8 +28,8 @@ def chosen(params: Mapping) -> "Setting":
         raise UserError("give --within or --lambda, not both: the first finds the second")
     if params["no_data"] and params["within"] is not None:
         raise UserError("--within needs data, on which the loss is measured; with --no-data give --lambda")
-    if params["no_data"] and params["level"] == 1:
-        raise UserError("--level 1 needs data to calibrate on; --level 0 needs none")
+    if params["no_data"] and params["level"]:
+        raise UserError(f"--level {params['level']} needs data to calibrate on; --level 0 needs none")
     return choices.setting(params)
 
 
@@ -43,14 +43,15 @@ def found(
     price, within = params["price"], params["within"]
     if price is None and within is None and splits:
         within = WITHIN
-    images = _calibration(setting, splits) if level and splits else None
+    given = _given(setting, splits, level) if level and splits else None
 
     def told(trial: dict) -> None:
         output.note(f"lambda {trial['price']:.4g}: {trial['bytes']} bytes, loses {trial['loss_pp']:.2f} pp on validation")
 
     result = rate_distortion.compress(
         model,
-        images,
+        given.images if given else None,
+        classes=given.labels if given and level == 2 else None,
         within=within,
         validation=splits[0] if within is not None else None,
         price=price,
@@ -76,12 +77,14 @@ def blank(dataset: str) -> "torch.Tensor":
     return torch.zeros(1, *shape)
 
 
-def _calibration(setting: "Setting", splits: "list[Split]") -> "torch.Tensor":
-    """Training images where the data have them, else validation images, whose labels are not used for this."""
+def _given(setting: "Setting", splits: "list[Split]", level: int) -> "Split":
+    """Training images where the data have them, else at level 1 validation images, whose classes are not used for this."""
     from weightlab import data
 
     try:
-        return data.load(setting.dataset, "train").images
+        return data.load(setting.dataset, "train")
     except UserError as error:
+        if level == 2:
+            raise UserError(f"level 2 needs training images with their classes: {error}") from error
         output.note(f"calibrated on validation images, without their classes: {error}")
-        return splits[0].images
+        return splits[0]

@@ -74,7 +74,12 @@ def assign(weights: np.ndarray, moments: np.ndarray, slopes: np.ndarray, price: 
         low = int(labels.min())
         labels, lowest = labels - low, float(grid[low])
         return Assigned(labels, kinds.on_grid(np.arange(labels.max() + 1), lowest, step), (lowest, step))
-    rounded = formats.get(FORMAT).round(_refitted(weights, damped, slopes, labels, centroids).astype(np.float32))
+    return with_centroids(labels, _refitted(weights, damped, slopes, labels, centroids))
+
+
+def with_centroids(labels: np.ndarray, centroids: np.ndarray) -> Assigned:
+    """Labels of centroids of their own, as they are stored: rounded, each once, in ascending order."""
+    rounded = formats.get(FORMAT).round(centroids.astype(np.float32))
     used, places = np.unique(rounded[labels], return_inverse=True)
     return Assigned(places.reshape(labels.shape), used, None)
 

@@ -1,8 +1,8 @@
 """A network compressed at one price of a bit, or as far as its loss on validation images allows.
 
 Level 0 needs no data: a network without batch norm is calibrated on random images, in one with batch norm the error of every layer counts
-in proportion to its weights' variance. Level 1 is calibrated on unlabelled images. At either, the classes of validation images choose the
-price where a loss is given.
+in proportion to its weights' variance. Level 1 is calibrated on unlabelled images. Level 2 then trains centroids, biases and batch norm with the
+classes of these images. At each, the classes of validation images choose the price where a loss is given.
 """
 
 import math
@@ -20,14 +20,15 @@ from weightlab import accounting, data, formats, models, packing, training
 from weightlab.compression.compressed import Compressed
 from weightlab.compression.contract import Labels, Stored, Values
 from weightlab.errors import UserError
-from weightlab.tuning.rate_distortion import assignment, batch_norm, calibrated, cells, matrices, remainder
+from weightlab.tuning.rate_distortion import assignment, batch_norm, calibrated, cells, matrices, remainder, tuned
 from weightlab.tuning.rate_distortion.assignment import Assigned
+from weightlab.tuning.rate_distortion.tuned import Lessons
 
-LEVELS = {0: "data-free", 1: "calibrated"}
+LEVELS = {0: "data-free", 1: "calibrated", 2: "tuned"}
 METHOD = "rate-distortion sharing, level {level} ({name})"
-CALIBRATION = 1500  # images, at most
-MEMORY = 5 << 28  # bytes: of the largest activation for all of them
-PRICE = 0.01  # where no loss is given
+CALIBRATION = {0: 1500, 1: 1500, 2: 20_000}  # images, at most, by level
+MEMORY = {0: 5 << 28, 1: 5 << 28, 2: 5 << 27}  # bytes: of the largest activation for all of them
+PRICE = {0: 0.01, 1: 0.01, 2: 0.03}  # by level, where no loss is given
 # By which prices are divided where errors count in proportion to variances: it makes the same price about as safe.
 RELATIVE_UNIT = 0.4
 CODING_ERROR = 0.05  # of logits, relative to their standard deviation over classes, that coded biases and batch norm may make
@@ -60,6 +61,7 @@ def compress(
     validation: data.Split | None = None,
     price: float | None = None,
     level: int | None = None,
+    classes: torch.Tensor | None = None,
     example: torch.Tensor | None = None,
     seed: int = 1,
     device: str = "cpu",
@@ -67,15 +69,15 @@ def compress(
 ) -> Found:
     """The smallest network that loses less than `within` percentage points on `validation`, or the one at a price.
 
-    `images`, uint8 (n, channels, height, width), are unlabelled; up to 1 500 of them, drawn from `seed`, calibrate level 1, which is the
-    default where they are given. `price` is the loss (nats) that one bit for every weight is worth. `example`, one input batch, is needed
+    `images`, uint8 (n, channels, height, width), calibrate levels 1 (up to 1 500 of them, drawn from `seed`) and 2 (up to 20 000), which
+    trains with their `classes`, int64 (n,), as well; the default is the highest level for which all is given. `price` is the loss (nats) that one bit for every weight is worth. `example`, one input batch, is needed
     at level 0 for the order of layers and the size of random images. Raises `UserError` for settings that contradict each other, and if no
     price keeps the loss.
     """
-    level = (0 if images is None else 1) if level is None else level
-    _check(level, images, within, validation, price, example)
+    level = (0 if images is None else 1 if classes is None else 2) if level is None else level
+    _check(level, images, classes, within, validation, price, example)
     model = models.copied(model).eval()  # in training mode batch norm would follow the images
-    at, start = _prepared(model, level, images, example, seed)
+    at, start = _prepared(model, level, images, classes, example, seed), PRICE[level]
     if within is None:
         price = start if price is None else price
         found, plainly = at(price)
@@ -124,28 +126,33 @@ def _bisect(loses: Callable[[float], bool], price: float) -> None:
 
 
 def _prepared(
-    model: nn.Module, level: int, images: torch.Tensor | None, example: torch.Tensor | None, seed: int
-) -> tuple[Callable[[float], tuple[Compressed, list[str]]], float]:
-    """What compresses the network at a price, and a price on the safe side."""
+    model: nn.Module,
+    level: int,
+    images: torch.Tensor | None,
+    classes: torch.Tensor | None,
+    example: torch.Tensor | None,
+    seed: int,
+) -> Callable[[float], tuple[Compressed, list[str]]]:
+    """What compresses the network at a price."""
     name = METHOD.format(level=level, name=LEVELS[level])
     normed = any(isinstance(module, _BatchNorm) for module in model.modules())
-    if level == 1:
-        assert images is not None
-        most = _fitting(model, images[:1].float() / 255)
+    if images is not None and level > 0:
+        most = _fitting(model, images[:1].float() / 255, level)
         drawn = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most]].float() / 255
-        return _calibrated(model, models.layers(model, drawn[:2]), drawn, seed, name), PRICE
+        lessons = None if classes is None or level == 1 else Lessons(images, classes)
+        return _calibrated(model, models.layers(model, drawn[:2]), drawn, seed, name, lessons)
     assert example is not None
-    layers, most = models.layers(model, example), _fitting(model, example[:1])
+    layers, most = models.layers(model, example), _fitting(model, example[:1], level)
     drawn = random_images(example, min(most, CODING_IMAGES) if normed else most, seed)
     if normed:
         coding = _coding(model, layers, drawn)
-        return lambda price: (_relative(model, layers, price / RELATIVE_UNIT, name, coding), []), PRICE
-    return _calibrated(model, layers, drawn, seed, name), PRICE
+        return lambda price: (_relative(model, layers, price / RELATIVE_UNIT, name, coding), [])
+    return _calibrated(model, layers, drawn, seed, name)
 
 
-def _fitting(model: nn.Module, image: torch.Tensor) -> int:
+def _fitting(model: nn.Module, image: torch.Tensor, level: int) -> int:
     """How many images a network is calibrated on, at most: fewer where activations are large."""
-    return min(CALIBRATION, max(1, MEMORY // calibrated.largest_activation(model, image)))
+    return min(CALIBRATION[level], max(1, MEMORY[level] // calibrated.largest_activation(model, image)))
 
 
 def random_images(example: torch.Tensor, n: int, seed: int) -> torch.Tensor:
@@ -159,7 +166,7 @@ def random_images(example: torch.Tensor, n: int, seed: int) -> torch.Tensor:
 
 
 def _calibrated(
-    model: nn.Module, layers: Sequence[models.Layer], images: torch.Tensor, seed: int, method: str
+    model: nn.Module, layers: Sequence[models.Layer], images: torch.Tensor, seed: int, method: str, lessons: Lessons | None = None
 ) -> Callable[[float], tuple[Compressed, list[str]]]:
     weights, coding = sum(layer.weights for layer in layers), _coding(model, layers, images[:CODING_IMAGES])
     calibration = calibrated.calibrate(model, [layer.name for layer in layers], images, seed)
@@ -173,6 +180,8 @@ def _calibrated(
             return assignment.assign(matrix, moments, slopes, price / weights)
 
         changed, done = calibrated.compress(model, calibration, assign, seed)
+        if lessons is not None:
+            done = tuned.tune(model, changed, done, _shared(model, layers), lessons, seed)
         typical = max(float(np.median(curvatures)) if curvatures else 1.0, 1e-12)
         stored, plainly = [], []
         for layer in layers:
@@ -230,10 +239,14 @@ def _with_others(
 
 
 def _others(model: nn.Module, layers: Sequence[models.Layer]) -> dict[str, torch.Tensor]:
-    shared = {models.weight(model, layer.name).data_ptr() for layer in layers}  # under any of its names
-    return {name: value for name, value in model.state_dict().items() if value.data_ptr() not in shared} | batch_norm.merged(
-        model
-    )
+    shared = _shared(model, layers)
+    return {name: value for name, value in model.state_dict().items() if name not in shared} | batch_norm.merged(model)
+
+
+def _shared(model: nn.Module, layers: Sequence[models.Layer]) -> set[str]:
+    """All names of the layers' weights."""
+    places = {models.weight(model, layer.name).data_ptr() for layer in layers}
+    return {name for name, value in model.state_dict().items() if value.data_ptr() in places}
 
 
 @torch.no_grad()
@@ -251,6 +264,7 @@ def _coding(model: nn.Module, layers: Sequence[models.Layer], images: torch.Tens
 def _check(
     level: int,
     images: torch.Tensor | None,
+    classes: torch.Tensor | None,
     within: float | None,
     validation: data.Split | None,
     price: float | None,
@@ -258,8 +272,11 @@ def _check(
 ) -> None:
     if level not in LEVELS:
         raise UserError(f"level must be {', '.join(f'{number} ({name})' for number, name in LEVELS.items())}, got {level!r}")
-    if level == 1 and images is None:
-        raise UserError("level 1 needs unlabelled images to calibrate on; level 0 needs none")
+    if level > 0 and images is None:
+        raise UserError(f"level {level} needs images to calibrate on; level 0 needs none")
+    if level == 2 and (classes is None or images is None or len(classes) != len(images)):
+        given = "none" if classes is None else f"{len(classes)} for {len(images)} images" if images is not None else "no images"
+        raise UserError(f"level 2 needs the class of every image to train with, got {given}; level 1 needs no classes")
     if level == 0 and example is None:
         raise UserError("level 0 needs an example, one input batch, for the order of layers and the size of random images")
     if within is not None and price is not None:
