@@ -21,7 +21,10 @@ def measure(network: str, weights: str | None, level: int, within: float, draw: 
     train, validation, test = (data.load(dataset, name) for name in data.SPLITS)
     started = time.perf_counter()
     images, example = (train.images if level else None), train.images[:1].float() / 255
-    found = rate_distortion.compress(model, images, within=within, validation=validation, level=level, example=example, seed=draw)
+    classes = train.labels if level == 2 else None
+    found = rate_distortion.compress(
+        model, images, within=within, validation=validation, level=level, classes=classes, example=example, seed=draw
+    )
     seconds = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
         packed = packing.write_compressed(Path(folder, "file"), model, found.compressed, version=2)

@@ -16,8 +16,8 @@ from weightlab.compression import kinds
 from weightlab.tuning.rate_distortion import assignment, matrices
 from weightlab.tuning.rate_distortion.assignment import Assigned
 
-BATCH, STEPS = 64, 300
-CENTROIDS, OTHERS = 0.05, 3e-3  # learning rates: of centroids in distances between two of them, and of biases and batch norm
+BATCH, STEPS = 64, 200
+CENTROIDS, OTHERS = 0.01, 1e-3  # learning rates: of centroids in distances between two of them, and of biases and batch norm
 CLASSES = 0.1  # of the loss, for the images' own classes; the rest is the distance to the answers of the original network
 DIGITS = 5  # of the lowest value and the step of a grid
 
