@@ -275,6 +275,19 @@ def test_a_network_becomes_a_file_of_a_thirtieth_within_a_point(network, mnist, 
     assert packing.pack_compressed(model, other.compressed, version=2) != packed.content
 
 
+@pytest.mark.parametrize("images", [(255 * IMAGES).to(torch.uint8), None], ids=["calibrated", "data-free"])
+def test_many_prices_give_what_each_gives_by_itself(net, images):
+    at = rate_distortion.at_price(net, images, example=IMAGES[:2])
+    for price in (0.05, 0.01, 0.05):
+        found, alone = at(price), rate_distortion.compress(net, images, price=price, example=IMAGES[:2])
+        contents = [packing.pack_compressed(net, each.compressed, version=2) for each in (found, alone)]
+        assert contents[0] == contents[1] and (found.price, found.level) == (price, alone.level)
+    with pytest.raises(UserError, match="price must be a positive number, got 0"):
+        at(0)
+    with pytest.raises(UserError, match="level 1 needs unlabelled images"):
+        rate_distortion.at_price(net, level=1)
+
+
 def test_without_data_random_images_calibrate_or_variances_count(mnist):
     model = models.load("lenet5_tanh")
     example = torch.zeros(1, 1, 32, 32)

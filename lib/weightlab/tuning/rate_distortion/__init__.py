@@ -1,5 +1,5 @@
 """The smallest file: weights on few values at the least cost of error and coded bits together, from one number and in seconds."""
 
-from weightlab.tuning.rate_distortion.compression import LEVELS, Found, compress
+from weightlab.tuning.rate_distortion.compression import CALIBRATION, LEVELS, PRICE, Found, at_price, compress
 
-__all__ = ["LEVELS", "Found", "compress"]
+__all__ = ["CALIBRATION", "LEVELS", "PRICE", "Found", "at_price", "compress"]

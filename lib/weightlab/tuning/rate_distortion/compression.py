@@ -109,6 +109,27 @@ def compress(
     return Found(best[2], best[1], level, pd.DataFrame(rows), best[3])
 
 
+def at_price(
+    model: nn.Module,
+    images: torch.Tensor | None = None,
+    *,
+    level: int | None = None,
+    example: torch.Tensor | None = None,
+    seed: int = 1,
+) -> Callable[[float], Found]:
+    """What `compress` finds at a price, for any number of prices: all that does not depend on the price is computed once, at this call."""
+    level = (0 if images is None else 1) if level is None else level
+    _check(level, images, None, None, None, example)
+    at, _ = _prepared(models.copied(model).eval(), level, images, example, seed)
+
+    def found(price: float) -> Found:
+        _check_positive("price", price)
+        compressed, plainly = at(price)
+        return Found(compressed, price, level, pd.DataFrame(), plainly)
+
+    return found
+
+
 def _bisect(loses: Callable[[float], bool], price: float) -> None:
     """Try prices until the highest that does not lose is known, as far as few trials tell; cautiously, as losses rise steeply."""
     low, high = 0.0, math.inf
@@ -283,6 +304,10 @@ def _check(
         raise UserError(f"give a loss to stay within ({within!r}) or a price ({price!r}), not both")
     if within is not None and validation is None:
         raise UserError("without validation images no loss can be measured; give a price instead")
-    for name, number in (("within", within), ("price", price)):
-        if number is not None and not (math.isfinite(number) and number > 0):
-            raise UserError(f"{name} must be a positive number, got {number!r}")
+    _check_positive("within", within)
+    _check_positive("price", price)
+
+
+def _check_positive(name: str, number: float | None) -> None:
+    if number is not None and not (math.isfinite(number) and number > 0):
+        raise UserError(f"{name} must be a positive number, got {number!r}")
