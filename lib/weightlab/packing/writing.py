@@ -196,6 +196,13 @@ def _columns(layers: Sequence[models.Layer]) -> int:
     return columns.pop() if len(columns) == 1 else 0
 
 
+def coded_bytes(stored: Stored, layers: Sequence[models.Layer]) -> int:
+    """The bytes of stored weights in a file of version 2, entropy-coded; those of all groups are what `coded_rate` counts."""
+    data: list[bytes] = []
+    _described(stored, list(parts.CODINGS), data, _columns(layers))
+    return sum(map(len, data))
+
+
 def _weights(layers: Sequence[models.Layer]) -> list[tuple[str, list[int]]]:
     return [(f"{layer.name}.weight", list(layer.shape)) for layer in layers]
 
