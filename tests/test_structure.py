@@ -56,7 +56,7 @@ ROOMS = {
     "notebooks": [],
     "reference": [],
     "report": [],
-    "explore": ["latest", "study", "controls", "sliders", "pages", "searching", "explorer"],
+    "explore": ["latest", "study", "prices", "controls", "sliders", "pages", "searching", "pricing", "explorer"],
     "cli": [
         "output", "options", "choices", "hints", "plans", "smallest",
         "compress", "evaluate", "export", "files", "laboratory", "scan", "search", "tune",

@@ -91,6 +91,36 @@ def test_a_slider_move_changes_the_numbers(explorer, figures, shot):
     figures["slider_ms_median"] = round(statistics.median(waited), 1)
 
 
+def test_lambda_compresses_when_it_is_let_go(explorer, shot):
+    """While the handle is dragged nothing is compressed; then the page says that it is at work, and the plot shows the point."""
+    handle = explorer.locator(".weightlab-price .noUi-handle")
+    handle.scroll_into_view_if_needed()
+    place = handle.bounding_box()
+    across, down = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    explorer.mouse.move(across, down)
+    explorer.mouse.down()
+    for step in range(1, 11):
+        explorer.mouse.move(across + 4 * step, down)
+    explorer.wait_for_timeout(500)
+    assert explorer.locator(".weightlab-priced [data-state]").count() == 0
+    explorer.mouse.up()
+    explorer.locator(".weightlab-priced [data-state=compressing]").wait_for()
+    shot("lambda-at-work")
+    explorer.locator(".weightlab-priced > .widget-html-content > [data-answer='1']").wait_for()
+    text = explorer.locator(".weightlab-priced").inner_text()
+    assert "level 1 (calibrated)" in text and "bytes as a file" in text and "lambda 0.01," not in text
+    explorer.locator(".weightlab-plans img[alt*='coded rate'][alt*='at 1 prices']").wait_for()
+    for count in (2, 3):
+        handle.focus()
+        explorer.keyboard.press("ArrowRight")
+        explorer.locator(f".weightlab-priced > .widget-html-content > [data-answer='{count}']").wait_for()
+    explorer.locator(".weightlab-plans img[alt*='at 3 prices']").wait_for()
+    shot("lambda")
+    explorer.locator(".weightlab-write-priced").click()
+    explorer.locator(".weightlab-written-priced code").wait_for()
+    assert Path(explorer.locator(".weightlab-written-priced code").inner_text()).stat().st_size > 1000
+
+
 def test_a_search_starts_moves_and_stops_and_a_file_is_written(explorer, shot):
     stop, progress = explorer.locator(".weightlab-stop"), explorer.locator(".weightlab-progress [data-evaluations]")
     explorer.locator(".weightlab-budget input").fill("100000")  # more than could end meanwhile

@@ -7,7 +7,7 @@ LABELS = {
     "kmeans": "K-Means", "minibatch": "Mini-Batch K-Means", "gmm": "GMM",
     "mobilenet_v2": "MobileNet_v2", "mobilenet_v2_fashion": "MobileNet_v2 (stand-in, Fashion-MNIST)",
     "weight_delta": "weight delta",
-    "storage_rate": "storage rate", "layer_mean_rate": "layer-mean rate", "thesis_model_rate": "whole-net rate (eq. 3.2)",
+    "storage_rate": "storage rate", "coded_rate": "coded rate", "layer_mean_rate": "layer-mean rate", "thesis_model_rate": "whole-net rate (eq. 3.2)",
 }  # fmt: skip
 
 

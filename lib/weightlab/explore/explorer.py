@@ -1,4 +1,4 @@
-"""The explorer in a notebook: sliders for a plan, with its rate and loss beside them, a small search, and a packed file."""
+"""The explorer in a notebook: sliders for a plan and for a price of a bit, with rate and loss beside them, a small search, packed files."""
 
 import threading
 import time
@@ -8,12 +8,14 @@ from typing import Any
 
 import ipywidgets
 import pandas as pd
+from matplotlib.figure import Figure
 
 from weightlab import figures, models, paths, training
 from weightlab.compression.sharing.settings import Sharing
 from weightlab.errors import UserError
 from weightlab.explore import controls, pages
 from weightlab.explore.latest import Latest
+from weightlab.explore.pricing import PricePanel
 from weightlab.explore.searching import SearchPanel
 from weightlab.explore.sliders import PlanSliders
 from weightlab.explore.study import Study
@@ -64,6 +66,7 @@ class Explorer:
         self._answering, self._drawing = Latest(self._guarded(self._answer)), Latest(self._guarded(self._draw))
         self._job, self._quiet = threading.Thread(), False
         self.searching = SearchPanel(search, budget, seed, self._start, self._show_figures, self._take)
+        self.pricing = PricePanel(self.study, self._guarded, self._start, self._show_priced, lambda: self.output_folder)
         self._make_widgets()
         self._show_study(self.study.check(ks))
         self._answer(({}, self.plan))
@@ -78,12 +81,15 @@ class Explorer:
         """Wait until everything requested is shown; returns whether it is."""
         if self._job.is_alive():
             self._job.join(timeout_s)
-        return not self._job.is_alive() and self._answering.wait(timeout_s) and self._drawing.wait(timeout_s)
+        answering = self.pricing, self._answering, self._drawing
+        return not self._job.is_alive() and all(each.wait(timeout_s) for each in answering)
 
     def _repr_mimebundle_(self, **options: Any) -> dict:
         """The widgets, and for a page without a kernel the current numbers and figure."""
         plain = f"The explorer's sliders need a running kernel; they were left at plan {pages.plan(self.plan)}."
-        shown = self.storage_rate, self.layer_mean_rate, self.accuracy, self.plans
+        shown = [self.storage_rate, self.layer_mean_rate, self.accuracy, self.pricing.priced, self.plans]
+        if self.pricing.measured is None:
+            shown.remove(self.pricing.priced)
         text = f"<p>{plain}</p>" + "".join(f"<p>{each.value}</p>" for each in shown)
         return self.widget._repr_mimebundle_(**options) | {"text/html": text, "text/plain": plain}
 
@@ -110,6 +116,7 @@ class Explorer:
             row(dropdowns),
             self.message,
             row([self._sliders_box, numbers]),
+            row([self.pricing.controls, self.pricing.numbers]),
             row([ipywidgets.VBox([self.layer, self.histogram]), self.plans]),
             self.searching.box,
             row([self.write, self.written]),
@@ -124,6 +131,7 @@ class Explorer:
         """Show sliders and searched plans of the study, which has just changed."""
         self._earlier, self.measured = self.study.searched(), None
         self.searching.reset()
+        self.pricing.show(self.study)
         self.written.value = ""
         self.layer.options = self.study.names
         self.sliders = PlanSliders(self.study.names, plan, self.study.setting.k_max, self._ask)
@@ -164,13 +172,18 @@ class Explorer:
 
     def _show_figures(self) -> None:
         if self.measured is not None:
-            self._drawing.ask((self.study, self.report, self.measured, self.answers))
+            tables = self._earlier, self.searching.found, self.pricing.points
+            self._drawing.ask((self.study, self.report, self.measured, tables, self.answers))
+
+    def _show_priced(self) -> None:
+        self.message.value = ""
+        self._show_figures()
 
     def _change(self, choices: dict, plan: list[int]) -> None:
         """Change network, format or method; if that fails, nothing changes, and the dropdowns return to their old values."""
         self.message.value = "making ready …"
         try:
-            old, self.study = self.study, self.study.changed(**choices)
+            old, study = self.study, self.study.changed(**choices)
         except Exception:
             setting = self.study.setting
             self._quiet = True
@@ -179,22 +192,21 @@ class Explorer:
                 choice.value = getattr(setting, name)
             self._quiet = False
             raise
+        self.measured, self.study = None, study  # in this order: until the new plan is measured nothing is drawn
         self._show_study(plan if self.study.names == old.names else [START] * len(self.study.names))
         self._answer(({}, self.plan))
 
-    def _draw(self, answered: tuple[Study, pd.DataFrame, pd.Series, int]) -> None:
+    def _draw(self, answered: tuple[Study, pd.DataFrame, pd.Series, Sequence[pd.DataFrame], int]) -> None:
         """The figures of an answer, once the sliders have rested: while they are dragged, numbers go first."""
         time.sleep(PAUSE_S)
         if self._drawing.overtaken or self._answering.overtaken:
             return
-        study, report, measured, answer = answered
+        study, report, measured, tables, answer = answered
         number = min(self.layer.index or 0, len(report) - 1)
         name, k = report.loc[number, ["layer", "k"]]
         figure = figures.layer_histogram(study.codebooks.original(number), study.codebooks.get(number, k).centroids, name)
         self.histogram.value = pages.picture(figure, f"histogram of the weights of {name} with its {k} centroids", answer)
-        figure = figures.plan_among_searched(self._earlier, self.searching.found, measured)
-        text = f"loss against storage rate of this plan and of {len(self._earlier) + len(self.searching.found)} searched plans"
-        self.plans.value = pages.picture(figure, text, answer)
+        self.plans.value = pages.picture(*_plans_figure(study, report["k"].tolist(), measured, *tables), answer)
 
     # --- what takes a while -----------------------------------------------------------------------------------------------------
 
@@ -216,6 +228,7 @@ class Explorer:
         for control in (self.write, self.network, *self.choices.values()):
             control.disabled = busy
         self.searching.set_busy(busy)
+        self.pricing.set_busy(busy)
 
     def _write(self, study: Study) -> None:
         file = self.output_folder / f"{study.setting.network.replace(':', '.')}-{study.setting.format}.packed.safetensors"
@@ -241,3 +254,16 @@ class Explorer:
                 self.message.value = pages.message(f"{type(error).__name__}: {error}")
 
         return guarded
+
+
+def _plans_figure(
+    study: Study, plan: list[int], measured: pd.Series, earlier: pd.DataFrame, here: pd.DataFrame, priced: pd.DataFrame
+) -> tuple[Figure, str]:
+    """The plan among others, and in words; beside prices, which have no storage rate of a plan, all have their rate as coded."""
+    text = f"this plan and of {len(earlier) + len(here)} searched plans"
+    if priced.empty:
+        return figures.plan_among_searched(earlier, here, measured), f"loss against storage rate of {text}"
+    earlier, here = (each.assign(coded_rate=study.coded_rates(each["plan"])) for each in map(figures.in_reach, (earlier, here)))
+    now = pd.concat([measured, pd.Series({"coded_rate": study.coded_rates([plan])[0]})])
+    figure = figures.plan_among_searched(earlier, here, now, priced, "coded_rate")
+    return figure, f"loss against coded rate of {text}, and at {len(priced)} prices of a bit"

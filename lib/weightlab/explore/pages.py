@@ -8,15 +8,21 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from weightlab.explore.prices import Prices
 from weightlab.explore.study import Study
 from weightlab.figures import label
 from weightlab.packing import Packed
+from weightlab.tuning.rate_distortion import LEVELS
 
 COLUMNS = {
     "layer": "layer", "weights": "weights", "k": "k", "bits": "bits per label", "stored_bits": "stored bits", "rate": "rate",
     "max_error": "largest change of a weight",
 }  # fmt: skip
 PALE = "opacity: 0.4"  # the old answer, while a new one is being measured
+HINT = (
+    "Move lambda to compress without a plan: a bit for every weight then has this price, in nats of the network's own answers, in all layers "
+    "alike. Level 0 (data-free) uses no image, level 1 (calibrated) training images without their classes."
+)
 
 
 def rate(name: str, value: float, answer: int) -> str:
@@ -49,6 +55,26 @@ def picture(figure: Figure, text: str, answer: int) -> str:
     return f'<img data-answer="{answer}" src="data:image/png;base64,{content}" alt="{escape(text)}">'
 
 
+def priced(prices: Prices, measured: pd.Series, answer: int) -> str:
+    """The network compressed at a price: its file, rates and accuracy, and which data they used."""
+    level, price = int(measured["level"]), float(measured["price"])
+    return (
+        f'<span data-answer="{answer}" data-state="measured">lambda <b>{price:.3g}</b>, level {level} ({LEVELS[level]}): '
+        f'<b style="font-size: 1.5em">{int(measured["file_bytes"])}</b> bytes as a file; '
+        f"{label('coded_rate')} <b>{measured['coded_rate']:.2f}</b>, file rate <b>{measured['file_rate']:.2f}</b> (everything counted); "
+        f"accuracy <b>{measured['validation_accuracy']:.2%}</b> of {len(prices.validation)} validation images, "
+        f"loss <b>{measured['validation_loss_pp']:.2f} pp</b> against {prices.original_accuracy:.2%} before."
+        f"<br>{escape(prices.data_used(level, price))}</span>"
+    )
+
+
+def compressing(old: str, level: int, price: float) -> str:
+    """What is worked on, with what was shown before it."""
+    return (
+        f'<span data-state="compressing">compressing at lambda {price:.3g}, level {level} …</span><div style="{PALE}">{old}</div>'
+    )
+
+
 def message(text: str) -> str:
     return f'<span role="alert" style="color: #a00000">{escape(text)}</span>' if text else ""
 
@@ -64,7 +90,7 @@ def progress(evaluations: int, budget: int, speed: float | None, best: pd.Series
     return f'<span data-evaluations="{evaluations}">{state}: {evaluations} of {budget} evaluations{speeds}; {sentence}</span>'
 
 
-def written(file: Path, packed: Packed) -> str:
+def written(file: Path, packed: Packed, rate: str = "storage_rate") -> str:
     """A written file: its place, sizes, rates and accuracies."""
     summary = packed.summary()
     losses = "; ".join(
@@ -72,7 +98,7 @@ def written(file: Path, packed: Packed) -> str:
     )
     return (
         f"<code>{escape(str(file))}</code>: {summary['file_bytes']} bytes, the original has {summary['original_bytes']}; "
-        f"storage rate <b>{summary['storage_rate']:.2f}</b>, file rate <b>{summary['file_rate']:.2f}</b> (everything counted); "
+        f"{label(rate)} <b>{summary[rate]:.2f}</b>, file rate <b>{summary['file_rate']:.2f}</b> (everything counted); "
         f"accuracy on {losses}"
     )
 

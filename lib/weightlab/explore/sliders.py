@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import ipywidgets
 import numpy as np
 
+from weightlab.explore import controls
 from weightlab.explore.study import blocks
 
 WIDE = ipywidgets.Layout(width="30em")
@@ -37,7 +38,7 @@ class PlanSliders:
         self._members = [members for members in blocks(names).values() if len(members) > 1]
         for slider in self.layers:
             slider.observe(lambda change: self._moved(), "value")
-        self.box = ipywidgets.VBox(parts, layout=ipywidgets.Layout(max_height="36em", overflow="auto", min_width="32em"))
+        self.box = ipywidgets.VBox(parts, layout=controls.column(max_height="36em", overflow="auto"))
         self._show_groups()
 
     @property

@@ -1,12 +1,14 @@
 """The explorer without its widgets: one network, format and method under plans, searched plans, the packed file."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import nn
 
 from weightlab import accounting, analysis, data, models, packing, paths, sharing, training
 from weightlab.errors import UserError
@@ -47,6 +49,7 @@ class Study:
         self.splits = splits or [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
         self.example = answers.fitting_images(self.model, self.splits)
         self.codebooks = setting.compression.make(self.model, self.example, self.folder / "codebooks")
+        self._coded: dict[tuple[int, int], int] = {}  # bytes by group and k
         # Searches, which measure both splits, have an evaluator of their own: one evaluator is not to be used by two threads.
         half = KEPT_BYTES // len(RECORDED_SPLITS)
         self._evaluator = Evaluator(self.model, self.codebooks, [self.validation], threads=threads, memory=half)
@@ -93,9 +96,21 @@ class Study:
         shared = models.copied(self.model)
         for group, book in enumerate(sharing.choose_books(self.codebooks, plan)):
             self.codebooks.apply(shared, group, book)
-        before, after = (training.accuracies(each, self.splits, (1,), threads=self.threads) for each in (self.model, shared))
-        table = before[["split", "images"]].assign(original=before["accuracy"], packed=after["accuracy"])
-        return table.assign(loss_pp=100 * (table["original"] - table["packed"]))
+        return compared(self.model, shared, self.splits, self.threads)
+
+    def coded_rates(self, plans: Iterable[Sequence[int]]) -> list[float]:
+        """The coded rate of each plan in a file of version 2; what a layer takes at a k is computed once. For one thread at a time."""
+        return [4 * int(self.codebooks.weights.sum()) / sum(map(self._coded_bytes, range(len(plan)), plan)) for plan in plans]
+
+    def _coded_bytes(self, group: int, k: int) -> int:
+        if (group, k) not in self._coded:
+            self._coded[group, k] = packing.coded_bytes(self._coded_books.stored(group, k))
+        return self._coded[group, k]
+
+    @cached_property
+    def _coded_books(self) -> sharing.Codebooks:
+        """Codebooks of their own, as those that are measured belong to another thread."""
+        return self.setting.compression.make(self.model, self.example, self.folder / "codebooks")
 
     def write(self, file: str | Path, plan: Sequence[int]) -> packing.Packed:
         """Write the plan as a packed file, with the accuracies of `reported`."""
@@ -142,6 +157,13 @@ class Study:
         if records is None:
             raise UserError(f"another process is running this search in {self.folder / spec.hash}; wait until it has finished")
         return records
+
+
+def compared(original: nn.Module, other: nn.Module, splits: Sequence[data.Split], threads: int | None) -> pd.DataFrame:
+    """Accuracies of two networks: columns split, images, original, packed (fractions) and loss_pp."""
+    before, after = (training.accuracies(each, splits, (1,), threads=threads) for each in (original, other))
+    table = before[["split", "images"]].assign(original=before["accuracy"], packed=after["accuracy"])
+    return table.assign(loss_pp=100 * (table["original"] - table["packed"]))
 
 
 def best(records: pd.DataFrame) -> pd.Series | None:

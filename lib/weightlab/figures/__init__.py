@@ -4,7 +4,7 @@ from weightlab.analysis.labels import label
 from weightlab.figures.base import save
 from weightlab.figures.claims import verdicts
 from weightlab.figures.clustering import inertia_excess, time_per_plan
-from weightlab.figures.explore import layer_histogram, plan_among_searched
+from weightlab.figures.explore import in_reach, layer_histogram, plan_among_searched
 from weightlab.figures.fronts import best_by_group, fronts_by_group
 from weightlab.figures.mobilenet import searched_plans, sensitive_layers, tuned_splits
 from weightlab.figures.regression import quadratic_curves, rates_of_runs, residuals
@@ -31,6 +31,7 @@ __all__ = [
     "focus_by_spread",
     "focus_course",
     "fronts_by_group",
+    "in_reach",
     "inertia_excess",
     "label",
     "layer_histogram",

@@ -23,28 +23,51 @@ def layer_histogram(weights: np.ndarray, centroids: np.ndarray, name: str) -> Fi
     return figure
 
 
-def plan_among_searched(earlier: pd.DataFrame, here: pd.DataFrame, now: pd.Series) -> Figure:
-    """Loss on validation against storage rate of plans searched earlier, of those searched here, and of the plan `now` (a star).
+def in_reach(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a figure shows, by their `validation_loss_pp`."""
+    return table[table["validation_loss_pp"] < HIGHEST_LOSS]
 
-    All have `storage_rate` and `validation_loss_pp`; searched plans that lose more than 5 pp are left out.
+
+def plan_among_searched(
+    earlier: pd.DataFrame, here: pd.DataFrame, now: pd.Series, priced: pd.DataFrame | None = None, rate: str = "storage_rate"
+) -> Figure:
+    """Loss on validation against a rate of plans searched earlier, of those searched here, and of the plan `now` (a star).
+
+    All have `rate` and `validation_loss_pp`. `priced` networks were compressed without a plan and have `level` and `price` as well; the
+    last row is the latest, which stands out. What loses more than 5 pp is left out, but for the plan and the latest.
     """
     figure, ax = _small()
-    colours, farthest = sns.color_palette("colorblind"), now["storage_rate"]
-    looks = {
-        "searched earlier": (earlier, {"marker": "o", "color": "0.6", "markersize": 3}),
-        "searched here": (here, {"marker": "s", "color": colours[0], "markersize": 4, "markerfacecolor": "none"}),
+    colours = sns.color_palette("colorblind")
+    looks: dict[str, tuple[pd.DataFrame, dict]] = {
+        "searched earlier": (earlier, {"marker": "o", "color": "0.6", "markersize": 3, "linestyle": ""}),
+        "searched here": (
+            here,
+            {"marker": "s", "color": colours[0], "markersize": 4, "markerfacecolor": "none", "linestyle": ""},
+        ),
     }
+    large = {"this plan": (now, {"marker": "*", "markersize": 17, "color": colours[8]})}
+    if priced is not None:
+        levels = {level: {"marker": "vD"[level], "color": colours[[4, 2][level]]} for level in priced["level"].unique()}
+        for level, look in levels.items():
+            rows = priced[priced["level"] == level].sort_values("price")
+            looks[f"lambda, level {level}"] = rows, look | {"markersize": 4, "linewidth": 1}
+        latest = priced.iloc[-1]
+        large[f"this lambda, {latest['price']:.3g}"] = latest, levels[latest["level"]] | {"markersize": 9}
+    farthest = max(row[rate] for row, _ in large.values())
+    losses = [row["validation_loss_pp"] for row, _ in large.values()]
     for name, (table, look) in looks.items():
-        rows = table[table["validation_loss_pp"] < HIGHEST_LOSS]
+        rows = in_reach(table)
         if len(rows):
-            ax.plot(rows["storage_rate"], rows["validation_loss_pp"], linestyle="", label=name, **look)
-            farthest = max(farthest, rows["storage_rate"].max())
-    star = {"marker": "*", "markersize": 17, "color": colours[8], "markeredgecolor": "black", "zorder": 3}
-    ax.plot(now["storage_rate"], now["validation_loss_pp"], linestyle="", label="this plan", **star)
+            ax.plot(rows[rate], rows["validation_loss_pp"], label=name, **look)
+            farthest = max(farthest, rows[rate].max())
+    for name, (row, look) in large.items():
+        edge = {"markeredgecolor": "black", "linestyle": "", "zorder": 3}
+        ax.plot(row[rate], row["validation_loss_pp"], label=name, **look | edge)
     limit_line(ax)
-    lost = now["validation_loss_pp"]
-    ax.set(xlim=(0, 1.25 * farthest), ylim=(min(-0.5, 1.1 * lost), max(HIGHEST_LOSS, 1.1 * lost)))
-    ax.set(title="this plan among those searched", xlabel=label("storage_rate"), ylabel="loss on validation [pp]")
+    ax.set(xlim=(0, 1.25 * farthest), ylim=(min(-0.5, 1.1 * min(losses)), max(HIGHEST_LOSS, 1.1 * max(losses))))
+    counted = " (labels as coded in a file)" if rate == "coded_rate" else ""
+    title = "this plan among those searched" if priced is None else "this plan, those searched, and prices of a bit"
+    ax.set(title=title, xlabel=label(rate) + counted, ylabel="loss on validation [pp]")
     ax.legend(fontsize=8, loc="upper left")
     return figure
 
