@@ -484,6 +484,7 @@ def test_without_a_plan_a_network_becomes_as_small_as_a_loss_allows(home, tmp_pa
     models.load("cli_net:Small", weights=tmp_path / "small.pt")
     called("export", tmp_path / "small", "-o", tmp_path / "small.onnx", "--network", "cli_net:Small", "--input", "1,32,32")
     called("compress", *OWN[:3], "--no-data", "--input", "1,32,32", "--lambda", 0.1, "-o", tmp_path / "blind")
+    assert "level 2 needs training images with their classes" in refused("compress", *OWN, "--level", 2, "-o", tmp_path / "tuned")
     blind = json.loads(called("inspect", tmp_path / "blind", "--json").stdout)
     assert blind["accuracy"] == [] and "level 0 (data-free)" in blind["method"]
 
@@ -952,7 +953,7 @@ WRONG = [
     (["compress", "lenet5_tanh", "--no-data", "--level", "1", "-o", "x"], "--level 1 needs data to calibrate on"),
     (
         ["compress", "lenet5_tanh", "--level", "5", "--images", "50", "-o", "x"],
-        "level must be 0 (data-free), 1 (calibrated), got 5",
+        "level must be 0 (data-free), 1 (calibrated), 2 (tuned), got 5",
     ),
     (["compress", "lenet5_tanh", "--lambda", "0", "--images", "50", "-o", "x"], "price must be a positive number, got 0.0"),
     (["compress", *OWN[:3], "--no-data", "-o", "x"], "give the shape of an image of cli_net:Small with --input"),

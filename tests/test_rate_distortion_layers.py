@@ -13,7 +13,17 @@ from weightlab.compression import kinds
 from weightlab.errors import UserError
 from weightlab.packing import packed_format
 from weightlab.tuning import rate_distortion
-from weightlab.tuning.rate_distortion import assignment, batch_norm, calibrated, compression, curvature, matrices, remainder
+from weightlab.tuning.rate_distortion import (
+    assignment,
+    batch_norm,
+    calibrated,
+    compression,
+    curvature,
+    matrices,
+    remainder,
+    storing,
+    tuned,
+)
 
 LAYERS = {
     "linear": (nn.Linear(6, 4), (5, 6)),
@@ -88,7 +98,10 @@ def test_errors_are_passed_on_as_the_source_says():
 def test_no_single_label_lowers_the_cost_in_the_end(price):
     weights, moments, slopes = layer_of(1)
     labels = np.random.default_rng(0).integers(0, 7, weights.shape)
-    centroids, bits = 0.5 * np.arange(-3, 4.0), np.array([5, 4, 3, 0.5, 3, 4, 5.0]) * np.linspace(0.5, 2, weights.shape[2])[:, None]
+    centroids, bits = (
+        0.5 * np.arange(-3, 4.0),
+        np.array([5, 4, 3, 0.5, 3, 4, 5.0]) * np.linspace(0.5, 2, weights.shape[2])[:, None],
+    )
     before = cost(weights, moments, slopes, price, labels, centroids, bits)
     for _ in range(50):
         values = centroids[labels]
@@ -233,11 +246,11 @@ def test_the_remainder_is_stored_within_a_step():
 
 def test_biases_and_batch_norm_take_as_few_bits_as_answers_allow(net):
     layers = models.layers(net, IMAGES[:2])
-    assert compression._coding(net, layers, IMAGES) in ("4 bits", "5 bits", "6 bits", "8 bits", "float16")
+    assert storing.coding(net, layers, IMAGES) in ("4 bits", "5 bits", "6 bits", "8 bits", "float16")
     with torch.no_grad():
         net.head.weight.zero_()
         net.head.bias.copy_(torch.tensor([1000.0, 1000.1, 1000.2, 1000.3]))
-    assert compression._coding(net, layers, IMAGES) == "float32"
+    assert storing.coding(net, layers, IMAGES) == "float32"
 
 
 # --- whole networks -------------------------------------------------------------------------------------------------------------
@@ -275,6 +288,38 @@ def test_a_network_becomes_a_file_of_a_thirtieth_within_a_point(network, mnist, 
     assert packing.pack_compressed(model, other.compressed, version=2) != packed.content
 
 
+def test_level_2_trains_few_numbers_with_classes_and_no_weight_by_itself(mnist):
+    """The labels are those of level 1 on the same images; centroids, biases and batch norm are others, and answers nearer to the original's."""
+    model, train = models.load("lenet5_tanh"), mnist["train"]
+    options = {"price": 0.08, "seed": 3}
+    found = rate_distortion.compress(model, train.images, classes=train.labels, **options)
+    again = rate_distortion.compress(model, train.images, classes=train.labels, **options)
+    contents = [packing.pack_compressed(model, each.compressed, version=2) for each in (found, again)]
+    assert contents[0] == contents[1] and found.level == 2 and "level 2 (tuned)" in found.compressed.method
+    images = mnist["validation"].images[:2000]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuned, "STEPS", 0)
+        untuned = rate_distortion.compress(model, train.images, classes=train.labels, **options)
+    for before, after in zip(untuned.compressed.stored, found.compressed.stored, strict=True):
+        assert np.array_equal(before.parts["labels"].numbers, after.parts["labels"].numbers)
+        n = len(before.parts["labels"].numbers)
+        assert before.kind == after.kind and not np.array_equal(kinds.weights(before, n), kinds.weights(after, n))
+    expected = training.logits(model, images)
+    errors = [(training.logits(each.compressed.apply(model), images) - expected).pow(2).mean() for each in (untuned, found)]
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_trained_numbers_have_the_gradient_of_all_their_weights():
+    labels = np.array([[[0, 1, 2, 1], [2, 2, 0, 1]]])
+    gradient = torch.arange(8.0).reshape(1, 2, 4)
+    for grid, expected in ((None, [6, 11, 11]), ((-0.5, 0.25), [28, 11 + 2 * 11])):
+        each = tuned._Trained(assignment.Assigned(labels, np.array([-0.5, -0.25, 0], dtype=np.float32), grid))
+        assert np.allclose(each.weights().numpy(), np.array([-0.5, -0.25, 0])[labels])
+        each.take(gradient)
+        assert each.numbers.grad.tolist() == expected
+        assert np.allclose(each.assigned(assignment.Assigned(labels, np.zeros(3), grid)).centroids, [-0.5, -0.25, 0])
+
+
 @pytest.mark.parametrize("images", [(255 * IMAGES).to(torch.uint8), None], ids=["calibrated", "data-free"])
 def test_many_prices_give_what_each_gives_by_itself(net, images):
     at = rate_distortion.at_price(net, images, example=IMAGES[:2])
@@ -284,7 +329,7 @@ def test_many_prices_give_what_each_gives_by_itself(net, images):
         assert contents[0] == contents[1] and (found.price, found.level) == (price, alone.level)
     with pytest.raises(UserError, match="price must be a positive number, got 0"):
         at(0)
-    with pytest.raises(UserError, match="level 1 needs unlabelled images"):
+    with pytest.raises(UserError, match="level 1 needs images to calibrate on"):
         rate_distortion.at_price(net, level=1)
 
 
@@ -325,8 +370,8 @@ def test_a_layer_that_no_image_reaches_is_compressed_plainly_and_named(net):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"level": 2}, r"level must be 0 \(data-free\), 1 \(calibrated\), got 2"),
-        ({"level": 1}, "level 1 needs unlabelled images"),
+        ({"level": 3}, r"level must be 0 \(data-free\), 1 \(calibrated\), 2 \(tuned\), got 3"),
+        ({"level": 1}, "level 1 needs images to calibrate on"),
         ({"within": 1.0}, "without validation images no loss can be measured"),
         ({"price": -1.0}, "price must be a positive number, got -1.0"),
         ({"price": float("nan")}, "price must be a positive number"),

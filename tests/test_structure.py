@@ -35,13 +35,14 @@ ROOMS = {
     "compression": ["contract", "kinds", "compressed", "mixed", "sharing/clustering", "sharing/codebooks", "sharing/lifts", "sharing/share", "sharing/settings"],
     "sharing": [],  # the face of compression/sharing
     "evaluation": ["kernels", "stages", "activation_cache", "prefix_tree", "proof", "evaluator"],
-    "packing": ["label_coding", "range_coding", "parts", "metadata", "compact_metadata", "compact_format", "packed_format", "packed_file", "writing", "onnx_files"],
+    "packing": ["label_coding", "range_coding", "adaptive_coding", "parts", "metadata", "compact_metadata", "compact_format", "packed_format", "packed_file", "writing", "onnx_files"],
     "runs": [
         "setting", "specifications", "records", "folder", "loop", "status", "progress", "job_queues", "executors", "timing", "runner", "enumeration",
     ],
     "tuning": [
         "lifted", "rate_distortion/cells", "rate_distortion/hooks", "rate_distortion/matrices", "rate_distortion/assignment", "rate_distortion/curvature",
-        "rate_distortion/calibrated", "rate_distortion/batch_norm", "rate_distortion/remainder", "rate_distortion/compression",
+        "rate_distortion/calibrated", "rate_distortion/tuned", "rate_distortion/batch_norm", "rate_distortion/remainder", "rate_distortion/storing",
+        "rate_distortion/compression",
     ],
     "analysis": [
         "labels", "records", "findings", "comparisons", "predictors", "regression", "scans", "searches", "uncertainty",

@@ -30,7 +30,10 @@ def compress(
     ] = None,
     level: Annotated[
         int | None,
-        options.option("Without a plan: 0 uses no data, 1 calibrates on unlabelled images.", default="1 where there are data"),
+        options.option(
+            "Without a plan: 0 uses no data, 1 calibrates on unlabelled images, 2 also trains centroids with their classes.",
+            default="1 where there are data",
+        ),
     ] = None,
     price: Annotated[
         float | None,

@@ -78,7 +78,7 @@ class Prices:
         """A sentence: which data the numbers of `measure` used."""
         calibration = "Compressed without any image"
         if level:
-            calibration = f"Calibrated on up to {CALIBRATION} {self._calibrated_on} images without their classes"
+            calibration = f"Calibrated on up to {CALIBRATION[1]} {self._calibrated_on} images without their classes"
         plainly = self._found[level, price].plainly
         left = f" (but for {', '.join(plainly)}, whose inputs could not be had)" if level and plainly else ""
         return f"{calibration}{left}; accuracy on validation images with their classes; no test image."

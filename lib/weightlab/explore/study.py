@@ -104,7 +104,8 @@ class Study:
 
     def _coded_bytes(self, group: int, k: int) -> int:
         if (group, k) not in self._coded:
-            self._coded[group, k] = packing.coded_bytes(self._coded_books.stored(group, k))
+            layers = [layer for layer, its in zip(self.codebooks.layers, self.codebooks.groups, strict=True) if its == group]
+            self._coded[group, k] = packing.coded_bytes(self._coded_books.stored(group, k), layers)
         return self._coded[group, k]
 
     @cached_property

@@ -10,7 +10,11 @@ from numba import njit
 MOST_LABELS = 256  # different ones: each of them is counted anew for every label that is read
 MOST = 1 << 24  # labels
 SHARPNESS = 16  # the layer's frequencies add up to about 2**16
-INERTIAS = (0, 4, 6)  # that a writer tries: 0 for no columns, else 2**inertia labels of a column weigh as much as all of the layer
+INERTIAS = (
+    0,
+    4,
+    6,
+)  # that a writer tries: 0 for no columns, else 2**inertia labels of a column weigh as much as all of the layer
 LARGEST_INERTIA = 12
 LARGEST_TOTAL = 1 << 28  # of frequencies, so that a range of 2**32 at least still tells them apart
 FULL, LEAST = 1 << 40, 1 << 32  # between which the range is kept

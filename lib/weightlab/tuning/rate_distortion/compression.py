@@ -16,11 +16,10 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from weightlab import accounting, data, formats, models, packing, training
+from weightlab import data, models, packing, training
 from weightlab.compression.compressed import Compressed
-from weightlab.compression.contract import Labels, Stored, Values
 from weightlab.errors import UserError
-from weightlab.tuning.rate_distortion import assignment, batch_norm, calibrated, cells, matrices, remainder, tuned
+from weightlab.tuning.rate_distortion import assignment, calibrated, cells, storing, tuned
 from weightlab.tuning.rate_distortion.assignment import Assigned
 from weightlab.tuning.rate_distortion.tuned import Lessons
 
@@ -28,11 +27,10 @@ LEVELS = {0: "data-free", 1: "calibrated", 2: "tuned"}
 METHOD = "rate-distortion sharing, level {level} ({name})"
 CALIBRATION = {0: 1500, 1: 1500, 2: 20_000}  # images, at most, by level
 MEMORY = {0: 5 << 28, 1: 5 << 28, 2: 5 << 27}  # bytes: of the largest activation for all of them
-PRICE = {0: 0.01, 1: 0.01, 2: 0.03}  # by level, where no loss is given
+PRICE = 0.01  # where no loss is given
 # By which prices are divided where errors count in proportion to variances: it makes the same price about as safe.
 RELATIVE_UNIT = 0.4
-CODING_ERROR = 0.05  # of logits, relative to their standard deviation over classes, that coded biases and batch norm may make
-CODING_IMAGES = 200  # that decide this
+CODING_IMAGES = 200  # that decide how biases and batch norm are coded
 CELL, CONTRAST = 4, 4.0  # pixels of a spot of random images, and how many times brightness is spread before it is cut off
 EVALUATIONS = 12  # of the network, at most, to find a price
 FACTOR, NARROW = 4.0, 1.04  # of prices: between two while a bracket is looked for, and where the search of it ends
@@ -77,7 +75,7 @@ def compress(
     level = (0 if images is None else 1 if classes is None else 2) if level is None else level
     _check(level, images, classes, within, validation, price, example)
     model = models.copied(model).eval()  # in training mode batch norm would follow the images
-    at, start = _prepared(model, level, images, classes, example, seed), PRICE[level]
+    at, start = _prepared(model, level, images, classes, example, seed), PRICE
     if within is None:
         price = start if price is None else price
         found, plainly = at(price)
@@ -114,13 +112,14 @@ def at_price(
     images: torch.Tensor | None = None,
     *,
     level: int | None = None,
+    classes: torch.Tensor | None = None,
     example: torch.Tensor | None = None,
     seed: int = 1,
 ) -> Callable[[float], Found]:
     """What `compress` finds at a price, for any number of prices: all that does not depend on the price is computed once, at this call."""
-    level = (0 if images is None else 1) if level is None else level
-    _check(level, images, None, None, None, example)
-    at, _ = _prepared(models.copied(model).eval(), level, images, example, seed)
+    level = (0 if images is None else 1 if classes is None else 2) if level is None else level
+    _check(level, images, classes, None, None, None, example)
+    at = _prepared(models.copied(model).eval(), level, images, classes, example, seed)
 
     def found(price: float) -> Found:
         _check_positive("price", price)
@@ -166,7 +165,7 @@ def _prepared(
     layers, most = models.layers(model, example), _fitting(model, example[:1], level)
     drawn = random_images(example, min(most, CODING_IMAGES) if normed else most, seed)
     if normed:
-        coding = _coding(model, layers, drawn)
+        coding = storing.coding(model, layers, drawn)
         return lambda price: (_relative(model, layers, price / RELATIVE_UNIT, name, coding), [])
     return _calibrated(model, layers, drawn, seed, name)
 
@@ -189,7 +188,7 @@ def random_images(example: torch.Tensor, n: int, seed: int) -> torch.Tensor:
 def _calibrated(
     model: nn.Module, layers: Sequence[models.Layer], images: torch.Tensor, seed: int, method: str, lessons: Lessons | None = None
 ) -> Callable[[float], tuple[Compressed, list[str]]]:
-    weights, coding = sum(layer.weights for layer in layers), _coding(model, layers, images[:CODING_IMAGES])
+    weights, coding = sum(layer.weights for layer in layers), storing.coding(model, layers, images[:CODING_IMAGES])
     calibration = calibrated.calibrate(model, [layer.name for layer in layers], images, seed)
 
     def at(price: float) -> tuple[Compressed, list[str]]:
@@ -202,17 +201,17 @@ def _calibrated(
 
         changed, done = calibrated.compress(model, calibration, assign, seed)
         if lessons is not None:
-            done = tuned.tune(model, changed, done, _shared(model, layers), lessons, seed)
+            done = tuned.tune(model, changed, done, storing.shared(model, layers), lessons, seed)
         typical = max(float(np.median(curvatures)) if curvatures else 1.0, 1e-12)
         stored, plainly = [], []
         for layer in layers:
             if layer.name in done:
-                stored.append(_stored(done[layer.name], changed.get_submodule(layer.name)))
+                stored.append(storing.stored(done[layer.name], changed.get_submodule(layer.name)))
             else:
                 book = cells.cheapest(models.weight(model, layer.name).detach().numpy(), typical, price / weights)
-                stored.append(_codebook(book.labels, book.centroids))
+                stored.append(storing.codebook(book.labels, book.centroids))
                 plainly.append(layer.name)
-        return _with_others(model, changed, layers, stored, method, coding), plainly
+        return storing.with_others(model, changed, layers, stored, method, coding), plainly
 
     return at
 
@@ -224,62 +223,8 @@ def _relative(model: nn.Module, layers: Sequence[models.Layer], price: float, me
         weights = models.weight(model, layer.name).detach().numpy()
         slope = 1 / max(layer.weights * float(weights.var(dtype=np.float64)), 1e-30)
         book = cells.cheapest(weights, slope, price * len(layers) / total)
-        stored.append(_codebook(book.labels, book.centroids))
-    return _with_others(model, model, layers, stored, method, coding)
-
-
-def _stored(assigned: Assigned, layer: nn.Module) -> Stored:
-    """What a file holds of a layer."""
-    labels = matrices.back(layer, torch.from_numpy(assigned.labels)).numpy().ravel()
-    k = len(assigned.centroids)
-    if assigned.grid is None or k == 1:
-        return _codebook(labels, assigned.centroids)
-    low, step = assigned.grid
-    return Stored("grid", {"labels": _labels(labels, k)}, {"low": low, "step": step})
-
-
-def _codebook(labels: np.ndarray, centroids: np.ndarray) -> Stored:
-    k = len(centroids)
-    rounded = formats.get(assignment.FORMAT).round(centroids.astype(np.float32))
-    parts: dict[str, Values | Labels] = {"centroids": Values(rounded, assignment.FORMAT)}
-    return Stored("codebook", parts | ({"labels": _labels(labels, k)} if k > 1 else {}), {"k": k})
-
-
-def _labels(labels: np.ndarray, k: int) -> Labels:
-    return Labels(labels.ravel().astype(np.uint8 if k <= 256 else np.uint16), int(accounting.key_bits(k)))
-
-
-def _with_others(
-    model: nn.Module, changed: nn.Module, layers: Sequence[models.Layer], stored: Sequence[Stored], method: str, coding: str
-) -> Compressed:
-    """With all other tensors of the changed network, coded where they are float32."""
-    others = _others(changed, layers)
-    ks = [len(np.unique(each.parts["labels"].numbers)) if "labels" in each.parts else 1 for each in stored]
-    tensors = {name: value for name, value in others.items() if not torch.equal(value, model.state_dict()[name])}
-    return Compressed([[layer] for layer in layers], stored, ks, method, tensors, remainder.stored(others, coding))
-
-
-def _others(model: nn.Module, layers: Sequence[models.Layer]) -> dict[str, torch.Tensor]:
-    shared = _shared(model, layers)
-    return {name: value for name, value in model.state_dict().items() if name not in shared} | batch_norm.merged(model)
-
-
-def _shared(model: nn.Module, layers: Sequence[models.Layer]) -> set[str]:
-    """All names of the layers' weights."""
-    places = {models.weight(model, layer.name).data_ptr() for layer in layers}
-    return {name for name, value in model.state_dict().items() if value.data_ptr() in places}
-
-
-@torch.no_grad()
-def _coding(model: nn.Module, layers: Sequence[models.Layer], images: torch.Tensor) -> str:
-    """The smallest coding of biases and batch norm that, by itself, changes the logits next to nothing."""
-    expected, others = model(images.clone()), _others(model, layers)
-    for coding in remainder.CODINGS:
-        changed = Compressed([], [], [], "", others, remainder.stored(others, coding)).apply(model).eval()
-        error = (changed(images.clone()) - expected).pow(2).mean().sqrt()
-        if error <= CODING_ERROR * expected.std(1).mean():
-            break
-    return coding
+        stored.append(storing.codebook(book.labels, book.centroids))
+    return storing.with_others(model, model, layers, stored, method, coding)
 
 
 def _check(

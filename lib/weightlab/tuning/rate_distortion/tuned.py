@@ -6,6 +6,7 @@ summed over the weights.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,14 +69,14 @@ def tune(
     the answers of `model`, logits divided by their standard deviation over classes, with a part of the cross entropy of the classes.
     """
     trained = {name: _Trained(assigned) for name, assigned in done.items()}
-    layers = {name: changed.get_submodule(name) for name in done}
+    layers: dict[str, Any] = {name: changed.get_submodule(name) for name in done}
     others = [value for name, value in changed.named_parameters() if name not in shared and value.dim() <= 1]
     changed.requires_grad_(True)
     groups = [{"params": [each.numbers], "lr": each.rate} for each in trained.values()]
     optimizer = torch.optim.Adam([*groups, {"params": others, "lr": OTHERS}])
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, STEPS)
     generator = torch.Generator().manual_seed(seed)
-    for step in range(STEPS):
+    for _ in range(STEPS):
         drawn = torch.randint(len(lessons.classes), (BATCH,), generator=generator)
         loss = _loss(model, changed, lessons.images[drawn].float() / 255, lessons.classes[drawn])
         gradients = torch.autograd.grad(loss, [*(layer.weight for layer in layers.values()), *others], allow_unused=True)
