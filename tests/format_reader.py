@@ -24,6 +24,7 @@ TYPES = {
     "U8": "u1",
     "BOOL": "u1",
 }
+LARGEST_BF16 = (2 - 2**-7) * 2.0**127
 CENTROIDS = {"float32": "F32", "float16": "F16", "float8_e4m3": "F8_E4M3", "float8_thesis": "U8"}
 
 
@@ -257,6 +258,20 @@ def _weights(said: dict, parts: dict[str, np.ndarray], n: int) -> np.ndarray:
     return centroids[labels]
 
 
+def _constant(value: int | float, dtype: str, n: int) -> np.ndarray:
+    """n times one number that the type can hold, rounded to it."""
+    floating = dtype == "BF16" or TYPES[dtype][1] == "f"
+    _need(dtype != "BOOL" and type(value) is (float if floating else int), "a number of another type")
+    plain = np.dtype(np.float32 if dtype == "BF16" else TYPES[dtype])
+    limits = np.finfo(plain) if floating else np.iinfo(plain)
+    most = LARGEST_BF16 if dtype == "BF16" else type(value)(limits.max)
+    _need((-most if floating else int(limits.min)) <= value <= most, "a number beyond its type")
+    if dtype == "BF16":
+        bits = int(np.float32(value).view(np.uint32))
+        return _typed(np.full(n, bits + 0x7FFF + (bits >> 16 & 1) >> 16, TYPES[dtype]).tobytes(), dtype)
+    return np.full(n, value, plain)
+
+
 def dictionary(page: str) -> bytes:
     """The dictionary that the document holds."""
     block = page.split("deflateSetDictionary", 1)[1].split("```")[1]
@@ -301,12 +316,7 @@ def read_second(content: bytes, dictionary: bytes, decompress: Callable[[bytes],
         if "kind" in tensor:
             values = made(tensor, n)
         elif "value" in tensor:
-            _need(
-                tensor["type"] != "BOOL"
-                and isinstance(tensor["value"], float) == (TYPES[tensor["type"]][1] == "f" or tensor["type"] == "BF16"),
-                "value",
-            )
-            values = np.full(n, tensor["value"]).astype(np.float32 if tensor["type"] == "BF16" else TYPES[tensor["type"]])
+            values = _constant(tensor["value"], tensor["type"], n)
         else:
             values = _typed(take(n * np.dtype(TYPES[tensor["type"]]).itemsize), tensor["type"])
         _need(tensor["name"] not in network, "a tensor twice")

@@ -163,9 +163,11 @@ def _raw(raw: np.ndarray, tensor: RawTensor) -> torch.Tensor:
 
 def _constant(tensor: ConstantTensor) -> torch.Tensor:
     dtype = DTYPES[tensor.type]
-    with suppress(RuntimeError, TypeError, OverflowError):
-        if dtype.is_floating_point == isinstance(tensor.value, float) and dtype != torch.bool:
-            return torch.full(tensor.shape, tensor.value, dtype=dtype)
+    if dtype != torch.bool and dtype.is_floating_point == isinstance(tensor.value, float):
+        limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+        if limits.min <= tensor.value <= limits.max:  # torch makes 255 of -1 in U8
+            with suppress(RuntimeError, TypeError, OverflowError):  # a shape without values may be beyond torch
+                return torch.full(tensor.shape, tensor.value, dtype=dtype)
     raise UserError(f"its tensor {tensor.name!r} of {tensor.type} cannot hold {tensor.value!r}")
 
 
