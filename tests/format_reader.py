@@ -314,6 +314,7 @@ def read_second(content: bytes, dictionary: bytes, decompress: Callable[[bytes],
     for tensor in meta.get("tensors", []):
         n = _size(tensor["shape"])
         if "kind" in tensor:
+            _need(n > 0, "an empty tensor that is coded")
             values = made(tensor, n)
         elif "value" in tensor:
             values = _constant(tensor["value"], tensor["type"], n)

@@ -502,12 +502,28 @@ def test_damaged_files_of_version_2_are_refused(methods, lenet5, tmp_path, damag
     refused(tmp_path, damage(content), words)
 
 
-def resealed(content, change):
-    """A file of version 2 with other metadata and a right checksum."""
+EMPTY = {  # labels that are none
+    "zstd": zstandard.ZstdCompressor().compress(b""),
+    "range": bytes([12, 1, 0, 0, 8, 128, 0, 128, 0, 0]),  # two counts of 2 048, and the state 2**23
+}
+
+
+@pytest.mark.parametrize("coding", EMPTY)
+def test_a_coded_tensor_without_values_is_refused(methods, lenet5, tmp_path, coding):
+    """Both codings can hold no labels at all, whose largest numpy cannot tell."""
+    labels = {"bits": 8, "coding": coding, "length": len(EMPTY[coding])}
+    more = {"name": "more", "shape": [0], "kind": "grid", "settings": {"low": 0.0, "step": 1.0}, "parts": {"labels": labels}}
+    content = packing.pack_compressed(lenet5, compressed(methods["mixed"], [1, 2, 4, 5, 3], "mixed"))
+    changed = resealed(content, lambda values: values["tensors"].append(more), EMPTY[coding])
+    refused(tmp_path, changed, f"the labels of 'more' are not 0 labels, coded as {coding}")
+
+
+def resealed(content, change, more=b""):
+    """A file of version 2 with other metadata, more data at its end, and a right checksum."""
     details, start = compact_format.parse(content)
     values = json.loads(details.model_dump_json(exclude_defaults=True))
     change(values)
-    return compact_format.sealed(values, content[start:])
+    return compact_format.sealed(values, content[start:] + more)
 
 
 def refused(folder, content, words, other=True):

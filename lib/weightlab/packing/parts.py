@@ -25,12 +25,12 @@ def coded(labels: np.ndarray, bits: int, codings: Sequence[str], columns: int = 
 
 
 def read_labels(stored: np.ndarray, n: int, bits: int, coding: str, what: str) -> np.ndarray:
-    """The n whole numbers, unsigned (n,), that some bytes code; raises `UserError` if they are not n numbers of so many bits."""
+    """The n whole numbers, unsigned (n,), that some bytes code; raises `UserError` if they are not n ≥ 1 numbers of so many bits."""
     if coding in ("range", "adaptive"):
         numbers = (range_coding if coding == "range" else adaptive_coding).decode(stored, n)
     else:
         numbers = (label_coding.unpack if coding == "packed" else label_coding.expand)(stored, n, bits)
-    if numbers is None or numbers.max() >> bits:
+    if numbers is None or len(numbers) == 0 or numbers.max() >> bits:
         raise UserError(f"{what} are not {n} labels, coded as {coding}")
     return numbers
 
