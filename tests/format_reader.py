@@ -250,7 +250,8 @@ def _weights(said: dict, parts: dict[str, np.ndarray], n: int) -> np.ndarray:
         _need(bool(np.isfinite(values).all()), "a grid beyond float32")
         return values
     _need(said["kind"] == "codebook" and set(parts) <= {"centroids", "labels"} and set(settings) == {"k"}, "an unknown kind")
-    _need(type(settings["k"]) is int and 1 <= len(centroids) <= min(n, settings["k"]), "centroids that do not fit")
+    _need(type(settings["k"]) is int and settings["k"] <= 65_536, "another k")
+    _need(1 <= len(centroids) <= min(n, settings["k"]), "centroids that do not fit")
     if labels is None:
         labels = np.zeros(n, np.uint16)
         _need(len(centroids) == 1, "no labels")

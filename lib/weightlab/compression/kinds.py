@@ -13,6 +13,8 @@ from weightlab import accounting, formats
 from weightlab.compression.contract import Labels, Stored, Values
 from weightlab.errors import UserError, choose
 
+K_MAX = 65_536  # clusters of a codebook, as labels have at most 16 bits
+
 
 def weights(stored: Stored, n: int) -> np.ndarray:
     """The n weights of a group, float32 (n,); raises `UserError` for an unknown kind, and for parts or settings that do not fit."""
@@ -60,8 +62,10 @@ def _codebook(stored: Stored, n: int) -> np.ndarray:
     """`centroids` and, unless there is only one cluster, `labels`: weight i is centroids[labels[i]]; `k` is the number counted."""
     _need(stored, {"centroids": Values, "labels": Labels} if "labels" in stored.parts else {"centroids": Values}, ("k",))
     centroids, k = stored.parts["centroids"].numbers, stored.settings["k"]
-    if type(k) is not int or not 1 <= len(centroids) <= min(k, n):
-        raise UserError(f"a codebook of {n} weights has 1 to {n} centroids and at most k, got {len(centroids)} at k = {k!r}")
+    if type(k) is not int or not 1 <= len(centroids) <= min(k, n) or k > K_MAX:
+        raise UserError(
+            f"a codebook of {n} weights has 1 to {n} centroids and k from their number to {K_MAX}, got {len(centroids)} at k = {k!r}"
+        )
     if "labels" not in stored.parts:
         if len(centroids) > 1:
             raise UserError(f"a codebook without labels has one centroid, got {len(centroids)}")

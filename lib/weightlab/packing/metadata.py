@@ -13,7 +13,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from weightlab import formats
 from weightlab.compression import kinds
-from weightlab.compression.sharing import clustering
 from weightlab.errors import UserError
 
 KEY = "weightlab"  # of the metadata, a JSON text, in the safetensors header
@@ -65,7 +64,7 @@ class Weights(Strict):
 class Group(Weights):
     """Weights that share one codebook."""
 
-    k: int = Field(ge=1, le=clustering.K_MAX)
+    k: int = Field(ge=1, le=kinds.K_MAX)
     bits: int = Field(ge=0, le=16)  # of a label: ceil(log2 k)
     coding: Literal["none", "packed", "zstd"]  # of the labels
     error: float = Field(ge=0)  # root mean square difference to the original weights

@@ -9,9 +9,9 @@ import numpy as np
 from numba import njit
 
 from weightlab import formats
+from weightlab.compression.kinds import K_MAX
 from weightlab.errors import UserError, choose
 
-K_MAX = 65_536  # labels are stored in at most 16 bits
 MANY = 100_000  # distinct weights beyond which they are binned first
 BINS = 1 << 14  # of each kind
 
