@@ -1,9 +1,11 @@
 """What any compression method is held to, and methods side by side in one plan."""
 
 import copy
+import hashlib
 import json
 import math
 import random
+import zlib
 from collections import Counter
 from dataclasses import replace
 
@@ -492,6 +494,9 @@ def test_other_metadata_of_version_2_that_do_not_fit_are_refused(methods, lenet5
         (lambda content: content[:-1], "its checksum is wrong"),
         (lambda content: content + b"\0", "its checksum is wrong"),
         (lambda content: content[:-9] + bytes(9), "its checksum is wrong"),
+        (lambda content: rewritten(content, "utf-16"), "its metadata cannot be read (UnicodeDecodeError"),
+        (lambda content: rewritten(content, "utf-16-le"), "its metadata cannot be read (JSONDecodeError"),
+        (lambda content: rewritten(content, "utf-8-sig"), "its metadata cannot be read (JSONDecodeError"),
         (lambda content: compact_format.sealed(json.loads("[" * 900 + "]" * 900), b""), "its metadata cannot be read"),
         (
             lambda content: compact_format.sealed({"written_by": "x" * (3 << 20)}, b""),
@@ -502,6 +507,16 @@ def test_other_metadata_of_version_2_that_do_not_fit_are_refused(methods, lenet5
 def test_damaged_files_of_version_2_are_refused(methods, lenet5, tmp_path, damage, words):
     content = packing.pack_compressed(lenet5, compressed(methods["mixed"], [1, 2, 4, 5, 3], "mixed"))
     refused(tmp_path, damage(content), words)
+
+
+def rewritten(content, encoding):
+    """A file of version 2 with the text of its metadata in another encoding, sealed."""
+    start = compact_format.parse(content)[1]
+    stream = zlib.decompressobj(-15, compact_format.DICTIONARY).decompress(content[17:start])
+    deflater = zlib.compressobj(9, wbits=-15, zdict=compact_format.DICTIONARY)
+    packed = deflater.compress(stream.decode().encode(encoding)) + deflater.flush()
+    blank = content[:5] + bytes(8) + len(packed).to_bytes(4, "little") + packed + content[start:]
+    return blank[:5] + hashlib.sha256(blank).digest()[:8] + blank[13:]
 
 
 EMPTY = {  # labels that are none

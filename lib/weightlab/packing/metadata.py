@@ -146,9 +146,14 @@ def parse(content: bytes) -> tuple[Details, dict[str, dict]]:
 
 
 def parsed(text: str | bytes) -> dict:
-    """A JSON object without constants beyond JSON, and with different names; raises `UserError` for any other text."""
+    """A JSON object without constants beyond JSON, and with different names; raises `UserError` for any other text.
+
+    Bytes are UTF-8: `json` would take UTF-16, UTF-32 and a byte order mark as well.
+    """
     try:
-        values = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        values = json.loads(
+            text if isinstance(text, str) else text.decode(), object_pairs_hook=_once, parse_constant=_no_constant
+        )
         if not isinstance(values, dict):
             raise TypeError("it is no object")
     except (ValueError, RecursionError, TypeError) as error:
