@@ -535,6 +535,21 @@ def test_a_coded_tensor_without_values_is_refused(methods, lenet5, tmp_path, cod
     refused(tmp_path, changed, f"the labels of 'more' are not 0 labels, coded as {coding}")
 
 
+def test_every_part_counts_in_what_a_file_would_unpack_to(tmp_path):
+    """Sixteen parts of labels took four times what is allowed before the kind told that it needs but one."""
+    frame = zstandard.ZstdCompressor().compress(bytes(4 << 20))
+    labels = {"bits": 8, "coding": "zstd", "length": len(frame)}
+    group = {
+        "kind": "grid",
+        "settings": {"low": 0.0, "step": 1.0},
+        "parts": {f"labels{number or ''}": labels for number in range(16)},
+        "weights": [["a", [4 << 20]]],
+        "error": 0.0,
+    }
+    values = {"written_by": "", "method": "", "groups": [group], "original_bytes": 1, "source": "0" * 16}
+    refused(tmp_path, compact_format.sealed(values, 16 * frame), "would unpack to")
+
+
 def resealed(content, change, more=b""):
     """A file of version 2 with other metadata, more data at its end, and a right checksum."""
     details, start = compact_format.parse(content)

@@ -95,11 +95,13 @@ def check(content: bytes, details: CompactDetails, start: int) -> None:
 
 
 def unpacked_bytes(details: CompactDetails) -> int:
-    """What the network and its parts take in memory."""
+    """What the network and its parts take in memory, parts that its kinds do not need among them."""
     numbers = 0
     for each in [*details.groups, *details.tensors]:
-        given = [part.n for part in each.parts.values() if isinstance(part, ValuesPart)] if isinstance(each, Coded) else []
-        numbers += sum(given) + 2 * each.size  # labels, of at most 16 bits, and 32 or 64 bits of values
+        if isinstance(each, Coded):  # labels count as values do: decoding takes about as much
+            numbers += each.size + sum(part.n if isinstance(part, ValuesPart) else each.size for part in each.parts.values())
+        else:
+            numbers += 2 * each.size  # of up to 64 bits
     return 4 * numbers
 
 
