@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import fuzzing
+import originals
 import pandas as pd
 import torch
 from safetensors.torch import save
@@ -189,36 +190,17 @@ def _median(function: Callable[[], object]) -> float:
 # --- mutated files --------------------------------------------------------------------------------------------------------------
 
 
-def originals() -> list[bytes]:
-    """Packed files of all three networks and a tiny one, in every format, with all codings."""
-    torch.manual_seed(0)
-    tiny = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3)).eval()
-    made = []
-    for format in formats.FORMATS:
-        made += [packing.pack(tiny, plan, format, rest=rest) for plan, rest in (([5, 1], "as it was"), (3, "float16"))]
-        for network in ("lenet5_tanh", "lenet5_relu"):
-            model, plan = models.load(network), PLANS[network][0]
-            made.append(packing.pack(model, plan, format, network=network))
-            made.append(packing.pack(model, PLANS[network][1], format, entropy_coded=False, rest="float16"))
-        made.append(
-            packing.pack(
-                model, [2, 300, 17, 1, 50], format, accuracy=[{"split": "test", "images": 5000, "original": 0.98, "packed": 0.97}]
-            )
-        )
-        made.append(packing.pack(model, 6, format))
-    mobilenet = models.load("mobilenet_v2_fashion")
-    return [*made, packing.pack(mobilenet, 12, "float16"), packing.pack(mobilenet, [64] * 53, "float8_e4m3", entropy_coded=False)]
-
-
-def mutated_files(count: int) -> fuzzing.Survey:
+def mutated_files(count: int, versions: Sequence[int]) -> fuzzing.Survey:
     """Read them, and print what became of them."""
     keep = paths.outputs() / "bench" / "mutated"
-    found = fuzzing.survey(originals(), count, keep, tell)
+    files = [content for version in versions for content in originals.VERSIONS[version](PLANS)]
+    tell(f"{len(files)} packed files to be mutated")
+    found = fuzzing.survey(files, count, keep, tell)
     print("accepted:")
     for text, times in found.accepted.most_common():
         print(f"{times:8d}  {text}")
     print(f"refused, {len(found.refusals)} reasons:")
-    for text, times in found.refusals.most_common(40):
+    for text, times in found.refusals.most_common(60):
         print(f"{times:8d}  {text}")
     tell(
         f"{found.survived} of {found.tried} mutated files survived; slowest {found.slowest_s:.2f} s, "
@@ -236,8 +218,13 @@ def tell(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=100_000, help="mutated files to read")
+    parser.add_argument("--only-mutations", action="store_true", help="measure nothing else")
+    parser.add_argument("--versions", type=int, nargs="+", default=[1, 2], choices=[1, 2], help="of the mutated files")
     parser.add_argument("--csv", type=Path, help="where to write the table of sizes")
     arguments = parser.parse_args()
+    if arguments.only_mutations:
+        found = mutated_files(arguments.mutations, arguments.versions)
+        raise SystemExit(int(found.survived < found.tried))
     if arguments.csv:
         arguments.csv.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
@@ -253,7 +240,7 @@ def main() -> None:
             "mobilenet_v2, initial weights": seconds("mobilenet_v2", imagenet, folder),
         }
         peer = coremltools_sizes(folder)
-    found = mutated_files(arguments.mutations)
+    found = mutated_files(arguments.mutations, arguments.versions)
     rows = table[table["broken"] != ""].itertuples()
     broken = [f"{row.network} {row.plan} {row.format}: {row.broken}" for row in rows] + onnx_broken(answers)
     for line in broken:

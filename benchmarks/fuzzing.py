@@ -1,7 +1,7 @@
 """Mutated files read in processes of their own, so that a crash or a hang is counted and not suffered.
 
-A file is survived if it is refused by a `UserError` of one line of printable characters, or if it is a good network: tensors of the shapes the file declares,
-finite wherever weights are shared.
+A file is survived if it is refused by a `UserError` of one line of printable characters, or if it is a good network: exactly the tensors that the file
+declares, of their shapes and types, finite wherever weights are shared, and of the value that is declared for all of a tensor's values.
 """
 
 import re
@@ -15,11 +15,13 @@ from multiprocessing import connection, get_context
 from pathlib import Path
 
 import mutations
+import numpy as np
 import torch
 
 from weightlab import packing
 from weightlab.errors import UserError
-from weightlab.packing import metadata
+from weightlab.packing import compact_format, metadata, range_coding
+from weightlab.packing.compact_metadata import CodedTensor, CompactDetails, ConstantTensor
 
 GROWTH = 1 << 29  # bytes of address space that reading may take
 PATIENCE_S = 10  # for one file
@@ -76,7 +78,7 @@ def survey(
                     if verdict[0] == "failed":
                         tell(f"NOT SURVIVED: seed {seed}: {verdict[1]}")
                         keep.mkdir(parents=True, exist_ok=True)
-                        (keep / f"{seed}.safetensors").write_bytes(mutations.mutated(originals, seed))
+                        (keep / f"{seed}.packed").write_bytes(mutations.mutated(originals, seed))
             if time.monotonic() - told > 30:
                 told = time.monotonic()
                 tell(f"{found.tried} of {count} mutated files tried, {found.survived} survived")
@@ -127,9 +129,12 @@ class _Worker:
 
 def _work(answers: connection.Connection, originals: Sequence[bytes], seeds: range, folder: Path, reader: Callable) -> None:
     torch.set_num_threads(1)
+    for dtype in (np.uint8, np.uint16):  # compiled for both, from bytes that cannot be written to
+        stream = range_coding.encode(np.arange(300).astype(dtype)).tobytes()
+        range_coding.decode(np.frombuffer(stream, np.uint8), 300)
     for seed, content in enumerate(originals):  # whatever is loaded at first use is loaded now
         mutations.mutated(originals, seed)
-        file = folder / f"original-{seeds[0]}.safetensors"
+        file = folder / f"original-{seeds[0]}.packed"
         file.write_bytes(content)
         judge(packing.read, file)
     before = _status_bytes("VmRSS")
@@ -138,7 +143,7 @@ def _work(answers: connection.Connection, originals: Sequence[bytes], seeds: ran
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     answers.send("ready")
     for seed in seeds:
-        file = folder / f"{seed}.safetensors"
+        file = folder / f"{seed}.packed"
         file.write_bytes(mutations.mutated(originals, seed))
         started = time.perf_counter()
         kind, text = judge(reader, file)
@@ -150,31 +155,70 @@ def judge(reader: Callable[[Path], packing.Packed], file: Path) -> tuple[str, st
     """`accepted`, `refused` or `failed`, and what there is to say about it."""
     try:
         packed = reader(file)
-        state = packed.state_dict()
+        state, shared = packed.state_dict(), packed.shared()
         packed.summary()
     except UserError as error:
         plain = str(error).isprintable() and len(str(error)) <= LONGEST_MESSAGE
         return ("refused", _reason(error, file)) if plain else ("failed", f"a message for nobody: {str(error)[:200]!r}")
     except BaseException as error:  # SystemExit too: a file must not end the program
         return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    table = metadata.parse(packed.content)[1]
-    shapes = {name: entry["shape"] for name, entry in table.items() if name in packed.rest}
-    shared = {name: shape for group in packed.details.groups for name, shape in group.weights}
-    for name, shape in (shapes | shared).items():
-        if list(state[name].shape) != shape:
-            return "failed", f"{name!r} has the shape {list(state[name].shape)}, declared is {shape}"
-    if wrong := [name for name in shared if state[name].dtype != torch.float32 or not state[name].isfinite().all()]:
-        return "failed", f"the shared weight {wrong[0]!r} is not finite float32"
+    if fault := _fault(packed, state, shared):
+        return "failed", fault
     finite = all(value.double().isfinite().all() for value in state.values())  # torch knows no such test for float8
     return "accepted", "finite throughout" if finite else "NaN or infinity in a tensor that is not shared"
+
+
+def _fault(packed: packing.Packed, state: dict[str, torch.Tensor], shared: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    """What of a network is not as its file declares, empty if all is."""
+    others, same = _declared(packed), packed.details.same
+    weights = {name: shape for group in packed.details.groups for name, shape in group.weights}
+    if odd := set(state) ^ {*others, *weights, *same}:
+        return f"{min(odd)!r} is either declared or there, but not both"
+    for name, shape in ({name: shape for name, (shape, _) in others.items()} | weights).items():
+        if list(state[name].shape) != shape:
+            return f"{name!r} has the shape {list(state[name].shape)}, declared is {shape}"
+    for name in weights:
+        if state[name].dtype != torch.float32 or not state[name].isfinite().all():
+            return f"the shared weight {name!r} is not finite float32"
+    for name, (_, dtype) in others.items():
+        if state[name].dtype != dtype:
+            return f"{name!r} is {state[name].dtype}, declared is {dtype}"
+    for tensor in packed.details.tensors if isinstance(packed.details, CompactDetails) else []:
+        if isinstance(tensor, CodedTensor) and not state[tensor.name].isfinite().all():
+            return f"the coded tensor {tensor.name!r} is not finite"
+        if isinstance(tensor, ConstantTensor) and not _constant(state[tensor.name], tensor.value):
+            return f"the values of {tensor.name!r} are not all {tensor.value!r}"
+    for name, (centroids, labels) in shared.items():
+        if not np.array_equal(centroids[labels], state[name].numpy()):
+            return f"the shared weight {name!r} is not its centroids under its labels"
+    return next((f"{name!r} is not {first!r}" for name, first in same.items() if state[name] is not state[first]), "")
+
+
+def _declared(packed: packing.Packed) -> dict[str, tuple[list[int], torch.dtype]]:
+    """Shape and type of all tensors besides the groups' weights, by name."""
+    if isinstance(packed.details, CompactDetails):
+        tensors = packed.details.tensors
+        types = {each.name: "F32" if isinstance(each, CodedTensor) else each.type for each in tensors}
+        return {each.name: (each.shape, compact_format.DTYPES[types[each.name]]) for each in tensors}
+    table = metadata.parse(packed.content)[1]
+    dtypes = compact_format.DTYPES | {"F8_E4M3": torch.float8_e4m3fn}
+    dtypes |= {"F16": torch.float32} if packed.details.rest == "float16" else {}
+    return {name: (table[name]["shape"], dtypes[table[name]["dtype"]]) for name in packed.rest}
+
+
+def _constant(values: torch.Tensor, number: int | float) -> bool:
+    """Whether all values are a number, of floats rounded to their type."""
+    return bool(
+        (values == (torch.tensor(number, dtype=torch.float64).to(values.dtype) if values.is_floating_point() else number)).all()
+    )
 
 
 def _reason(error: UserError, file: Path) -> str:
     """A refusal without what is particular to one file."""
     text = str(error).replace(str(file), "", 1).split(": ", 1)[-1]
-    text = re.sub(
-        r"'.*?'(?=[ ,)]|$)|\".*?\"(?=[ ,)]|$)|\[.*?\](?=[ ,)]|$)|-?\d+|(?<=of shape ).*(?= does)|(?<=values of )\w+", "…", text
-    )
+    text = re.sub(r"^the .* of (?=')", "the … of ", text)
+    quoted, number = r"'.*?'(?=[ ,)]|$)|\".*?\"(?=[ ,)]|$)|\[.*?\](?=[ ,)]|$)", r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?"
+    text = re.sub(rf"{quoted}|\b(?:[FUI]|BF)\d+|{number}|(?<=of shape ).*(?= does)|(?<=values of )\w+", "…", text)
     return re.split(r"[:(]", text)[0].strip()[:90]
 
 

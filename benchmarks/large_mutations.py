@@ -1,16 +1,18 @@
-"""Packed files whose header is long, a part of `mutations`: what reading takes must not grow faster than the file."""
+"""Packed files of either version whose metadata are long, a part of `mutations`: what reading takes must not grow faster than the file."""
 
 import math
 import random
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-
-from tensor_mutations import Tensors
 
 LENGTHS = (3000, 20_000, 100_000)  # of what is put in
 
 
-def enlarge(values: dict, tensors: Tensors, chance: random.Random) -> None:
-    """One change that makes metadata or the table of tensors long, mostly with what is wrong, sometimes with what could be right."""
+def enlarge(values: dict, chance: random.Random, add_tensors: Callable[[Iterable[str]], None]) -> None:
+    """One change that makes metadata or the table of tensors long, mostly with what is wrong, sometimes with what could be right.
+
+    `add_tensors` puts tensors of these names into the file.
+    """
     with suppress(Exception):  # an earlier change may have made nonsense of what it is about
         n, wrong = chance.choice(LENGTHS), chance.choice([1.5, "x", None, -1, [], {}])
         group = chance.choice(values["groups"])
@@ -32,4 +34,4 @@ def enlarge(values: dict, tensors: Tensors, chance: random.Random) -> None:
                 more = min(size, n) - 1 + chance.choice([0, 0, 1])
                 group["weights"] = [[name, [max(size - n + 1, 1)]], *([f"{name}.{i}", [1]] for i in range(more))]
             case "tensors":
-                tensors |= {f"{name}.{i}": ("U8", [chance.choice([0, 0, 1])], b"") for i in range(n)}
+                add_tensors(f"{name}.{i}" for i in range(n))

@@ -1,22 +1,20 @@
-"""Changes of the tensors of a packed file, and of metadata together with them; a part of `mutations`."""
+"""Changes of the tensors of a packed file of version 1, and of metadata together with them; a part of `mutations`."""
 
 import math
 import random
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
 
 import numpy as np
-import zstandard
+from json_mutations import TYPES
+from label_mutations import lying_frame
 
 from weightlab import accounting, formats
 from weightlab.packing import compact_metadata, label_coding
 
 Tensors = dict[str, tuple[str, list[int], bytes]]  # by name: type, shape, content
 WIDTHS = compact_metadata.TYPES | {"F8_E4M3": 1}
-TYPES = [*WIDTHS, "F8_E5M2", "U64", "C64", "F4", "f32"]  # some of them unknown to the format
-BOMB = 64 << 20  # bytes of zeros in a frame of a few kilobytes
 LARGEST = 1 << 22  # labels of one group, beyond those of the networks here
 
 
@@ -70,7 +68,7 @@ def _other_format(values: dict, tensors: Tensors, chance: random.Random) -> None
                 tensors[name] = dtype, shape, stretched
 
 
-def _other_shape(values: dict, tensors: Tensors, chance: random.Random) -> None:
+def other_shape(values: dict, chance: random.Random) -> None:
     """A weight of another shape: of the same size, of nearly the same, or so large that it must not be believed."""
     weights = chance.choice(values["groups"])["weights"]
     entry = chance.choice(weights)
@@ -79,7 +77,7 @@ def _other_shape(values: dict, tensors: Tensors, chance: random.Random) -> None:
     entry[1] = chance.choice([*same_size, [n + 1], [n - 1], [n, 2], [10**6, 15], [1 << 20, 1 << 20], [1 << 62] * 8])
 
 
-def _regrouped(values: dict, tensors: Tensors, chance: random.Random) -> None:
+def regrouped(values: dict, chance: random.Random) -> None:
     """Groups in another order, one lost, one twice, or two made one."""
     groups, plan = values["groups"], values["plan"] if isinstance(values["plan"], list) else [values["plan"]]
     order = list(range(len(groups)))
@@ -99,27 +97,22 @@ def _regrouped(values: dict, tensors: Tensors, chance: random.Random) -> None:
 
 
 def _lying_frame(values: dict, tensors: Tensors, chance: random.Random) -> None:
-    """Labels as a zstandard frame that is not what it says: of another length, cut, followed by more, or a bomb."""
+    """Labels as a zstandard frame that is not what it says."""
     number = chance.randrange(len(values["groups"]))
     group = values["groups"][number]
-    n = _size(group) * (2 if group["bits"] > 8 else 1)
-    good = zstandard.ZstdCompressor(level=1, write_checksum=chance.random() < 0.5).compress(bytes(n))
-    unsaid = zstandard.ZstdCompressor(level=1, write_content_size=False).compress(bytes(n))
-    bomb = bytearray(_bomb())
-    single = bomb[4] >> 5 & 1  # without a byte for the window the size follows at once (RFC 8878, 3.1.1.1)
-    bomb[6 - single : 10 - single] = struct.pack("<I", n)
-    frame = chance.choice([good, unsaid, _bomb(), bytes(bomb), good[:-1], good[:-4], good + b"\0", good * 2, good[:5] + good])
+    frame = lying_frame(_size(group) * (2 if group["bits"] > 8 else 1), chance)
     group["coding"] = "zstd"
     tensors[f"{_name(values, number)}:labels"] = "U8", [len(frame)], frame
 
 
-@lru_cache(maxsize=1)
-def _bomb() -> bytes:
-    stream = zstandard.ZstdCompressor(level=1).compressobj(size=BOMB)
-    return b"".join(stream.compress(bytes(1 << 20)) for _ in range(BOMB >> 20)) + stream.flush()
-
-
-CONSISTENT: list[Callable] = [_other_k, _other_coding, _other_format, _other_shape, _regrouped, _lying_frame]
+CONSISTENT: list[Callable] = [
+    _other_k,
+    _other_coding,
+    _other_format,
+    lambda values, tensors, chance: other_shape(values, chance),
+    lambda values, tensors, chance: regrouped(values, chance),
+    _lying_frame,
+]
 
 
 def _name(values: dict, number: int) -> str:
