@@ -219,7 +219,8 @@ def _reason(error: UserError, file: Path) -> str:
     text = re.sub(r"^the .* of (?=')", "the … of ", text)
     quoted, number = r"'.*?'(?=[ ,)]|$)|\".*?\"(?=[ ,)]|$)|\[.*?\](?=[ ,)]|$)", r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?"
     text = re.sub(rf"{quoted}|\b(?:[FUI]|BF)\d+|{number}|(?<=of shape ).*(?= does)|(?<=values of )\w+", "…", text)
-    return re.split(r"[:(]", text)[0].strip()[:90]
+    text = re.sub(r", got .*", "", re.sub(r"^(its metadata is wrong): .*: ", r"\1: ", text))
+    return text.strip()[:120]
 
 
 def _status_bytes(name: str) -> int:

@@ -116,8 +116,8 @@ def _parts(content: bytes) -> tuple[dict, Tensors]:
 def _place(raw: bytearray, chance: random.Random) -> int:
     """Anywhere, but more often in the header than its length would give it; seldom in the head of version 2, where one change ends all."""
     least = compact_format.HEAD if of_second(raw) and chance.random() < 0.9 else 0
-    last = min(len(raw), chance.choice([16, 3000, len(raw)])) - 1
-    return chance.randint(least, last) if last > least else max(last, 0)
+    last = min(len(raw), least + chance.choice([16, 3000, len(raw)])) - 1
+    return chance.randint(min(least, last), last) if raw else 0
 
 
 def _flip(raw: bytearray, other: bytes, chance: random.Random) -> None:

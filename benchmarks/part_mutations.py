@@ -115,7 +115,7 @@ def _other_settings(values: dict, others: dict, chance: random.Random) -> None:
     """Settings that cannot be, or at the edge of what can be; settings too many, or of another kind."""
     coded = any_coded(values, chance)
     settings = coded.setdefault("settings", {})
-    name = chance.choice([*settings, "k", "low", "step"])
+    name = chance.choice([*settings, *settings, "k", "low", "step"])
     kind = chance.choice(["number", "number", "number", "hostile", "more", "many", "none", "other"])
     if kind == "number":
         settings[name] = chance.choice(KS if name == "k" else NUMBERS)
