@@ -571,6 +571,12 @@ def test_names_that_occur_twice_are_refused(content, tmp_path):
         refused(tmp_path, whole.replace(b"0" * 64, sealed.hexdigest().encode(), 1), "a name occurs twice")
 
 
+@pytest.mark.parametrize("text", ["7", "1.5", "null", "[1]", "{}", r'"[]"', r'"7"'])
+def test_metadata_that_are_no_object_in_a_text_are_refused(text, tmp_path):
+    header = f'{{"__metadata__":{{"weightlab":{text}}}}}'.encode()
+    refused(tmp_path, struct.pack("<Q", len(header)) + header, "its metadata cannot be read (TypeError: ")
+
+
 def test_a_long_name_does_not_make_a_long_message(content, tmp_path):
     message = refused(
         tmp_path, edited(content, tensors=lambda found: found.update({"x" * 100_000 + ":labels": torch.zeros(1)})), "xxx"

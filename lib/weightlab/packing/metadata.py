@@ -152,7 +152,7 @@ def parsed(text: str | bytes) -> dict:
     """
     try:
         values = json.loads(
-            text if isinstance(text, str) else text.decode(), object_pairs_hook=_once, parse_constant=_no_constant
+            text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_once, parse_constant=_no_constant
         )
         if not isinstance(values, dict):
             raise TypeError("it is no object")
