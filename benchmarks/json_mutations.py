@@ -44,12 +44,8 @@ def edit(tree: dict, chance: random.Random) -> None:
         return
     (into, key), (source, its_key) = chance.choice(found), chance.choice(found)
     kind = chance.choice(["hostile", "hostile", "near", "near", "drop", "rename", "copy", "add", "word"])
-    if kind == "near" and type(into[key]) is int:
-        into[key] = chance.choice(
-            [into[key] + 1, into[key] - 1, 2 * into[key], into[key] // 2, -into[key], 1, 0, float(into[key])]
-        )
-    elif kind == "near" and type(into[key]) is float:
-        into[key] = chance.choice([-into[key], 2 * into[key], 1e30 * into[key], 0.0, -0.0, 3.4e38, int(into[key])])
+    if kind == "near" and type(into[key]) in (int, float):
+        into[key] = _near(into[key], chance)
     elif kind == "drop":
         del into[key]
     elif kind == "rename" and isinstance(into, dict):
@@ -64,6 +60,14 @@ def edit(tree: dict, chance: random.Random) -> None:
         into[key] = chance.choice(WORDS)
     else:
         into[key] = hostile(chance)
+
+
+def _near(number: int | float, chance: random.Random) -> int | float:
+    """Another number of either type."""
+    if isinstance(number, float):
+        return chance.choice([-number, 2 * number, 1e30 * number, 0.0, -0.0, 3.4e38, round(min(max(number, -1e30), 1e30))])
+    other_type = float(min(max(number, -1 << 64), 1 << 64))
+    return chance.choice([number + 1, number - 1, 2 * number, number // 2, -number, 1, 0, other_type])
 
 
 def edit_text(text: str, chance: random.Random) -> str:
