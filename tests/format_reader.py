@@ -63,6 +63,7 @@ def _object(text: str) -> dict:
 
     value = json.loads(text, object_pairs_hook=once, parse_constant=lambda name: _need(False, f"{name} is not JSON"))
     _need(type(value) is dict, "not a JSON object")
+    json.dumps(value, ensure_ascii=False).encode("utf-8")  # a ValueError for half a surrogate pair
     return value
 
 

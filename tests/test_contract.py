@@ -451,6 +451,7 @@ VALUES = "feature_extractor.6.weight"  # stored as float16 in what follows
         (lambda group: group.update(weights=[[VALUES, [3]]]), "3 weights need 3 values, got 48000"),
         (lambda group: group.update(weights=[[VALUES, [1 << 60]]]), "would unpack to"),
         (lambda group: group.update(weights=[["classifier.0.weight", [48_000]]]), "that has no place in its network"),
+        (lambda group: group.update(weights=[["\ud800", [48_000]]]), "its metadata cannot be read (UnicodeEncodeError"),
     ],
 )  # fmt: skip
 def test_metadata_of_version_2_that_do_not_fit_are_refused(methods, lenet5, tmp_path, change, words):

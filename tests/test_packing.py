@@ -577,6 +577,15 @@ def test_metadata_that_are_no_object_in_a_text_are_refused(text, tmp_path):
     refused(tmp_path, struct.pack("<Q", len(header)) + header, "its metadata cannot be read (TypeError: ")
 
 
+def test_half_a_surrogate_pair_is_no_text(content, tmp_path):
+    changed = edited(content, lambda values: values.update(network="\ud800"))
+    refused(tmp_path, changed, r"its metadata cannot be read (UnicodeEncodeError: 'utf-8' codec can't encode character '\ud800'")
+    with pytest.raises(ValueError):
+        format_reader.read(changed)
+    (tmp_path / "file").write_bytes(edited(content, lambda values: values.update(network="\U0001f40b")))
+    assert packing.read(tmp_path / "file").details.network == "\U0001f40b"
+
+
 def test_a_long_name_does_not_make_a_long_message(content, tmp_path):
     message = refused(
         tmp_path, edited(content, tensors=lambda found: found.update({"x" * 100_000 + ":labels": torch.zeros(1)})), "xxx"

@@ -148,14 +148,16 @@ def parse(content: bytes) -> tuple[Details, dict[str, dict]]:
 def parsed(text: str | bytes) -> dict:
     """A JSON object without constants beyond JSON, and with different names; raises `UserError` for any other text.
 
-    Bytes are UTF-8: `json` would take UTF-16, UTF-32 and a byte order mark as well.
+    Bytes are UTF-8: `json` would take UTF-16, UTF-32 and a byte order mark as well. It would take half a surrogate pair, too, which is
+    no text that could be written anywhere.
     """
     try:
-        values = json.loads(
-            text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_once, parse_constant=_no_constant
-        )
+        text = text.decode() if isinstance(text, bytes) else text
+        values = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
         if not isinstance(values, dict):
             raise TypeError("it is no object")
+        if "\\ud" in text.lower():
+            json.dumps(values, ensure_ascii=False).encode()
     except (ValueError, RecursionError, TypeError) as error:
         raise UserError(f"its metadata cannot be read ({type(error).__name__}: {error})") from None
     return values
