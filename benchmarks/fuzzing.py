@@ -20,7 +20,7 @@ import torch
 
 from weightlab import packing
 from weightlab.errors import UserError
-from weightlab.packing import compact_format, metadata, range_coding
+from weightlab.packing import adaptive_coding, compact_format, metadata, range_coding
 from weightlab.packing.compact_metadata import CodedTensor, CompactDetails, ConstantTensor
 
 GROWTH = 1 << 29  # bytes of address space that reading may take
@@ -132,6 +132,8 @@ def _work(answers: connection.Connection, originals: Sequence[bytes], seeds: ran
     for dtype in (np.uint8, np.uint16):  # compiled for both, from bytes that cannot be written to
         stream = range_coding.encode(np.arange(300).astype(dtype)).tobytes()
         range_coding.decode(np.frombuffer(stream, np.uint8), 300)
+    stream = adaptive_coding.encode(np.zeros(300, np.uint8), 30).tobytes()
+    adaptive_coding.decode(np.frombuffer(stream, np.uint8), 300)
     for seed, content in enumerate(originals):  # whatever is loaded at first use is loaded now
         mutations.mutated(originals, seed)
         file = folder / f"original-{seeds[0]}.packed"

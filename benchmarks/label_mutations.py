@@ -1,4 +1,4 @@
-"""Labels in bytes that are not what they say, a part of `mutations`: zstandard frames and range-coded streams."""
+"""Labels in bytes that are not what they say, a part of `mutations`: zstandard frames, range-coded and adaptive streams."""
 
 import random
 import struct
@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import zstandard
 
-from weightlab.packing import label_coding, range_coding
+from weightlab.packing import adaptive_coding, label_coding, range_coding
 
 BOMB = 64 << 20  # bytes of zeros in a frame of a few kilobytes
 SKIPPED = struct.pack("<II", 0x184D2A50, 4) + bytes(4)  # a frame that a reader passes over (RFC 8878, 3.1.2)
@@ -68,6 +68,31 @@ def lying_stream(good: bytes, chance: random.Random) -> bytes:
     return _stream(scale, counts, state + stream)
 
 
+def lying_adaptive(good: np.ndarray | None, chance: random.Random) -> bytes:
+    """An adaptive stream with a fault in its head or bytes; any bytes where there is no good one."""
+    if good is None:
+        return chance.randbytes(chance.randint(0, 60))
+    k, inertia, columns, rest = good[0], good[1], good[2:4].tobytes(), good[4:].tobytes()
+    match chance.choice(["k", "inertia", "columns", "flip", "short", "long", "any"]):
+        case "k":
+            k = chance.choice([0, 1, int(k) - 1, int(k) + 1, 254, 255]) % 256
+        case "inertia":
+            inertia = chance.choice([0, 1, 2, 4, 6, 12, 13, 16, 63, 64, 255])
+        case "columns":
+            columns = chance.choice([0, 1, 2, 7, 30, 600, 65_535]).to_bytes(2, "little")
+        case "flip":
+            changed = bytearray(rest or b"\0")
+            changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+            rest = bytes(changed)
+        case "short":
+            return good.tobytes()[: chance.choice([0, 1, 3, 4, 5, max(len(good) - 1, 0)])]
+        case "long":
+            rest += chance.choice([b"\0", b"\xff", chance.randbytes(chance.randint(1, 50))])
+        case "any":
+            rest = chance.choice([b"", b"\xff" * 40, bytes(40), chance.randbytes(len(rest))])
+    return bytes([k, inertia]) + columns + rest
+
+
 def stream(labels: np.ndarray, scale: int, chance: random.Random) -> bytes:
     """Labels in a range-coded stream with other counts than a writer takes, written as docs/format.md says; sometimes from another end."""
     used = np.bincount(labels)
@@ -95,3 +120,11 @@ def certain_stream(n: int) -> bytes:
     labels = np.zeros(n, dtype=np.uint8)
     labels[n // 2] = 1
     return range_coding.encode(labels).tobytes()
+
+
+@lru_cache(maxsize=4)
+def certain_adaptive(n: int) -> bytes:
+    """As `certain_stream`, in an adaptive stream that tells 256 labels apart."""
+    labels = np.zeros(n, dtype=np.uint8)
+    labels[n // 2] = 255
+    return adaptive_coding.encode(labels, n // 8).tobytes()

@@ -85,7 +85,7 @@ def everything() -> bytes:
         Stored("codebook", {"centroids": Values(values[:1], "float32")}, {"k": 1}),
         *(Stored("values", {"values": Values(formats.get(name).round(values), name)}) for name in ("float16", "float8_thesis")),
     ]
-    biases = {f"{number}.bias": model[number].bias.detach() for number in range(3)}
+    biases = {f"{number}.bias": model[number].bias.detach() for number in range(len(remainder.CODINGS))}
     coded = [
         remainder.stored({name: bias}, coding) for (name, bias), coding in zip(biases.items(), remainder.CODINGS, strict=True)
     ]

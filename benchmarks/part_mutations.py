@@ -10,7 +10,7 @@ from contextlib import suppress
 import numpy as np
 from compact_pieces import DATA, any_coded, any_labels, every_coded, resize, values_part, weights
 from json_mutations import hostile
-from label_mutations import certain_stream, lying_frame, lying_stream, stream
+from label_mutations import certain_adaptive, certain_stream, lying_adaptive, lying_frame, lying_stream, stream
 from tensor_mutations import other_shape, regrouped
 
 from weightlab import formats
@@ -44,7 +44,8 @@ def _other_coding(values: dict, others: dict, chance: random.Random) -> None:
             labels = chance.choice([labels[:-1], np.append(labels, labels[:1]), labels * 0, labels[:1], labels % (most or 1)])
     bits = chance.choice([bits, bits, bits, bits + 1, bits - 1, 1, 8, 9, 16, 17, 0])
     coding = chance.choice(list(parts.CODINGS))
-    packed = parts.CODINGS[coding](labels, min(max(bits, 1), 16)).tobytes()
+    made = parts.CODINGS[coding](labels, min(max(bits, 1), 16), chance.choice([0, 0, 1, 30, len(labels)]))
+    packed = chance.randbytes(40) if made is None else made.tobytes()
     _put(coded, name, {"bits": bits, "coding": coding}, packed, chance)
 
 
@@ -52,7 +53,12 @@ def _lying_labels(values: dict, others: dict, chance: random.Random) -> None:
     """Labels in bytes that are not what they say."""
     coded, name, labels = any_labels(values, chance)
     bits = coded["parts"][name]["bits"]
-    kind = chance.choice(["frame", "stream", "stream", "stream", "written", "written", "packed"])
+    kind = chance.choice(
+        ["frame", "stream", "stream", "stream", "written", "written", "packed", "adaptive", "adaptive", "adaptive"]
+    )
+    if kind == "adaptive":
+        good = parts.CODINGS["adaptive"](labels, bits, chance.choice([0, 1, 30, len(labels)]))
+        return _put(coded, name, {"bits": bits, "coding": "adaptive"}, lying_adaptive(good, chance), chance)
     if kind == "frame":
         frame = lying_frame(len(labels) * (2 if bits > 8 else 1), chance)
         return _put(coded, name, {"bits": bits, "coding": "zstd"}, frame, chance)
@@ -66,7 +72,7 @@ def _lying_labels(values: dict, others: dict, chance: random.Random) -> None:
         made = stream(labels, chance.choice([12, 13, 14, 15, 16]), chance)
     else:
         old = coded["parts"][name]
-        made = old[DATA] if old["coding"] == "range" else parts.CODINGS["range"](labels, bits).tobytes()
+        made = old[DATA] if old["coding"] == "range" else parts.CODINGS["range"](labels, bits, 0).tobytes()
         made = lying_stream(made, chance)
     _put(coded, name, {"bits": bits, "coding": "range"}, made, chance)
 
@@ -75,7 +81,8 @@ def _certain(values: dict, others: dict, chance: random.Random) -> None:
     """Very many labels in very few bytes, declared as so many, or as more or fewer."""
     coded, name, _ = any_labels(values, chance)
     n = chance.choice([1000, 1 << 16, 1 << 20])
-    _put(coded, name, {"bits": chance.choice([1, 2, 16]), "coding": "range"}, certain_stream(n), chance)
+    coding, made = chance.choice([("range", certain_stream), ("adaptive", certain_adaptive)])
+    _put(coded, name, {"bits": chance.choice([1, 2, 16]), "coding": coding}, made(n), chance)
     resize(coded, chance.choice([n, n, n + 1, n - 1, 64 * n, 1 << 40]))
 
 

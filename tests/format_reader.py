@@ -189,6 +189,7 @@ def adaptive_labels(stored: bytes, n: int) -> np.ndarray:
     _need(len(stored) >= 4 and n <= 1 << 24, "a stream that is too short, or too many labels")
     k, w, c = stored[0] + 1, stored[1], int.from_bytes(stored[2:4], "little")
     _need((w == 0) == (c == 0) and w <= 12, "columns that cannot be")
+    _need(n * k <= 1 << 30, "too many labels of too many kinds")
     _need(w == 0 or (n % c == 0 and n // c << 16 - w <= 1 << 27), "columns that do not fit")
     seen, columns, written, y = [0] * k, [[0] * k for _ in range(max(c, 1))], 0, 0
     stream = stored[4:]

@@ -9,6 +9,7 @@ from numba import njit
 
 MOST_LABELS = 256  # different ones: each of them is counted anew for every label that is read
 MOST = 1 << 24  # labels
+MOST_COUNTED = 1 << 30  # labels times different ones: what reading takes
 SHARPNESS = 16  # the layer's frequencies add up to about 2**16
 INERTIAS = (
     0,
@@ -30,7 +31,7 @@ def encode(labels: np.ndarray, columns: int = 0) -> np.ndarray | None:
     >>> len(encode(labels)), len(encode(labels, columns=100))
     (1255, 336)
     """
-    if labels.max() >= MOST_LABELS or len(labels) > MOST:
+    if labels.max() >= MOST_LABELS or not _readable(len(labels), int(labels.max()) + 1):
         return None
     inertias = [inertia for inertia in INERTIAS if inertia == 0 or _allowed(len(labels), columns, inertia)]
     return min((_encoded(labels, int(labels.max()) + 1, inertia, columns) for inertia in inertias), key=len)
@@ -38,15 +39,20 @@ def encode(labels: np.ndarray, columns: int = 0) -> np.ndarray | None:
 
 def decode(stored: np.ndarray, n: int) -> np.ndarray | None:
     """What `encode` made, uint8 (n,); None if it is not n labels and nothing more."""
-    if len(stored) < HEAD or n > MOST:
+    if len(stored) < HEAD:
         return None
     k, inertia, columns = int(stored[0]) + 1, int(stored[1]), int(stored[2]) + 256 * int(stored[3])
-    if not (_allowed(n, columns, inertia) if inertia else columns == 0):
+    if not _readable(n, k) or not (_allowed(n, columns, inertia) if inertia else columns == 0):
         return None
     labels = np.empty(n, dtype=np.uint8)
     if not _read(stored[HEAD:], k, inertia, max(columns, 1), labels):
         return None
     return labels if np.array_equal(_encoded(labels, k, inertia, columns), stored) else None  # there is one stream for them
+
+
+def _readable(n: int, k: int) -> bool:
+    """Whether so many labels are read in seconds at most."""
+    return n <= MOST and n * k <= MOST_COUNTED
 
 
 def _allowed(n: int, columns: int, inertia: int) -> bool:
@@ -71,7 +77,7 @@ def _frequencies(counts, own, inertia, seen, found):  # type: ignore[no-untyped-
     for label in range(len(counts)):
         found[label] = 1 + (((8 * counts[label] + 1) * share) >> 32)
         if inertia:
-            found[label] += own[label] << (SHARPNESS - inertia)
+            found[label] += np.int64(own[label]) << (SHARPNESS - inertia)
         total += found[label]
     return total
 
@@ -79,7 +85,7 @@ def _frequencies(counts, own, inertia, seen, found):  # type: ignore[no-untyped-
 @njit(cache=True)
 def _write(labels, k, inertia, columns, stream):  # type: ignore[no-untyped-def]
     """Fill a stream, uint8; returns how many bytes that took."""
-    counts, own, found = np.zeros(k, np.int64), np.zeros((columns, k), np.int64), np.empty(k, np.int64)
+    counts, own, found = np.zeros(k, np.int64), np.zeros((columns, k), np.int32), np.empty(k, np.int64)
     low, width, at = 0, FULL, 0
     for place in range(len(labels)):
         label, column = labels[place], place % columns
@@ -118,7 +124,7 @@ def _carried(stream, at, low):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _read(stream, k, inertia, columns, labels):  # type: ignore[no-untyped-def]
     """Fill `labels` from a stream; whether it was one. Behind its end there are zeros."""
-    counts, own, found = np.zeros(k, np.int64), np.zeros((columns, k), np.int64), np.empty(k, np.int64)
+    counts, own, found = np.zeros(k, np.int64), np.zeros((columns, k), np.int32), np.empty(k, np.int64)
     code, width, at = 0, FULL, 5
     for place in range(5):
         code = code << 8 | (stream[place] if place < len(stream) else 0)
