@@ -2,7 +2,7 @@
 
 Three networks under the plans below in every number format, as safetensors, gzip, packed files and ONNX, held against what the storage
 rate promises; the same networks palettized by coremltools, in an environment of its own; seconds to pack and unpack; and 100 000 mutated
-files, each of which must be refused or be a good network. Bounds that do not hold make it fail; seconds never do. The last line is one JSON object.
+files of both versions, each of which must be refused or be a good network. Bounds that do not hold make it fail; seconds never do. The last line is one JSON object.
 """
 
 import argparse
