@@ -30,7 +30,7 @@ MEMORY = {0: 5 << 28, 1: 5 << 28, 2: 5 << 27}  # bytes: of the largest activatio
 PRICE = 0.01  # where no loss is given
 # By which prices are divided where errors count in proportion to variances: it makes the same price about as safe.
 RELATIVE_UNIT = 0.4
-CODING_IMAGES = 200  # that decide how biases and batch norm are coded
+CODING_IMAGES = 64  # that decide how biases and batch norm are coded
 CELL, CONTRAST = 4, 4.0  # pixels of a spot of random images, and how many times brightness is spread before it is cut off
 EVALUATIONS = 12  # of the network, at most, to find a price
 FACTOR, NARROW = 4.0, 1.04  # of prices: between two while a bracket is looked for, and where the search of it ends
