@@ -297,9 +297,7 @@ def test_level_2_trains_few_numbers_with_classes_and_no_weight_by_itself(mnist):
     contents = [packing.pack_compressed(model, each.compressed, version=2) for each in (found, again)]
     assert contents[0] == contents[1] and found.level == 2 and "level 2 (tuned)" in found.compressed.method
     images = mnist["validation"].images[:2000]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuned, "STEPS", 0)
-        untuned = rate_distortion.compress(model, train.images, classes=train.labels, **options)
+    untuned = rate_distortion.at_price(model, train.images, classes=train.labels, seed=3, steps=0)(options["price"])
     for before, after in zip(untuned.compressed.stored, found.compressed.stored, strict=True):
         assert np.array_equal(before.parts["labels"].numbers, after.parts["labels"].numbers)
         n = len(before.parts["labels"].numbers)
@@ -331,6 +329,9 @@ def test_many_prices_give_what_each_gives_by_itself(net, images):
         at(0)
     with pytest.raises(UserError, match="level 1 needs images to calibrate on"):
         rate_distortion.at_price(net, level=1)
+    for steps in (-1, 0.5, True):
+        with pytest.raises(UserError, match=f"steps must be a whole number, at least 0, got {steps}"):
+            rate_distortion.at_price(net, images, example=IMAGES[:2], steps=steps)
 
 
 def test_without_data_random_images_calibrate_or_variances_count(mnist):

@@ -42,15 +42,15 @@ ROOMS = {
     "tuning": [
         "lifted", "rate_distortion/cells", "rate_distortion/hooks", "rate_distortion/matrices", "rate_distortion/assignment", "rate_distortion/curvature",
         "rate_distortion/calibrated", "rate_distortion/tuned", "rate_distortion/batch_norm", "rate_distortion/remainder", "rate_distortion/storing",
-        "rate_distortion/compression",
+        "rate_distortion/compression", "rate_distortion/subject",
     ],
     "analysis": [
-        "labels", "records", "findings", "comparisons", "predictors", "regression", "scans", "searches", "uncertainty",
+        "labels", "records", "findings", "comparisons", "predictors", "regression", "scans", "searches", "small_files", "uncertainty",
         "curve_statistics", "search_statistics", "table_statistics", "claims",
-        "answers/words", "answers/claims", "answers/mobilenet", "answers/regression", "answers/searches", "answers/sharing", "answers/tuning",
+        "answers/words", "answers/claims", "answers/mobilenet", "answers/regression", "answers/searches", "answers/sharing", "answers/small_files", "answers/tuning",
     ],
     "figures": [
-        "base", "claims", "clustering", "explore", "fronts", "mobilenet", "regression", "searches", "sharing", "tuning",
+        "base", "claims", "clustering", "explore", "fronts", "mobilenet", "regression", "searches", "sharing", "small_files", "tuning",
     ],
     "notebook_files": [],
     "experiments": [],

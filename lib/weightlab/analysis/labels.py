@@ -11,6 +11,9 @@ LABELS = {
 }  # fmt: skip
 
 
+LEVELS = {0: "level 0 (no data)", 1: "level 1 (unlabelled images)", 2: "level 2 (images with classes)"}  # of compression without a plan
+
+
 def label(name: str) -> str:
     """How a name of the records reads on a figure and in a sentence."""
     return LABELS.get(name, name)

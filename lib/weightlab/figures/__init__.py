@@ -18,6 +18,7 @@ from weightlab.figures.searches import (
     range_reduction,
 )
 from weightlab.figures.sharing import file_sizes, loss_by_rate, total_sharing, weights_with_centroids
+from weightlab.figures.small_files import gains_of_training, loss_by_bytes, loss_by_price
 from weightlab.figures.tuning import focus_by_spread, focus_course, lifted_space, neighbour_distances, tuning_gains
 
 __all__ = [
@@ -31,11 +32,14 @@ __all__ = [
     "focus_by_spread",
     "focus_course",
     "fronts_by_group",
+    "gains_of_training",
     "in_reach",
     "inertia_excess",
     "label",
     "layer_histogram",
     "lifted_space",
+    "loss_by_bytes",
+    "loss_by_price",
     "loss_by_rate",
     "neighbour_distances",
     "one_run",

@@ -5,6 +5,7 @@ from weightlab.analysis.answers.mobilenet import mobilenet
 from weightlab.analysis.answers.regression import crossings, group_curves
 from weightlab.analysis.answers.searches import clusterings, formats, optimizers, targets
 from weightlab.analysis.answers.sharing import explored_plan, packed_file, whole_net
+from weightlab.analysis.answers.small_files import smallest_files, training_gains
 from weightlab.analysis.answers.tuning import fine_tuning
 from weightlab.analysis.answers.words import effort
 
@@ -20,6 +21,8 @@ __all__ = [
     "mobilenet",
     "optimizers",
     "packed_file",
+    "smallest_files",
     "targets",
+    "training_gains",
     "whole_net",
 ]

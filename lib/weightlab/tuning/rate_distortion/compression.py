@@ -115,11 +115,17 @@ def at_price(
     classes: torch.Tensor | None = None,
     example: torch.Tensor | None = None,
     seed: int = 1,
+    steps: int = tuned.STEPS,
 ) -> Callable[[float], Found]:
-    """What `compress` finds at a price, for any number of prices: all that does not depend on the price is computed once, at this call."""
+    """What `compress` finds at a price, for any number of prices: all that does not depend on the price is computed once, at this call.
+
+    `steps` are those of training at level 2; with 0 of them its images calibrate and their classes are not used.
+    """
     level = (0 if images is None else 1 if classes is None else 2) if level is None else level
     _check(level, images, classes, None, None, None, example)
-    at = _prepared(models.copied(model).eval(), level, images, classes, example, seed)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise UserError(f"steps must be a whole number, at least 0, got {steps!r}")
+    at = _prepared(models.copied(model).eval(), level, images, classes, example, seed, steps)
 
     def found(price: float) -> Found:
         _check_positive("price", price)
@@ -152,6 +158,7 @@ def _prepared(
     classes: torch.Tensor | None,
     example: torch.Tensor | None,
     seed: int,
+    steps: int = tuned.STEPS,
 ) -> Callable[[float], tuple[Compressed, list[str]]]:
     """What compresses the network at a price."""
     name = METHOD.format(level=level, name=LEVELS[level])
@@ -159,7 +166,7 @@ def _prepared(
     if images is not None and level > 0:
         most = _fitting(model, images[:1].float() / 255, level)
         drawn = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most]].float() / 255
-        lessons = None if classes is None or level == 1 else Lessons(images, classes)
+        lessons = None if classes is None or level == 1 else Lessons(images, classes, steps)
         return _calibrated(model, models.layers(model, drawn[:2]), drawn, seed, name, lessons)
     assert example is not None
     layers, most = models.layers(model, example), _fitting(model, example[:1], level)

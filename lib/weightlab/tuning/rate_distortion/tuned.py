@@ -54,10 +54,11 @@ class _Trained:
 
 @dataclass(frozen=True)
 class Lessons:
-    """Images, uint8 (n, channels, height, width), with their classes, int64 (n,)."""
+    """Images, uint8 (n, channels, height, width), with their classes, int64 (n,), and in how many steps these train; 0 trains nothing."""
 
     images: torch.Tensor
     classes: torch.Tensor
+    steps: int = STEPS
 
 
 def tune(
@@ -74,9 +75,9 @@ def tune(
     changed.requires_grad_(True)
     groups = [{"params": [each.numbers], "lr": each.rate} for each in trained.values()]
     optimizer = torch.optim.Adam([*groups, {"params": others, "lr": OTHERS}])
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, STEPS)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, lessons.steps)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(STEPS):
+    for _ in range(lessons.steps):
         drawn = torch.randint(len(lessons.classes), (BATCH,), generator=generator)
         loss = _loss(model, changed, lessons.images[drawn].float() / 255, lessons.classes[drawn])
         gradients = torch.autograd.grad(loss, [*(layer.weight for layer in layers.values()), *others], allow_unused=True)
