@@ -7,9 +7,11 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from nncodec_peer import SINGLE
 
 from weightlab import backend, data, models, packing, training
 from weightlab.tuning import rate_distortion
@@ -36,6 +38,22 @@ def measure(network: str, weights: str | None, level: int, within: float, draw: 
     sizes = {"file_bytes": len(packed.content), "header_bytes": packed.header_bytes, "rest_bytes": packed.rest_bytes}
     trials = {"trials": len(found.trials), "price": found.price, "seconds": round(seconds, 1)}
     return {"network": network, "weights": weights, "level": level, "within": within, "draw": draw} | sizes | losses | trials
+
+
+def beside(network: str, within: float, peer: dict | str, tell: Callable[[str], None]) -> dict[int, dict]:
+    """By level, one draw beside nncodec's smallest file: that of one number at level 0, which uses no data, else of any search.
+
+    `peer` has the smallest by kind of search, or says why there is none; see `nncodec_peer.sizes`.
+    """
+    made = {}
+    for level in rate_distortion.LEVELS:
+        found = measure(network, None, level, within, draw=1)
+        theirs = [] if isinstance(peer, str) else [row for search, row in peer.items() if row and (level or search == SINGLE)]
+        least = min(theirs, key=lambda row: row["bytes"], default={})
+        made[level] = {key: found[key] for key in ("file_bytes", "loss_val_pp", "loss_test_pp", "seconds")}
+        made[level] |= {"nncodec_bytes": least.get("bytes"), "nncodec_loss_val_pp": least.get("loss_val_pp")}
+        tell(f"{network} level {level}: {made[level]}")
+    return made
 
 
 def main() -> None:
