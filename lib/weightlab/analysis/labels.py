@@ -11,7 +11,11 @@ LABELS = {
 }  # fmt: skip
 
 
-LEVELS = {0: "level 0 (no data)", 1: "level 1 (unlabelled images)", 2: "level 2 (images with classes)"}  # of compression without a plan
+LEVELS = {
+    0: "level 0 (no data)",
+    1: "level 1 (unlabelled images)",
+    2: "level 2 (images with classes)",
+}  # of compression without a plan
 
 
 def label(name: str) -> str:

@@ -36,7 +36,9 @@ def loss_by_bytes(curve: pd.DataFrame, plans: pd.DataFrame, programs: pd.DataFra
             _line(ax, rows, "file_bytes", "test_loss_pp", look[LEVELS[level]], LEVELS[level])
         for name, rows in _others(plans[plans["network"] == network], programs[programs["network"] == network]).items():
             if len(rows):
-                ax.plot(rows["file_bytes"], rows["test_loss_pp"].clip(upper=HIGHEST_PP), label=name, **{"linewidth": 1} | OTHERS[name])
+                ax.plot(
+                    rows["file_bytes"], rows["test_loss_pp"].clip(upper=HIGHEST_PP), label=name, **{"linewidth": 1} | OTHERS[name]
+                )
         limit_line(ax)
         ax.set(xscale="log", ylim=(LOWEST_PP, HIGHEST_PP + 0.1), xlabel="file [bytes]", ylabel="loss on test [pp]")
         ax.set_title(f"{label(network)}: loss on test by size of the file")

@@ -47,7 +47,9 @@ def _other(counted: str, best: pd.Series | None, rows: pd.DataFrame, way: str) -
     """The smallest file of another way, and how many times larger it is than that of each level."""
     if best is None:
         return f"{counted}: none."
-    factors = ", ".join(f"{factor:.2f} times level {level}" for level, factor in zip(rows["level"], rows[f"{way}_factor"], strict=True))
+    factors = ", ".join(
+        f"{factor:.2f} times level {level}" for level, factor in zip(rows["level"], rows[f"{way}_factor"], strict=True)
+    )
     plan = f", plan {list(map(int, best['plan']))} in {label(best['format'])}" if way == "plan" and len(best["plan"]) < 10 else ""
     return (
         f"{counted}: {best['file_bytes']:.0f} bytes ({factors}), loss {best['validation_loss_pp']:.2f} pp on validation and "
@@ -79,7 +81,9 @@ def training_gains(
                 f"{one['test_loss_pp'].mean():.2f} pp on test, {one['file_bytes'].mean():.0f} bytes."
             )
         by_steps = ", ".join(f"{number} steps {_mean(each['test_gain_pp'])}" for number, each in rows.groupby("steps"))
-        sentences.append(f"\n\nMean gain on test over prices and draws (n = {len(main)}), ± their standard deviation: {by_steps}.")
+        sentences.append(
+            f"\n\nMean gain on test over prices and draws (n = {len(main)}), ± their standard deviation: {by_steps}."
+        )
         paragraphs.append("\n".join(sentences[:1]) + "\n" + "".join(sentences[1:]))
     return paragraphs
 

@@ -23,7 +23,9 @@ class Subject:
     Every table has the columns `MEASURES`, of which bits_per_weight counts the whole file; `draw` is the seed that draws images.
     """
 
-    def __init__(self, network: str, images: int | None = None, calibration_images: int | None = None, threads: int | None = None):
+    def __init__(
+        self, network: str, images: int | None = None, calibration_images: int | None = None, threads: int | None = None
+    ):
         dataset = training.dataset_of(network)
         self.name, self.model, self.threads = network, models.load(network), threads
         self.splits = {name: data.load(dataset, name).first(images) for name in MEASURED_ON}
@@ -36,7 +38,9 @@ class Subject:
     def at_prices(self, level: int, prices: Sequence[float], draw: int, steps: int = tuned.STEPS) -> pd.DataFrame:
         """A row for each price; besides network, level, price, draw and steps of training, the numbers that these trained."""
         with backend.threads(self.threads):
-            at = compression.at_price(self.model, **self._images(level), level=level, example=self.example, seed=draw, steps=steps)
+            at = compression.at_price(
+                self.model, **self._images(level), level=level, example=self.example, seed=draw, steps=steps
+            )
             files = [at(price).compressed for price in prices]
             rows = [
                 {"price": price} | self._row(each) | {"trained_numbers": self._trained(each) if level == 2 else 0}
@@ -69,7 +73,11 @@ class Subject:
         summary = packing.Packed(*packed_format.check(content, limit_bytes=sys.maxsize), content).summary()
         now = self._accuracies(compressed.apply(self.model))
         losses = {f"{split}_loss_pp": 100 * (self._original[split] - now[split]) for split in MEASURED_ON}
-        own = {"file_bytes": len(content), "bits_per_weight": 8 * len(content) / self.weights, "coded_rate": summary["coded_rate"]}
+        own = {
+            "file_bytes": len(content),
+            "bits_per_weight": 8 * len(content) / self.weights,
+            "coded_rate": summary["coded_rate"],
+        }
         return own | losses
 
     def _trained(self, compressed: Compressed) -> int:

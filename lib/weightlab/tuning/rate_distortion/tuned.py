@@ -13,11 +13,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from weightlab import models
 from weightlab.compression import kinds
 from weightlab.tuning.rate_distortion import assignment, matrices
 from weightlab.tuning.rate_distortion.assignment import Assigned
 
 BATCH, STEPS = 64, 200
+KEPT = 512  # images that do not train, at most
+RATES = (1.0, 0.1)  # of these learning rates: the first with which the loss of other images falls
 CENTROIDS, OTHERS = 0.01, 1e-3  # learning rates: of centroids in distances between two of them, and of biases and batch norm
 CLASSES = 0.1  # of the loss, for the images' own classes; the rest is the distance to the answers of the original network
 DIGITS = 5  # of the lowest value and the step of a grid
@@ -31,7 +34,7 @@ class _Trained:
         self.numbers = nn.Parameter(torch.from_numpy(np.array(assigned.grid or assigned.centroids, dtype=np.float32)))
         self.steps = torch.arange(len(assigned.centroids), dtype=torch.float32)
         distances = np.diff(assigned.centroids) if len(assigned.centroids) > 1 else assigned.centroids
-        self.rate = CENTROIDS * float(np.median(abs(distances))) / (float(self.steps[-1]) if self.on_grid else 1)
+        self.rate = CENTROIDS * float(np.median(abs(distances))) / (max(float(self.steps[-1]), 1.0) if self.on_grid else 1)
 
     def weights(self) -> torch.Tensor:
         """Float32 (groups, rows, inputs)."""
@@ -67,19 +70,41 @@ def tune(
     """New centroids for labels; the biases and batch norm of `changed`, the compressed network, are trained in place.
 
     `shared` names the weights that are stored as labels; of all others those with one axis are trained. The loss is the divergence from
-    the answers of `model`, logits divided by their standard deviation over classes, with a part of the cross entropy of the classes.
+    the answers of `model`, logits divided by their standard deviation over classes, with a part of the cross entropy of the classes. Some of
+    the images are kept to see whether it falls: if it does not, nothing is changed.
     """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(lessons.classes), generator=generator)
+    kept, used = order[: min(KEPT, len(order) // 2)], order[min(KEPT, len(order) // 2) :]
+    before = _kept_loss(model, changed, lessons, kept)
+    for rate in RATES if lessons.steps and len(kept) else ():
+        copy = models.copied(changed)
+        found = _train(model, copy, done, shared, lessons, used, rate, generator)
+        if _kept_loss(model, copy, lessons, kept) < before:
+            changed.load_state_dict(copy.state_dict())
+            return found
+    return dict(done)
+
+
+def _train(
+    model: nn.Module,
+    changed: nn.Module,
+    done: Mapping[str, Assigned],
+    shared: set[str],
+    lessons: Lessons,
+    used: torch.Tensor,
+    rate: float,
+    generator: torch.Generator,
+) -> dict[str, Assigned]:
     trained = {name: _Trained(assigned) for name, assigned in done.items()}
     layers: dict[str, Any] = {name: changed.get_submodule(name) for name in done}
     others = [value for name, value in changed.named_parameters() if name not in shared and value.dim() <= 1]
     changed.requires_grad_(True)
-    groups = [{"params": [each.numbers], "lr": each.rate} for each in trained.values()]
-    optimizer = torch.optim.Adam([*groups, {"params": others, "lr": OTHERS}])
+    groups = [{"params": [each.numbers], "lr": rate * each.rate} for each in trained.values()]
+    optimizer = torch.optim.Adam([*groups, {"params": others, "lr": rate * OTHERS}])
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, lessons.steps)
-    generator = torch.Generator().manual_seed(seed)
     for _ in range(lessons.steps):
-        drawn = torch.randint(len(lessons.classes), (BATCH,), generator=generator)
-        loss = _loss(model, changed, lessons.images[drawn].float() / 255, lessons.classes[drawn])
+        loss = _loss(model, changed, lessons, used[torch.randint(len(used), (BATCH,), generator=generator)])
         gradients = torch.autograd.grad(loss, [*(layer.weight for layer in layers.values()), *others], allow_unused=True)
         for each, layer, gradient in zip(trained.values(), layers.values(), gradients, strict=False):
             each.take(matrices.of(layer, torch.zeros_like(layer.weight) if gradient is None else gradient))
@@ -94,7 +119,13 @@ def tune(
     return {name: each.assigned(done[name]) for name, each in trained.items()}
 
 
-def _loss(model: nn.Module, changed: nn.Module, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+def _kept_loss(model: nn.Module, changed: nn.Module, lessons: Lessons, kept: torch.Tensor) -> float:
+    with torch.no_grad():
+        return sum(float(_loss(model, changed, lessons, part)) * len(part) for part in kept.split(BATCH)) / max(len(kept), 1)
+
+
+def _loss(model: nn.Module, changed: nn.Module, lessons: Lessons, places: torch.Tensor) -> torch.Tensor:
+    images, classes = lessons.images[places].float() / 255, lessons.classes[places]
     with torch.no_grad():
         expected = model(images.clone())
     spread = expected.std(1).mean().clamp_min(1e-30)
