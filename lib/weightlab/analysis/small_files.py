@@ -23,7 +23,7 @@ def plans_of_thesis() -> pd.DataFrame:
     rows = []
     for table in PLANS_OF_THESIS:
         printed = published(table).rename(columns={"plan_from_log": "plan"}).dropna(subset="plan")
-        printed = printed.assign(format=printed["format"] if "format" in printed else "float32")
+        printed = printed.assign(format=printed.get("format", "float32"))
         rows += [(row.network, row.format, "exact", json.loads(row.plan), table) for row in printed.itertuples()]
     released = published(RELEASED).sort_values("index")["k"].tolist()
     rows += [(network, "float32", "exact", released, RELEASED) for network in ("mobilenet_v2", "mobilenet_v2_fashion")]

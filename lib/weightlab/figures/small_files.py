@@ -11,7 +11,7 @@ from weightlab import analysis
 from weightlab.analysis.labels import LEVELS, label
 from weightlab.figures.base import limit_line, panels, styles
 
-LOWEST_PP, HIGHEST_PP = -0.5, 4.0  # of a loss that is drawn
+LOWEST_PP, HIGHEST_PP = -0.5, 4.0  # of a loss by size of the file that is drawn
 SPLITS = {"validation": "loss on validation [pp]", "test": "loss on test [pp]"}
 OTHERS = {
     "plans of the thesis": {"linestyle": "", "marker": "x", "color": "black", "markersize": 6},
@@ -24,7 +24,7 @@ OTHERS = {
 def loss_by_bytes(curve: pd.DataFrame, plans: pd.DataFrame, programs: pd.DataFrame) -> Figure:
     """Loss on test against the bytes of the file, a panel per network: a line per level, beside files of other ways.
 
-    Dots are single draws, lines join the means over draws of each price. `plans` have a source and, if they were searched, a number `of`
+    Dots are single draws, lines join the means over draws of each price. Losses above `HIGHEST_PP` are not drawn. `plans` have a source and, if they were searched, a number `of`
     plans read; `programs` name the program. nncodec's line is the front of its files by loss on validation.
     """
     networks = list(dict.fromkeys(curve["network"]))
@@ -36,11 +36,9 @@ def loss_by_bytes(curve: pd.DataFrame, plans: pd.DataFrame, programs: pd.DataFra
             _line(ax, rows, "file_bytes", "test_loss_pp", look[LEVELS[level]], LEVELS[level])
         for name, rows in _others(plans[plans["network"] == network], programs[programs["network"] == network]).items():
             if len(rows):
-                ax.plot(
-                    rows["file_bytes"], rows["test_loss_pp"].clip(upper=HIGHEST_PP), label=name, **{"linewidth": 1} | OTHERS[name]
-                )
+                ax.plot(rows["file_bytes"], rows["test_loss_pp"], label=name, **{"linewidth": 1} | OTHERS[name])
         limit_line(ax)
-        ax.set(xscale="log", ylim=(LOWEST_PP, HIGHEST_PP + 0.1), xlabel="file [bytes]", ylabel="loss on test [pp]")
+        ax.set(xscale="log", ylim=(LOWEST_PP, HIGHEST_PP), xlabel="file [bytes]", ylabel="loss on test [pp]")
         ax.set_title(f"{label(network)}: loss on test by size of the file")
         _plain_bytes(ax)
     entries = {name: line for ax in axes[0] for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
@@ -60,8 +58,8 @@ def _line(ax: Axes, rows: pd.DataFrame, x: str, y: str, style: dict, name: str) 
     """Single draws as dots, the mean of each price as a line."""
     means = rows.groupby("price")[list(dict.fromkeys([x, y, "price"]))].mean()
     if rows["draw"].nunique() > 1:
-        ax.plot(rows[x], rows[y].clip(upper=HIGHEST_PP), ".", color=style["color"], alpha=0.4, markersize=5)
-    ax.plot(means[x], means[y].clip(upper=HIGHEST_PP), linewidth=1.5, markersize=5, label=name, **style)
+        ax.plot(rows[x], rows[y], ".", color=style["color"], alpha=0.4, markersize=5)
+    ax.plot(means[x], means[y], linewidth=1.5, markersize=5, label=name, **style)
 
 
 def loss_by_price(curves: pd.DataFrame, arms: Sequence[str]) -> Figure:
@@ -78,8 +76,9 @@ def loss_by_price(curves: pd.DataFrame, arms: Sequence[str]) -> Figure:
             limit_line(ax)
             ax.set(xscale="log", ylabel=name)
             ax.set_title(f"{label(network)}, {split}")
-            ax.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-            ax.xaxis.set_minor_formatter(ticker.NullFormatter())
+            prices = sorted(curves["price"].unique())
+            ax.set_xticks(prices, [f"{price:g}" for price in prices])
+            ax.xaxis.set_minor_locator(ticker.NullLocator())
         axes[-1, column].set_xlabel("price of a bit for every weight [nats]")
     axes[0, 0].legend(fontsize=8)
     return figure
