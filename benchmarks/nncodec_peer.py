@@ -21,15 +21,15 @@ import pandas as pd
 import peers
 import torch
 
-COLUMNS = ["network", "search", "qp", "nonweight_qp", "dependent", "bytes", "loss_val_pp", "loss_test_pp", "version"]
+from weightlab.tuning.rate_distortion import batch_norm
+
+COLUMNS = [
+    "network", "search", "merged", "qp", "nonweight_qp", "dependent", "bytes", "loss_val_pp", "loss_test_pp", "version"
+]  # fmt: skip
 SINGLE = "single"
-QPS = {"lenet5_tanh": range(-38, -7), "lenet5_relu": range(-38, -7), "mobilenet_v2_fashion": range(-34, -15)}
-FEW_QPS = {"lenet5_tanh": range(-18, -11), "lenet5_relu": range(-20, -13), "mobilenet_v2_fashion": (-24,)}
-FINE, COARSE = -75, -24  # of biases and batch norm: nncodec's default, and about the coarsest that adds no loss to LeNet-5
 WITHIN = (1.0, 0.3)
 # Of a percentage point, in files: a high price first finds where bits are cheapest to save; at none the limit alone counts.
 PRICES = (1.0, 0.3, 0.1, 0.0)
-EVALUATIONS, FEW_EVALUATIONS = 400, 120
 Tell = Callable[[str], None]
 
 
@@ -49,11 +49,33 @@ class Point:
         return replace(self, qps=tuple(numbers[:-1]), others=numbers[-1])
 
 
+@dataclass(frozen=True)
+class Run:
+    """What is tried: single numbers with numbers of all else, and then so many changes of one number for each group."""
+
+    qps: Sequence[int]
+    others: Sequence[int]
+    evaluations: int
+    merged: bool = False
+
+
+FINE, COARSE = -75, -24  # of all else: nncodec's default, and about the coarsest that adds no loss to LeNet-5
+LENET5 = [Run(range(-38, -7), (FINE, COARSE), 400)]
+# Variances of batch norm are small numbers whose steps must be fine: -60 is the coarsest that adds no loss. Merged, it takes far larger ones.
+MOBILENET = [Run(range(-28, -19), (FINE, -60), 0), Run(range(-28, -19), (-36, -30), 40, merged=True)]
+RUNS = {"lenet5_tanh": LENET5, "lenet5_relu": LENET5, "mobilenet_v2_fashion": MOBILENET}
+FEW = {
+    "lenet5_tanh": Run(range(-18, -11), (COARSE,), 120),
+    "lenet5_relu": Run(range(-20, -13), (COARSE,), 120),
+    "mobilenet_v2_fashion": Run((-24, -23), (-30,), 0, merged=True),
+}
+
+
 class Codec:
     """nncodec in a process of its own, for one network; `trials` has what was measured, by point."""
 
-    def __init__(self, network: str, process: subprocess.Popen, judge: peers.Judge, decoded: Path) -> None:
-        self.network, self.process, self.judge, self.decoded = network, process, judge, decoded
+    def __init__(self, network: str, process: subprocess.Popen, judge: peers.Judge, decoded: Path, merged: bool = False) -> None:
+        self.network, self.process, self.judge, self.decoded, self.merged = network, process, judge, decoded, merged
         self.groups = groups(judge.model.state_dict())
         self.trials: dict[Point, dict] = {}
 
@@ -82,6 +104,7 @@ class Codec:
             parameters = {
                 "network": self.network,
                 "search": SINGLE if single else several,
+                "merged": int(self.merged),
                 "qp": " ".join(map(str, list(named.values())[: 1 if single else None])),
                 "nonweight_qp": point.others,
                 "dependent": int(point.dependent),
@@ -133,9 +156,14 @@ def groups(state: dict[str, torch.Tensor]) -> list[list[str]]:
 
 
 @contextmanager
-def codec(network: str) -> Iterator[Codec]:
-    """Raises what `peers.or_why` tells where nncodec cannot be installed or ends early."""
+def codec(network: str, merged: bool = False) -> Iterator[Codec]:
+    """Raises what `peers.or_why` tells where nncodec cannot be installed or ends early.
+
+    `merged` batch norm has two numbers a channel instead of four, as in our files, and costs nncodec less.
+    """
     python, judge = peers.environment("nncodec"), peers.Judge(network)
+    if merged:
+        judge.model.load_state_dict(judge.model.state_dict() | batch_norm.merged(judge.model))
     with tempfile.TemporaryDirectory() as name:
         weights, decoded = Path(name, "weights.npz"), Path(name, "decoded.npz")
         np.savez(weights, **{name: v.numpy() for name, v in judge.model.state_dict().items() if v.is_floating_point()})
@@ -143,7 +171,7 @@ def codec(network: str) -> Iterator[Codec]:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         with subprocess.Popen(command, text=True, **pipes) as process:
             try:
-                yield Codec(network, process, judge, decoded)
+                yield Codec(network, process, judge, decoded, merged)
             finally:
                 process.kill()
 
@@ -178,26 +206,18 @@ def descend(codec: Codec, start: Point, within: float, evaluations: int) -> None
                     point = point.moved(*moves)
 
 
-def measure(
-    network: str,
-    tell: Tell,
-    qps: Iterable[int],
-    others: Sequence[int],
-    evaluations: int,
-    within: Sequence[float] = WITHIN,
-    both: bool = False,
-) -> pd.DataFrame:
+def measure(network: str, run: Run, tell: Tell, within: Sequence[float] = WITHIN, both: bool = False) -> pd.DataFrame:
     """All single numbers, and those searched for that no smaller file beats.
 
     The search begins at the smallest file of one number within each loss, or at that of `both` kinds of quantization.
     """
-    with codec(network) as coder:
-        singles = curve(coder, qps, others)
+    with codec(network, run.merged) as coder:
+        singles = curve(coder, run.qps, run.others)
         tell(f"{network}: nncodec with one number: {_told(coder, within)}")
         starts = [coder.best(limit, of) for limit in within for of in ([True], [False])] if both else map(coder.best, within)
         for limit, start in zip(np.repeat(within, 1 + both), list(starts), strict=True):
-            if start is not None and evaluations:
-                descend(coder, start, float(limit), evaluations)
+            if start is not None and run.evaluations:
+                descend(coder, start, float(limit), run.evaluations)
         tell(f"{network}: nncodec after {len(coder.trials)} trials: {_told(coder, within)}")
         table = pd.DataFrame(coder.trials.values(), index=range(len(coder.trials)))
         searched = [list(coder.trials)[place] for place in peers.front(table).index]
@@ -206,8 +226,7 @@ def measure(
 
 def sizes(network: str, within: float, tell: Tell) -> dict | str:
     """The smallest file within a loss by kind of search, looked for with few trials; or why there are none."""
-    searched = FEW_EVALUATIONS if network.startswith("lenet5") else 0
-    rows = peers.or_why(lambda: measure(network, tell, FEW_QPS[network], [COARSE], searched, [within]))
+    rows = peers.or_why(lambda: measure(network, FEW[network], tell, [within]))
     return rows if isinstance(rows, str) else {search: peers.smallest(part, within) for search, part in rows.groupby("search")}
 
 
@@ -218,20 +237,15 @@ def _told(codec: Codec, within: Sequence[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="+", choices=list(QPS))
+    parser.add_argument("networks", nargs="+", choices=list(RUNS))
     parser.add_argument("--csv", type=Path, help="where to write the rows, in place of those of the same networks")
-    parser.add_argument("--qps", type=int, nargs="+", help="single numbers to try")
-    parser.add_argument("--others", type=int, nargs="+", default=[FINE, COARSE], help="numbers of biases and batch norm to try")
-    parser.add_argument("--evaluations", type=int, default=EVALUATIONS, help="of each search; 0 for none")
     arguments = parser.parse_args()
     for network in arguments.networks:
-        qps = arguments.qps or QPS[network]
-        rows = measure(network, print, qps, arguments.others, arguments.evaluations, WITHIN, both=True)
+        rows = pd.concat([measure(network, run, print, both=not run.merged) for run in RUNS[network]], ignore_index=True)
         if arguments.csv:
             peers.rewrite(arguments.csv, rows)
-        for within in WITHIN:
-            for search, part in rows.groupby("search"):
-                print(within, search, json.dumps(peers.smallest(part, within)))
+        for within, search in itertools.product(WITHIN, rows["search"].unique()):
+            print(within, json.dumps(peers.smallest(rows[rows["search"] == search], within)), flush=True)
 
 
 if __name__ == "__main__":
