@@ -1,25 +1,26 @@
 """How large files are, how long they take, and what becomes of mutated ones: `make bench-files`.
 
 Three networks under the plans below in every number format, as safetensors, gzip, packed files and ONNX, held against what the storage
-rate promises; the same networks palettized by coremltools, in an environment of its own; seconds to pack and unpack; and 100 000 mutated
-files of both versions, each of which must be refused or be a good network. Bounds that do not hold make it fail; seconds never do. The last line is one JSON object.
+rate promises; the smallest file within a loss, beside the same networks palettized by coremltools and coded by nncodec, each in an environment
+of its own; seconds to pack and unpack; and 100 000 mutated files of both versions, each of which must be refused or be a good network. Bounds
+that do not hold make it fail; seconds never do. The last line is one JSON object.
 """
 
 import argparse
 import gzip
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
+import coremltools_peer
 import fuzzing
+import nncodec_peer
 import originals
 import pandas as pd
+import smallest
 import torch
 from safetensors.torch import save
 from torch import nn
@@ -32,15 +33,13 @@ PLANS = {  # of the LeNets those of the thesis's table B.1, one of k <= 16 and o
     "lenet5_relu": [[3, 4, 6, 4, 7], [2, 50, 10, 21, 4]],
     "mobilenet_v2_fashion": [[64] * 53],
 }
-SHAPES = {"lenet5_tanh": (1, 1, 32, 32), "lenet5_relu": (1, 1, 32, 32), "mobilenet_v2_fashion": (1, 1, 64, 64)}
+SHAPES = coremltools_peer.SHAPES  # of one input
 HEADERS = {"lenet5_tanh": 3 << 10, "lenet5_relu": 3 << 10, "mobilenet_v2_fashion": 48 << 10}  # bytes, at most
 GRAPH = 64 << 10  # bytes of an ONNX file besides labels and what is not shared, at most
 DIFFERENCE = 1e-4  # of logits of onnxruntime, a fraction of the largest, at most
-ONE_K = {"lenet5_tanh": 4, "lenet5_relu": 4, "mobilenet_v2_fashion": 6}  # bits of labels that coremltools knows too
 ROUNDS = 5
-PEER = "coremltools==9.0"
+WITHIN = 1.0  # pp on validation, that the smallest files may lose
 STARTED = time.monotonic()
-PATIENCE_S = 600  # for coremltools to be installed, or to finish
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------------------------
@@ -114,51 +113,6 @@ def onnx_broken(answers: dict[str, onnx_files.Comparison]) -> list[str]:
 
 def _text(plan: list[int]) -> str:
     return f"{len(plan)} x {plan[0]}" if len(plan) > 5 and len(set(plan)) == 1 else str(plan)
-
-
-# --- coremltools ----------------------------------------------------------------------------------------------------------------
-
-
-def coremltools_sizes(folder: Path) -> dict | str:
-    """By network: bytes of the palettized package, and of ours at the same k; or why coremltools cannot be had.
-
-    Both store centroids and all that is not shared as float16; coremltools has merged batch norm into the weights by then.
-    """
-    try:
-        python = _peer_environment()
-        return {network: _palettized(python, network, bits, folder / network) for network, bits in ONE_K.items()}
-    except (OSError, subprocess.SubprocessError) as error:
-        told = getattr(error, "stderr", None) or str(error)
-        return f"not measured: {' '.join(told.split())[-300:]}"
-
-
-def _peer_environment() -> Path:
-    """The Python of an environment in build/ that has coremltools, and torch in the version of this one."""
-    folder = paths.root() / "build" / "coremltools-venv"
-    python, complete = folder / "bin" / "python", folder / ".complete"
-    if not complete.exists():
-        torch_version = version("torch").split("+")[0]
-        _run(sys.executable, "-m", "venv", "--clear", folder)
-        _run(python, "-m", "pip", "install", "--quiet", PEER, f"torch=={torch_version}", "scikit-learn", "setuptools")
-        complete.touch()
-    return python
-
-
-def _palettized(python: Path, network: str, bits: int, folder: Path) -> dict:
-    folder.mkdir()
-    model, shape = models.load(network), SHAPES[network]
-    torch.jit.trace(model, torch.zeros(shape)).save(folder / "traced.pt")
-    script = Path(__file__).with_name("coremltools_size.py")
-    told = _run(python, script, folder / "traced.pt", ",".join(map(str, shape)), str(bits), folder)
-    plan = [1 << bits] * len(models.layers(model))
-    ours = packing.pack(model, plan, "float16", rest="float16", network=network)
-    result = json.loads(told.splitlines()[-1]) | {"plan": _text(plan), "packed_bytes": len(ours)}
-    tell(f"{network} {result['plan']}: coremltools {result['after_bytes']} bytes, packed {result['packed_bytes']}")
-    return result
-
-
-def _run(*command: str | Path) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE_S).stdout
 
 
 # --- seconds --------------------------------------------------------------------------------------------------------------------
@@ -239,7 +193,9 @@ def main() -> None:
             "mobilenet_v2_fashion": seconds("mobilenet_v2_fashion", stand_in, folder),
             "mobilenet_v2, initial weights": seconds("mobilenet_v2", imagenet, folder),
         }
-        peer = coremltools_sizes(folder)
+    coremltools = {network: coremltools_peer.sizes(network, WITHIN, tell) for network in PLANS}
+    nncodec = {network: nncodec_peer.sizes(network, WITHIN, tell) for network in PLANS}
+    least = {network: smallest.beside(network, WITHIN, nncodec[network], tell) for network in PLANS}
     found = mutated_files(arguments.mutations, arguments.versions)
     rows = table[table["broken"] != ""].itertuples()
     broken = [f"{row.network} {row.plan} {row.format}: {row.broken}" for row in rows] + onnx_broken(answers)
@@ -257,7 +213,9 @@ def main() -> None:
         "onnx_images": {network: found.images for network, found in answers.items()},
         "onnx_other_class": {network: found.other_class for network, found in answers.items()},
         "onnx_largest_difference": {network: found.largest_difference for network, found in answers.items()},
-        "coremltools": peer,
+        "coremltools": coremltools,
+        "nncodec": nncodec,
+        "smallest": least,
         "pack_s": {network: pack_s for network, (pack_s, _) in timed.items()},
         "unpack_s": {network: unpack_s for network, (_, unpack_s) in timed.items()},
         "mutated_files_tried": found.tried,
