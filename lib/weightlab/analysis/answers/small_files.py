@@ -81,10 +81,12 @@ def training_gains(
                 f"{one['test_loss_pp'].mean():.2f} pp on test, {one['file_bytes'].mean():.0f} bytes."
             )
         by_steps = ", ".join(f"{number} steps {_mean(each['test_gain_pp'])}" for number, each in rows.groupby("steps"))
+        better, worse = (main["test_gain_pp"] > 0).sum(), (main["test_gain_pp"] < 0).sum()
         sentences.append(
-            f"\n\nMean gain on test over prices and draws (n = {len(main)}), ± their standard deviation: {by_steps}."
+            f"\n\nMean gain on test over prices and draws (n = {len(main)}), ± their standard deviation: {by_steps}. With {steps} steps the loss "
+            f"on test falls in {better} and rises in {worse} of {len(main)} pairs of networks."
         )
-        paragraphs.append("\n".join(sentences[:1]) + "\n" + "".join(sentences[1:]))
+        paragraphs.append(sentences[0] + "\n" + "".join(sentences[1:]))
     return paragraphs
 
 
