@@ -290,7 +290,7 @@ def test_a_network_becomes_a_file_of_a_thirtieth_within_a_point(network, mnist, 
 
 def test_level_2_trains_few_numbers_with_classes_and_no_weight_by_itself(mnist):
     """The labels are those of level 1 on the same images; centroids, biases and batch norm are others, and answers nearer to the original's."""
-    model, train = models.load("lenet5_tanh"), mnist["train"]
+    model, train = models.load("lenet5_tanh"), mnist["train"].first(4000)
     options = {"price": 0.08, "seed": 3}
     found = rate_distortion.compress(model, train.images, classes=train.labels, **options)
     again = rate_distortion.compress(model, train.images, classes=train.labels, **options)
@@ -305,6 +305,16 @@ def test_level_2_trains_few_numbers_with_classes_and_no_weight_by_itself(mnist):
     expected = training.logits(model, images)
     errors = [(training.logits(each.compressed.apply(model), images) - expected).pow(2).mean() for each in (untuned, found)]
     assert errors[1] < 0.9 * errors[0]
+
+
+def test_training_that_does_not_help_images_kept_back_is_dropped(mnist, monkeypatch):
+    model, train = models.load("lenet5_relu"), mnist["train"].first(1000)
+    contents = []
+    for steps in (0, 5):
+        monkeypatch.setattr(tuned, "CENTROIDS", 1000.0)  # far beyond what trains
+        at = rate_distortion.at_price(model, train.images, classes=train.labels, steps=steps)
+        contents.append(packing.pack_compressed(model, at(0.1).compressed, version=2))
+    assert contents[0] == contents[1]
 
 
 def test_trained_numbers_have_the_gradient_of_all_their_weights():

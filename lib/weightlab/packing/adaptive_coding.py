@@ -11,11 +11,8 @@ MOST_LABELS = 256  # different ones: each of them is counted anew for every labe
 MOST = 1 << 24  # labels
 MOST_COUNTED = 1 << 30  # labels times different ones: what reading takes
 SHARPNESS = 16  # the layer's frequencies add up to about 2**16
-INERTIAS = (
-    0,
-    4,
-    6,
-)  # that a writer tries: 0 for no columns, else 2**inertia labels of a column weigh as much as all of the layer
+# That a writer tries: 0 for no columns, else 2**inertia labels of a column weigh as much as all of the layer.
+INERTIAS = (0, 4, 6)
 LARGEST_INERTIA = 12
 LARGEST_TOTAL = 1 << 28  # of frequencies, so that a range of 2**32 at least still tells them apart
 FULL, LEAST = 1 << 40, 1 << 32  # between which the range is kept
@@ -91,7 +88,7 @@ def _write(labels, k, inertia, columns, stream):  # type: ignore[no-untyped-def]
         label, column = labels[place], place % columns
         part = width // _frequencies(counts, own[column], inertia, place, found)
         low, width = low + part * found[:label].sum(), part * found[label]
-        at, low = _carried(stream, at, low)
+        low = _carried(stream, at, low)
         while width < LEAST:
             stream[at] = low >> 32
             low, width, at = (low & (LEAST - 1)) << 8, width << 8, at + 1
@@ -102,7 +99,7 @@ def _write(labels, k, inertia, columns, stream):  # type: ignore[no-untyped-def]
         value = (low + step - 1) // step * step
         if value < low + width:
             break
-    at, value = _carried(stream, at, value)
+    value = _carried(stream, at, value)
     for byte in range(size):
         stream[at + byte] = (value >> (32 - 8 * byte)) & 255
     return at + size
@@ -118,7 +115,7 @@ def _carried(stream, at, low):  # type: ignore[no-untyped-def]
             stream[place] = 0
             place -= 1
         stream[place] += 1
-    return at, low
+    return low
 
 
 @njit(cache=True)

@@ -68,16 +68,16 @@ def compress(
     """The smallest network that loses less than `within` percentage points on `validation`, or the one at a price.
 
     `images`, uint8 (n, channels, height, width), calibrate levels 1 (up to 1 500 of them, drawn from `seed`) and 2 (up to 20 000), which
-    trains with their `classes`, int64 (n,), as well; the default is the highest level for which all is given. `price` is the loss (nats) that one bit for every weight is worth. `example`, one input batch, is needed
-    at level 0 for the order of layers and the size of random images. Raises `UserError` for settings that contradict each other, and if no
-    price keeps the loss.
+    trains with their `classes`, int64 (n,), as well; the default is the highest level for which all is given. `price` is the loss (nats)
+    that one bit for every weight is worth. `example`, one input batch, is needed at level 0 for the order of layers and the size of random
+    images. Raises `UserError` for settings that contradict each other, and if no price keeps the loss.
     """
-    level = (0 if images is None else 1 if classes is None else 2) if level is None else level
+    level = _highest(images, classes) if level is None else level
     _check(level, images, classes, within, validation, price, example)
     model = models.copied(model).eval()  # in training mode batch norm would follow the images
-    at, start = _prepared(model, level, images, classes, example, seed), PRICE
+    at = _prepared(model, level, images, classes, example, seed)
     if within is None:
-        price = start if price is None else price
+        price = PRICE if price is None else price
         found, plainly = at(price)
         return Found(found, price, level, pd.DataFrame(), plainly)
     assert validation is not None
@@ -98,7 +98,7 @@ def compress(
             best = (row["bytes"], price, found, plainly)
         return not good
 
-    _bisect(loses, start)
+    _bisect(loses, PRICE)
     if best is None:
         least = min(row["loss_pp"] for row in rows)
         raise UserError(
@@ -121,7 +121,7 @@ def at_price(
 
     `steps` are those of training at level 2; with 0 of them its images calibrate and their classes are not used.
     """
-    level = (0 if images is None else 1 if classes is None else 2) if level is None else level
+    level = _highest(images, classes) if level is None else level
     _check(level, images, classes, None, None, None, example)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise UserError(f"steps must be a whole number, at least 0, got {steps!r}")
@@ -133,6 +133,11 @@ def at_price(
         return Found(compressed, price, level, pd.DataFrame(), plainly)
 
     return found
+
+
+def _highest(images: torch.Tensor | None, classes: torch.Tensor | None) -> int:
+    """The highest level for which all is given."""
+    return 0 if images is None else 1 if classes is None else 2
 
 
 def _bisect(loses: Callable[[float], bool], price: float) -> None:

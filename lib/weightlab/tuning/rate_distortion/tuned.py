@@ -4,7 +4,7 @@ Every weight keeps its label, so a layer has as few trained numbers as it has ce
 summed over the weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ RATES = (1.0, 0.1)  # of these learning rates: the first with which the loss of 
 CENTROIDS, OTHERS = 0.01, 1e-3  # learning rates: of centroids in distances between two of them, and of biases and batch norm
 CLASSES = 0.1  # of the loss, for the images' own classes; the rest is the distance to the answers of the original network
 DIGITS = 5  # of the lowest value and the step of a grid
+Batch = tuple[torch.Tensor, torch.Tensor]  # images, float32, and their classes
 
 
 class _Trained:
@@ -63,6 +64,10 @@ class Lessons:
     classes: torch.Tensor
     steps: int = STEPS
 
+    def batch(self, places: torch.Tensor) -> Batch:
+        """Images as the network takes them, and their classes."""
+        return self.images[places].float() / 255, self.classes[places]
+
 
 def tune(
     model: nn.Module, changed: nn.Module, done: Mapping[str, Assigned], shared: set[str], lessons: Lessons, seed: int
@@ -75,12 +80,16 @@ def tune(
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(lessons.classes), generator=generator)
-    kept, used = order[: min(KEPT, len(order) // 2)], order[min(KEPT, len(order) // 2) :]
-    before = _kept_loss(model, changed, lessons, kept)
-    for rate in RATES if lessons.steps and len(kept) else ():
+    n = min(KEPT, len(order) // 2)
+    if not lessons.steps or not n:
+        return dict(done)
+    kept, used = [lessons.batch(places) for places in order[:n].split(BATCH)], order[n:]
+    before = _mean_loss(model, changed, kept)
+    for rate in RATES:
+        batches = (lessons.batch(used[torch.randint(len(used), (BATCH,), generator=generator)]) for _ in range(lessons.steps))
         copy = models.copied(changed)
-        found = _train(model, copy, done, shared, lessons, used, rate, generator)
-        if _kept_loss(model, copy, lessons, kept) < before:
+        found = _train(model, copy, done, shared, batches, lessons.steps, rate)
+        if _mean_loss(model, copy, kept) < before:
             changed.load_state_dict(copy.state_dict())
             return found
     return dict(done)
@@ -91,10 +100,9 @@ def _train(
     changed: nn.Module,
     done: Mapping[str, Assigned],
     shared: set[str],
-    lessons: Lessons,
-    used: torch.Tensor,
+    batches: Iterable[Batch],
+    steps: int,
     rate: float,
-    generator: torch.Generator,
 ) -> dict[str, Assigned]:
     trained = {name: _Trained(assigned) for name, assigned in done.items()}
     layers: dict[str, Any] = {name: changed.get_submodule(name) for name in done}
@@ -102,9 +110,9 @@ def _train(
     changed.requires_grad_(True)
     groups = [{"params": [each.numbers], "lr": rate * each.rate} for each in trained.values()]
     optimizer = torch.optim.Adam([*groups, {"params": others, "lr": rate * OTHERS}])
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, lessons.steps)
-    for _ in range(lessons.steps):
-        loss = _loss(model, changed, lessons, used[torch.randint(len(used), (BATCH,), generator=generator)])
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, steps)
+    for images, classes in batches:
+        loss = _loss(model, changed, images, classes)
         gradients = torch.autograd.grad(loss, [*(layer.weight for layer in layers.values()), *others], allow_unused=True)
         for each, layer, gradient in zip(trained.values(), layers.values(), gradients, strict=False):
             each.take(matrices.of(layer, torch.zeros_like(layer.weight) if gradient is None else gradient))
@@ -119,13 +127,12 @@ def _train(
     return {name: each.assigned(done[name]) for name, each in trained.items()}
 
 
-def _kept_loss(model: nn.Module, changed: nn.Module, lessons: Lessons, kept: torch.Tensor) -> float:
-    with torch.no_grad():
-        return sum(float(_loss(model, changed, lessons, part)) * len(part) for part in kept.split(BATCH)) / max(len(kept), 1)
+@torch.no_grad()
+def _mean_loss(model: nn.Module, changed: nn.Module, batches: Sequence[Batch]) -> float:
+    return float(torch.stack([_loss(model, changed, images, classes) for images, classes in batches]).mean())
 
 
-def _loss(model: nn.Module, changed: nn.Module, lessons: Lessons, places: torch.Tensor) -> torch.Tensor:
-    images, classes = lessons.images[places].float() / 255, lessons.classes[places]
+def _loss(model: nn.Module, changed: nn.Module, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         expected = model(images.clone())
     spread = expected.std(1).mean().clamp_min(1e-30)
