@@ -290,7 +290,7 @@ def test_a_network_becomes_a_file_of_a_thirtieth_within_a_point(network, mnist, 
 
 def test_level_2_trains_few_numbers_with_classes_and_no_weight_by_itself(mnist):
     """The labels are those of level 1 on the same images; centroids, biases and batch norm are others, and answers nearer to the original's."""
-    model, train = models.load("lenet5_tanh"), mnist["train"].first(4000)
+    model, train = models.load("lenet5_tanh"), mnist["train"].first(10_000)
     options = {"price": 0.08, "seed": 3}
     found = rate_distortion.compress(model, train.images, classes=train.labels, **options)
     again = rate_distortion.compress(model, train.images, classes=train.labels, **options)
