@@ -264,10 +264,10 @@ def mnist():
 @pytest.mark.parametrize("network", ["lenet5_tanh", "lenet5_relu"])
 def test_a_network_becomes_a_file_of_a_thirtieth_within_a_point(network, mnist, tmp_path):
     """Calibrated on unlabelled images; the file holds what was measured, and the same seed gives the same bytes."""
-    model, validation = models.load(network), mnist["validation"].first(2000)
+    model, images, validation = models.load(network), mnist["train"].images[:600], mnist["validation"].first(2000)
     before, told = copy.deepcopy(model.state_dict()), []
     options = {"within": 1.0, "validation": validation, "seed": 3}
-    found = rate_distortion.compress(model, mnist["train"].images, **options, progress=told.append)
+    found = rate_distortion.compress(model, images, **options, progress=told.append)
     packed = packing.write_compressed(tmp_path / "file", model, found.compressed, version=2)
     small = packing.read(tmp_path / "file").load(model)
     assert len(packed.content) * 30 < packed.details.original_bytes and packed.header_bytes <= 400
@@ -282,22 +282,20 @@ def test_a_network_becomes_a_file_of_a_thirtieth_within_a_point(network, mnist, 
         and not found.plainly
         and all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     )
-    again = rate_distortion.compress(model, mnist["train"].images, price=found.price, seed=3)
+    again = rate_distortion.compress(model, images, price=found.price, seed=3)
     assert packing.pack_compressed(model, again.compressed, version=2) == packed.content
-    other = rate_distortion.compress(model, mnist["train"].images, price=found.price, seed=4)
+    other = rate_distortion.compress(model, images, price=found.price, seed=4)
     assert packing.pack_compressed(model, other.compressed, version=2) != packed.content
 
 
 def test_level_2_trains_few_numbers_with_classes_and_no_weight_by_itself(mnist):
     """The labels are those of level 1 on the same images; centroids, biases and batch norm are others, and answers nearer to the original's."""
-    model, train = models.load("lenet5_tanh"), mnist["train"].first(10_000)
-    options = {"price": 0.08, "seed": 3}
-    found = rate_distortion.compress(model, train.images, classes=train.labels, **options)
-    again = rate_distortion.compress(model, train.images, classes=train.labels, **options)
+    model, train = models.load("lenet5_tanh"), mnist["train"].first(2000)
+    prices = [rate_distortion.at_price(model, train.images, classes=train.labels, seed=3, steps=steps) for steps in (60, 60, 0)]
+    found, again, untuned = (at(0.08) for at in prices)
     contents = [packing.pack_compressed(model, each.compressed, version=2) for each in (found, again)]
     assert contents[0] == contents[1] and found.level == 2 and "level 2 (tuned)" in found.compressed.method
     images = mnist["validation"].images[:2000]
-    untuned = rate_distortion.at_price(model, train.images, classes=train.labels, seed=3, steps=0)(options["price"])
     for before, after in zip(untuned.compressed.stored, found.compressed.stored, strict=True):
         assert np.array_equal(before.parts["labels"].numbers, after.parts["labels"].numbers)
         n = len(before.parts["labels"].numbers)
