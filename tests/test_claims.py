@@ -218,6 +218,20 @@ def judge(folder, statistic, tables, arguments, relation, threshold, least_n, wh
     return analysis.replicate(pd.DataFrame([row]), folder, "held_out").iloc[0]
 
 
+def test_points_that_beat_one_of_higher_fitness_are_counted_as_by_comparing_all_pairs():
+    rng = np.random.default_rng(0)
+    for n in rng.integers(1, 60, 300):
+        points = pd.DataFrame(
+            {"rate": rng.integers(0, 20, n), "loss_pp": rng.integers(0, 20, n) / 20, "fitness": rng.permutation(n)}
+        )
+        points = points.drop_duplicates(["rate", "loss_pp"])
+        better = [
+            ((points["fitness"] > each.fitness) & (points["rate"] < each.rate) & (points["loss_pp"] > each.loss_pp)).any()
+            for each in points.itertuples()
+        ]
+        assert STATISTICS["dominating_but_less_fit"](points, "rate")[:2] == (sum(better), len(points))
+
+
 @pytest.mark.parametrize(
     ("statistic", "holds", "fails", "arguments", "relation", "threshold", "value", "n"), CASES, ids=[case[0] for case in CASES]
 )

@@ -3,6 +3,8 @@
 Losses are those on the split that plans were chosen on. n is the number of runs in the smallest group, unless a docstring says otherwise.
 """
 
+from bisect import bisect_left, bisect_right
+
 import numpy as np
 import pandas as pd
 
@@ -103,10 +105,23 @@ def most_accurate_on_test(table: pd.DataFrame) -> Finding:
 def dominating_but_less_fit(table: pd.DataFrame, rate: str) -> Finding:
     """How many acceptable points are better in both rate and loss than a point of higher fitness; n is the number of distinct points."""
     need(table, rate, "loss_pp", "fitness")
-    points = acceptable(table).drop_duplicates([rate, "loss_pp"]).sort_values("fitness", ascending=False)
-    rates, losses = points[rate].to_numpy(), points["loss_pp"].to_numpy()
-    worse = [bool(((rates[i] > rates[:i]) & (losses[i] < losses[:i])).any()) for i in range(len(points))]
-    return Finding(sum(worse), len(points))
+    points = acceptable(table[[rate, "loss_pp", "fitness"]]).drop_duplicates([rate, "loss_pp"])
+    points = points.sort_values("fitness", ascending=False)
+    return Finding(_better_than_an_earlier(points[rate].tolist(), points["loss_pp"].tolist()), len(points))
+
+
+def _better_than_an_earlier(rates: list[float], losses: list[float]) -> int:
+    """How many points have a higher rate and a lower loss than a point before them; there are thousands, in each of many resamples."""
+    count, lowest, worst = 0, [], []  # rates and losses of earlier points that no other has both below and above; both rise
+    for rate, loss in zip(rates, losses, strict=True):
+        place = bisect_left(lowest, rate)
+        count += bool(place) and worst[place - 1] > loss
+        behind = bisect_right(lowest, rate)
+        if not behind or worst[behind - 1] < loss:
+            while behind < len(worst) and worst[behind] <= loss:
+                behind += 1
+            lowest[place:behind], worst[place:behind] = [rate], [loss]
+    return count
 
 
 def smallest_k_difference(table: pd.DataFrame, of: str, to: str) -> Finding:
