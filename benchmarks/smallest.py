@@ -36,14 +36,16 @@ def measure(network: str, weights: str | None, level: int, within: float, draw: 
         for name, split in (("val", validation), ("test", test))
     }
     sizes = {"file_bytes": len(packed.content), "header_bytes": packed.header_bytes, "rest_bytes": packed.rest_bytes}
-    trials = {"trials": len(found.trials), "price": found.price, "seconds": round(seconds, 1)}
+    tried = [[int(row.bytes), round(row.loss_pp, 2)] for row in found.trials.itertuples()]  # losses on validation
+    trials = {"trials": tried, "price": found.price, "seconds": round(seconds, 1)}
     return {"network": network, "weights": weights, "level": level, "within": within, "draw": draw} | sizes | losses | trials
 
 
 def beside(network: str, within: float, peer: dict | str, tell: Callable[[str], None]) -> dict[int, dict]:
     """By level, one draw beside nncodec's smallest file: that of one number at level 0, which uses no data, else of any search.
 
-    `peer` has the smallest by kind of search, or says why there is none; see `nncodec_peer.sizes`.
+    `peer` has the smallest by kind of search, or says why there is none; see `nncodec_peer.sizes`. `file_bytes_at_nncodec_loss` is the
+    smallest of our trials that loses no more on validation than that file.
     """
     made = {}
     for level in rate_distortion.LEVELS:
@@ -52,6 +54,8 @@ def beside(network: str, within: float, peer: dict | str, tell: Callable[[str], 
         least = min(theirs, key=lambda row: row["bytes"], default={})
         made[level] = {key: found[key] for key in ("file_bytes", "loss_val_pp", "loss_test_pp", "seconds")}
         made[level] |= {"nncodec_bytes": least.get("bytes"), "nncodec_loss_val_pp": least.get("loss_val_pp")}
+        as_good = [size for size, loss in found["trials"] if least and loss <= least["loss_val_pp"]]
+        made[level] |= {"file_bytes_at_nncodec_loss": min(as_good, default=None)}
         tell(f"{network} level {level}: {made[level]}")
     return made
 

@@ -104,12 +104,13 @@ def test_rows_of_a_network_are_replaced_and_others_stay(tmp_path):
 
 
 def test_at_level_0_one_number_is_the_peer_and_above_whatever_is_smaller(monkeypatch):
-    row = {"file_bytes": 5, "loss_val_pp": 0.5, "loss_test_pp": 0.6, "seconds": 1.0, "trials": 9}
+    row = {"file_bytes": 5, "loss_val_pp": 0.5, "loss_test_pp": 0.6, "seconds": 1.0, "trials": [[5, 0.9], [6, 0.8], [7, 0.1]]}
     monkeypatch.setattr(smallest, "measure", lambda *_, **__: row)
     peer = {"single": {"bytes": 9, "loss_val_pp": 0.9}, "per layer": {"bytes": 8, "loss_val_pp": 0.8}, "per group": None}
     made = smallest.beside("a", 1.0, peer, lambda _: None)
     assert {level: each["nncodec_bytes"] for level, each in made.items()} == {level: 8 if level else 9 for level in made}
     assert "trials" not in made[1] and made[1]["nncodec_loss_val_pp"] == 0.8 and made[1]["file_bytes"] == 5
+    assert (made[0]["file_bytes_at_nncodec_loss"], made[1]["file_bytes_at_nncodec_loss"]) == (5, 6)
     assert smallest.beside("a", 1.0, "not measured", lambda _: None)[0]["nncodec_bytes"] is None
 
 
