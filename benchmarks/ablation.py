@@ -1,7 +1,7 @@
 """What each part of the way to the smallest file saves: `python benchmarks/ablation.py lenet5_tanh`.
 
 The first row rounds every weight to the nearest of equal steps, the same for all layers, and packs labels in whole bits; biases and batch
-norm are float16. Each row after it has one part more, up to the method as it is; then each row lacks one part alone. In every row bisection
+norm are float16. Each row after it has one part more, up to level 2; then each row of level 1 lacks one part alone. In every row bisection
 looks for the price at which validation loses less than a limit; a row is run for several draws of calibration images. Parts are switched off
 from outside.
 """
@@ -139,7 +139,7 @@ PARTS = [
 def rows() -> dict[str, tuple[list[Part], int]]:
     """By the name of a row, the parts that it lacks and its level."""
     added = {f"+ {part.name}": (PARTS[place + 1 :], part.level) for place, part in enumerate(PARTS)}
-    lacking = {f"all but {part.name}": ([part], PARTS[-1].level) for part in PARTS[:-1]}
+    lacking = {f"all but {part.name}": ([part], part.level) for part in PARTS if part.level == 1}
     return {PLAIN: (PARTS, 1)} | added | lacking
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from nncodec_peer import SINGLE
+from safetensors.torch import load_file
 
 from weightlab import backend, data, models, packing, training
 from weightlab.tuning import rate_distortion
@@ -19,7 +20,9 @@ from weightlab.tuning import rate_distortion
 
 def measure(network: str, weights: str | None, level: int, within: float, draw: int) -> dict:
     """One compression, written and read back."""
-    model, dataset = models.load(network, weights=weights), training.dataset_of(network)
+    model, dataset = models.load(network), training.dataset_of(network)
+    if weights:
+        model.load_state_dict(load_file(weights))
     train, validation, test = (data.load(dataset, name) for name in data.SPLITS)
     started = time.perf_counter()
     images, example = (train.images if level else None), train.images[:1].float() / 255
@@ -64,7 +67,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("network", choices=list(training.CHECKPOINTS))
-    parser.add_argument("--weights", help="a state dict of other training runs of this network")
+    parser.add_argument("--weights", help="a safetensors file with a state dict of another training run of this network")
     parser.add_argument("--level", type=int, default=1)
     parser.add_argument("--within", type=float, default=1.0)
     parser.add_argument("--draws", type=int, default=1, help="seeds from 1")
