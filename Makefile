@@ -110,7 +110,7 @@ bench: $(ENV) $(MNIST) $(MODELS) ## measure the evaluation engine (about 6 minut
 bench-faults: $(ENV) $(MNIST) $(MODELS) ## kill, fill, flip and interrupt long runs; measure two workers (about 30 minutes)
 	$(RUN) benchmarks/faults.py
 
-bench-files: $(ENV) $(MODELS) $(STAND_IN) ## measure packed files beside coremltools' and nncodec's, read 100 000 mutated ones of both versions (about 40 minutes)
+bench-files: $(ENV) $(MODELS) $(STAND_IN) ## measure packed files beside coremltools' and nncodec's, read 100 000 mutated ones of both versions (35 to 60 minutes)
 	$(RUN) benchmarks/files.py
 
 bench-networks: $(ENV) $(MNIST) $(MODELS) ## hold 2 000 random networks against the engine; a network at 224 x 224 (about 8 minutes)
