@@ -291,8 +291,8 @@ def test_a_network_becomes_a_file_of_a_thirtieth_within_a_point(network, mnist, 
 def test_level_2_trains_few_numbers_with_classes_and_no_weight_by_itself(mnist):
     """The labels are those of level 1 on the same images; centroids, biases and batch norm are others, and answers nearer to the original's."""
     model, train = models.load("lenet5_tanh"), mnist["train"].first(2000)
-    prices = [rate_distortion.at_price(model, train.images, classes=train.labels, seed=3, steps=steps) for steps in (60, 60, 0)]
-    found, again, untuned = (at(0.08) for at in prices)
+    options = {"classes": train.labels, "seed": 3}
+    found, again, untuned = (rate_distortion.at_price(model, train.images, steps=n, **options)(0.08) for n in (60, 60, 0))
     contents = [packing.pack_compressed(model, each.compressed, version=2) for each in (found, again)]
     assert contents[0] == contents[1] and found.level == 2 and "level 2 (tuned)" in found.compressed.method
     images = mnist["validation"].images[:2000]
@@ -307,9 +307,9 @@ def test_level_2_trains_few_numbers_with_classes_and_no_weight_by_itself(mnist):
 
 def test_training_that_does_not_help_images_kept_back_is_dropped(mnist, monkeypatch):
     model, train = models.load("lenet5_relu"), mnist["train"].first(1000)
+    monkeypatch.setattr(tuned, "CENTROIDS", 1000.0)  # far beyond what trains
     contents = []
     for steps in (0, 5):
-        monkeypatch.setattr(tuned, "CENTROIDS", 1000.0)  # far beyond what trains
         at = rate_distortion.at_price(model, train.images, classes=train.labels, steps=steps)
         contents.append(packing.pack_compressed(model, at(0.1).compressed, version=2))
     assert contents[0] == contents[1]

@@ -113,8 +113,8 @@ def dominating_but_less_fit(table: pd.DataFrame, rate: str) -> Finding:
 def _better_than_an_earlier(rates: list[float], losses: list[float]) -> int:
     """How many points have a higher rate and a lower loss than a point before them; there are thousands, in each of many resamples."""
     count = 0
-    lowest: list[float] = []  # rates of earlier points that no other has both below and above; they rise, and their losses too
-    worst: list[float] = []  # those losses
+    lowest: list[float] = []  # rates, rising, of the worst earlier points: no other has a rate as low and a loss as high
+    worst: list[float] = []  # their losses, which rise too
     for rate, loss in zip(rates, losses, strict=True):
         place = bisect_left(lowest, rate)
         count += bool(place) and worst[place - 1] > loss
