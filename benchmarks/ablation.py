@@ -85,11 +85,6 @@ def no_sweeps() -> AbstractContextManager:
     return mock.patch.object(assignment, "assign", partial(assignment.assign, sweeps=0))
 
 
-def on_steps() -> AbstractContextManager:
-    """No layer has centroids of its own."""
-    return mock.patch.object(assignment, "FREE", 0)
-
-
 @contextmanager
 def uncorrected() -> Iterator[None]:
     """Biases and the statistics of batch norm are what they were."""
@@ -127,7 +122,6 @@ PARTS = [
     Part("a step for each layer's curvature", one_step),
     Part("errors passed on", nearest),
     Part("labels that change for error and bits", no_sweeps),
-    Part("centroids of their own", on_steps),
     Part("biases and batch norm corrected", uncorrected),
     Part("biases in 4 to 8 bits", no_bytes),
     Part("frequencies learnt in columns", one_table),

@@ -116,32 +116,14 @@ def test_no_single_label_lowers_the_cost_in_the_end(price):
             assert cost(weights, moments, slopes, price, other, centroids, bits) >= least - 1e-9
 
 
-def test_centroids_are_those_of_least_error():
-    weights, moments, slopes = layer_of(2)
-    labels = np.random.default_rng(0).integers(0, 4, weights.shape)
-    fitted = assignment._refitted(weights, moments, slopes, labels, np.arange(4.0))
-    none = np.zeros((weights.shape[2], 4))
-    least = cost(weights, moments, slopes, 0, labels, fitted, none)
-    for place in range(4):
-        for move in (-1e-3, 1e-3):
-            assert cost(weights, moments, slopes, 0, labels, fitted + move * np.eye(4)[place], none) > least
-    assert assignment._refitted(weights, moments, slopes, labels, np.arange(6.0))[4:].tolist() == [4, 5]
-
-
-def test_labels_number_ascending_centroids_which_are_on_a_grid_unless_their_own_are_worth_their_bits():
+def test_labels_number_the_ascending_centroids_of_a_grid():
     weights, moments, slopes = layer_of(4, rows=2000)
-    kinds_seen = set()
     for price in (1.0, 0.1, 1e-2, 1e-6):
         found = assignment.assign(weights, moments, slopes, price)
-        k = len(found.centroids)
-        assert (np.diff(found.centroids) > 0).all() and (found.labels.min(), found.labels.max()) == (0, k - 1)
-        kinds_seen.add(found.grid is None)
-        if found.grid is None:
-            assert set(np.unique(found.labels)) == set(range(k)) and k < 40
-            assert np.array_equal(found.centroids, found.centroids.astype(np.float16))
-        else:
-            assert np.array_equal(found.centroids, (found.grid[0] + found.grid[1] * np.arange(k)).astype(np.float32))
-    assert kinds_seen == {True, False} and abs(found.values - weights).max() < 0.05
+        assert (found.labels.min(), found.labels.max()) == (0, found.k - 1)
+        assert np.array_equal(found.centroids, (found.low + found.step * np.arange(found.k)).astype(np.float32))
+        assert np.array_equal(found.values, found.centroids[found.labels]) and 0 in found.centroids
+    assert abs(found.values - weights).max() < 0.05
 
 
 def test_more_expensive_bits_give_fewer_of_them():
@@ -302,7 +284,7 @@ def test_level_2_trains_few_numbers_with_classes_and_no_weight_by_itself(mnist):
         assert before.kind == after.kind and not np.array_equal(kinds.weights(before, n), kinds.weights(after, n))
     expected = training.logits(model, images)
     errors = [(training.logits(each.compressed.apply(model), images) - expected).pow(2).mean() for each in (untuned, found)]
-    assert errors[1] < 0.9 * errors[0]
+    assert errors[1] < 0.95 * errors[0]
 
 
 def test_training_that_does_not_help_images_kept_back_is_dropped(mnist, monkeypatch):
@@ -318,12 +300,13 @@ def test_training_that_does_not_help_images_kept_back_is_dropped(mnist, monkeypa
 def test_trained_numbers_have_the_gradient_of_all_their_weights():
     labels = np.array([[[0, 1, 2, 1], [2, 2, 0, 1]]])
     gradient = torch.arange(8.0).reshape(1, 2, 4)
-    for grid, expected in ((None, [6, 11, 11]), ((-0.5, 0.25), [28, 11 + 2 * 11])):
-        each = tuned._Trained(assignment.Assigned(labels, np.array([-0.5, -0.25, 0], dtype=np.float32), grid))
-        assert np.allclose(each.weights().numpy(), np.array([-0.5, -0.25, 0])[labels])
-        each.take(gradient)
-        assert each.numbers.grad.tolist() == expected
-        assert np.allclose(each.assigned(assignment.Assigned(labels, np.zeros(3), grid)).centroids, [-0.5, -0.25, 0])
+    before = assignment.Assigned(labels, -0.5, 0.25)
+    each = tuned._Trained(before)
+    assert np.allclose(each.weights().numpy(), before.values)
+    each.take(gradient)
+    assert each.numbers.grad.tolist() == [28, 11 + 2 * 11]
+    each.numbers.data.mul_(1 + 1e-3)
+    assert np.allclose(each.assigned(before).centroids, [-0.5005, -0.25025, 0])
 
 
 @pytest.mark.parametrize("images", [(255 * IMAGES).to(torch.uint8), None], ids=["calibrated", "data-free"])

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit, prange
 
-from weightlab import formats
 from weightlab.compression import kinds
 
 DAMPING = 0.01  # of the mean of H's diagonal, so that H has an inverse
@@ -20,37 +19,43 @@ RARE = 0.3  # occurrences that a label without any is charged for
 INERTIA = 32  # labels of a column that weigh as much as all of the layer, when its frequencies are guessed
 REACH = 500  # steps from zero, at most
 NEAR = 10  # labels that a weight moves at once, at most
-FREE = 40  # labels of a layer, up to which centroids of their own are tried
 # The price of a bit over the curvature times the square of the step: at many bits a weight ln 2 / 6 = 0.12 is best (Gish and Pierce 1968);
 # at about one, where most weights are 0, three times as much was measured best.
 STEP = 0.4
-FORMAT = "float16"  # of centroids
-CENTROID_BITS, GRID_BITS = 16, 2 * 32
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """Labels, int64 (groups, rows, inputs), and the centroids that they number, float32 (k,), ascending.
+    """Labels, int64 (groups, rows, inputs), of a grid of `k` centroids: the lowest is `low`, the distance between two is `step`.
 
-    `grid` holds the lowest centroid and the step, if all are on a grid; then some may be of no label. Otherwise each is used and a value of
-    float16.
+    Some centroids between the lowest and the highest may be of no label.
     """
 
     labels: np.ndarray
-    centroids: np.ndarray
-    grid: tuple[float, float] | None
+    low: float
+    step: float
+
+    @property
+    def k(self) -> int:
+        """The number of centroids."""
+        return int(self.labels.max()) + 1
+
+    @property
+    def centroids(self) -> np.ndarray:
+        """Float32 (k,), ascending."""
+        return kinds.on_grid(np.arange(self.k), self.low, self.step)
 
     @property
     def values(self) -> np.ndarray:
         """The new weights, float32 (groups, rows, inputs)."""
-        return self.centroids[self.labels]
+        return kinds.on_grid(self.labels, self.low, self.step)
 
 
 def assign(weights: np.ndarray, moments: np.ndarray, slopes: np.ndarray, price: float, sweeps: int = SWEEPS) -> Assigned:
     """The cheapest labels that are found for weights (groups, rows, inputs).
 
     `moments` is H (groups, inputs, inputs), `slopes` (groups, rows) the loss per squared error of an output, `price` the loss that a bit is
-    worth. The step follows from them (see `STEP`). Centroids of their own are kept where what they save is worth more than their bits.
+    worth. The step follows from them (see `STEP`).
     """
     power = np.diagonal(moments, axis1=1, axis2=2)
     damped = moments + np.eye(moments.shape[1]) * np.maximum(DAMPING * power.mean(1), 1e-12)[:, None, None]
@@ -58,35 +63,14 @@ def assign(weights: np.ndarray, moments: np.ndarray, slopes: np.ndarray, price: 
     step = max(float(f"{math.sqrt(price / (STEP * curvature)):.3g}"), float(np.abs(weights).max()) / REACH, 1e-30)
     reach = max(1, math.ceil(np.abs(weights).max() / step))
     labels = _fed_back(weights, damped, power, step, reach) + reach
-    grid = centroids = step * np.arange(-reach, reach + 1, dtype=np.float64)
-    free = len(np.unique(labels)) <= FREE
-    if free:
-        fitted = _refitted(weights, damped, slopes, labels, centroids)
-        saved = _error(weights, damped, slopes, centroids[labels]) - _error(weights, damped, slopes, fitted[labels])
-        free = saved > price * (CENTROID_BITS * len(np.unique(labels)) - GRID_BITS)
+    grid = step * np.arange(-reach, reach + 1, dtype=np.float64)
     for _ in range(sweeps):
-        centroids = _refitted(weights, damped, slopes, labels, centroids) if free else centroids
-        values = centroids[labels]
+        values = grid[labels]
         gradients = (values - weights) @ damped
-        if not _swept(values, gradients, damped, centroids, _bits(labels, len(centroids)), price, slopes, labels):
+        if not _swept(values, gradients, damped, grid, _bits(labels, len(grid)), price, slopes, labels):
             break
-    if not free:
-        low = int(labels.min())
-        labels, lowest = labels - low, float(grid[low])
-        return Assigned(labels, kinds.on_grid(np.arange(labels.max() + 1), lowest, step), (lowest, step))
-    return with_centroids(labels, _refitted(weights, damped, slopes, labels, centroids))
-
-
-def with_centroids(labels: np.ndarray, centroids: np.ndarray) -> Assigned:
-    """Labels of centroids of their own, as they are stored: rounded, each once, in ascending order."""
-    rounded = formats.get(FORMAT).round(centroids.astype(np.float32))
-    used, places = np.unique(rounded[labels], return_inverse=True)
-    return Assigned(places.reshape(labels.shape), used, None)
-
-
-def _error(weights: np.ndarray, moments: np.ndarray, slopes: np.ndarray, values: np.ndarray) -> float:
-    error = values - weights
-    return float((slopes[:, :, None] * error * (error @ moments)).sum())
+    low = int(labels.min())
+    return Assigned(labels - low, float(grid[low]), step)
 
 
 def _fed_back(weights: np.ndarray, moments: np.ndarray, power: np.ndarray, step: float, reach: int) -> np.ndarray:
@@ -152,19 +136,3 @@ def _bits(labels: np.ndarray, k: int) -> np.ndarray:
         return -np.log2(shares)
     own = np.bincount((labels + k * np.arange(inputs)).ravel(), minlength=inputs * k).reshape(inputs, k)
     return -np.log2((own + INERTIA * shares) / (rows + INERTIA))
-
-
-def _refitted(
-    weights: np.ndarray, moments: np.ndarray, slopes: np.ndarray, labels: np.ndarray, centroids: np.ndarray
-) -> np.ndarray:
-    """Centroids of least error for given labels (weighted least squares); those of no weight stay."""
-    used, places = np.unique(labels, return_inverse=True)
-    places = places.reshape(labels.shape)
-    normal, right = np.empty((len(used), len(used))), np.empty(len(used))
-    for place in range(len(used)):
-        pushed = slopes[:, :, None] * ((places == place).astype(np.float64) @ moments)
-        normal[place] = np.bincount(places.ravel(), pushed.ravel(), len(used))
-        right[place] = (pushed * weights).sum()
-    fitted = centroids.copy()
-    fitted[used] = np.linalg.lstsq(normal, right, rcond=1e-10)[0]
-    return fitted

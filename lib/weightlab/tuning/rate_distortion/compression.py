@@ -28,6 +28,7 @@ METHOD = "rate-distortion sharing, level {level} ({name})"
 CALIBRATION = {0: 1500, 1: 1500, 2: 20_000}  # images, at most, by level
 MEMORY = {0: 5 << 28, 1: 5 << 28, 2: 5 << 27}  # bytes: of the largest activation for all of them
 PRICE = 0.01  # where no loss is given
+FIRST = 0.04  # that is tried where one is given: networks trained well keep a point at 0.03 to 0.2
 # By which prices are divided where errors count in proportion to variances: it makes the same price about as safe.
 RELATIVE_UNIT = 0.4
 CODING_IMAGES = 64  # that decide how biases and batch norm are coded
@@ -98,7 +99,7 @@ def compress(
             best = (row["bytes"], price, found, plainly)
         return not good
 
-    _bisect(loses, PRICE)
+    _bisect(loses, FIRST)
     if best is None:
         least = min(row["loss_pp"] for row in rows)
         raise UserError(
@@ -171,7 +172,7 @@ def _prepared(
     if images is not None and level > 0:
         most = _fitting(model, images[:1].float() / 255, level)
         drawn = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most]].float() / 255
-        lessons = None if classes is None or level == 1 else Lessons(images, classes, steps)
+        lessons = None if classes is None or level == 1 else Lessons(model, images, classes, steps, seed)
         return _calibrated(model, models.layers(model, drawn[:2]), drawn, seed, name, lessons)
     assert example is not None
     layers, most = models.layers(model, example), _fitting(model, example[:1], level)
@@ -213,7 +214,7 @@ def _calibrated(
 
         changed, done = calibrated.compress(model, calibration, assign, seed)
         if lessons is not None:
-            done = tuned.tune(model, changed, done, storing.shared(model, layers), lessons, seed)
+            done = tuned.tune(changed, done, storing.shared(model, layers), lessons)
         typical = max(float(np.median(curvatures)) if curvatures else 1.0, 1e-12)
         stored, plainly = [], []
         for layer in layers:

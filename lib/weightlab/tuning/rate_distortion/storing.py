@@ -9,27 +9,26 @@ from torch import nn
 from weightlab import accounting, formats, models
 from weightlab.compression.compressed import Compressed
 from weightlab.compression.contract import Labels, Stored, Values
-from weightlab.tuning.rate_distortion import assignment, batch_norm, matrices, remainder
+from weightlab.tuning.rate_distortion import batch_norm, matrices, remainder
 from weightlab.tuning.rate_distortion.assignment import Assigned
 
+FORMAT = "float16"  # of centroids that are on no grid
 CODING_ERROR = 0.05  # of logits, relative to their standard deviation over classes, that coded biases and batch norm may make
 
 
 def stored(assigned: Assigned, layer: nn.Module) -> Stored:
     """What a file holds of a layer."""
     labels = matrices.back(layer, torch.from_numpy(assigned.labels)).numpy().ravel()
-    k = len(assigned.centroids)
-    if assigned.grid is None or k == 1:
+    if assigned.k == 1:
         return codebook(labels, assigned.centroids)
-    low, step = assigned.grid
-    return Stored("grid", {"labels": _labels(labels, k)}, {"low": low, "step": step})
+    return Stored("grid", {"labels": _labels(labels, assigned.k)}, {"low": assigned.low, "step": assigned.step})
 
 
 def codebook(labels: np.ndarray, centroids: np.ndarray) -> Stored:
     """Labels, in the order of the weights, and centroids of their own."""
     k = len(centroids)
-    rounded = formats.get(assignment.FORMAT).round(centroids.astype(np.float32))
-    parts: dict[str, Values | Labels] = {"centroids": Values(rounded, assignment.FORMAT)}
+    rounded = formats.get(FORMAT).round(centroids.astype(np.float32))
+    parts: dict[str, Values | Labels] = {"centroids": Values(rounded, FORMAT)}
     return Stored("codebook", parts | ({"labels": _labels(labels, k)} if k > 1 else {}), {"k": k})
 
 

@@ -1,21 +1,19 @@
 """Level 2: centroids, biases and batch norm of a compressed network trained with the classes of images; no weight by itself is.
 
-Every weight keeps its label, so a layer has as few trained numbers as it has centroids, or two if they are on a grid: their gradient is
-summed over the weights.
+Every weight keeps its label, so the weights of a layer have two trained numbers, the lowest centroid and the step: their gradient is summed over
+the weights.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from weightlab import models
-from weightlab.compression import kinds
-from weightlab.tuning.rate_distortion import assignment, matrices
+from weightlab.tuning.rate_distortion import matrices
 from weightlab.tuning.rate_distortion.assignment import Assigned
 
 BATCH, STEPS = 64, 200
@@ -24,79 +22,80 @@ RATES = (1.0, 0.1)  # of these learning rates: the first with which the loss of 
 CENTROIDS, OTHERS = 0.01, 1e-3  # learning rates: of centroids in distances between two of them, and of biases and batch norm
 CLASSES = 0.1  # of the loss, for the images' own classes; the rest is the distance to the answers of the original network
 DIGITS = 5  # of the lowest value and the step of a grid
-Batch = tuple[torch.Tensor, torch.Tensor]  # images, float32, and their classes
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # images, float32, their classes, and answers
 
 
 class _Trained:
-    """The few trained numbers of a layer's weights."""
+    """The two trained numbers of a layer's weights: the lowest centroid and the step."""
 
     def __init__(self, assigned: Assigned):
-        self.labels, self.on_grid = torch.from_numpy(assigned.labels), assigned.grid is not None
-        self.numbers = nn.Parameter(torch.from_numpy(np.array(assigned.grid or assigned.centroids, dtype=np.float32)))
-        self.steps = torch.arange(len(assigned.centroids), dtype=torch.float32)
-        distances = np.diff(assigned.centroids) if len(assigned.centroids) > 1 else assigned.centroids
-        self.rate = CENTROIDS * float(np.median(abs(distances))) / (max(float(self.steps[-1]), 1.0) if self.on_grid else 1)
+        self.labels = torch.from_numpy(assigned.labels)
+        self.numbers = nn.Parameter(torch.tensor([assigned.low, assigned.step]))
+        self.rate = CENTROIDS * assigned.step / max(assigned.k - 1, 1)
 
     def weights(self) -> torch.Tensor:
         """Float32 (groups, rows, inputs)."""
-        numbers = self.numbers.detach()
-        return (numbers[0] + numbers[1] * self.steps if self.on_grid else numbers)[self.labels]
+        low, step = self.numbers.detach()
+        return low + step * self.labels
 
     def take(self, gradient: torch.Tensor) -> None:
         """Sum up the gradient of the weights."""
-        sums = torch.bincount(self.labels.ravel(), gradient.ravel(), len(self.steps)).float()
-        self.numbers.grad = torch.stack([sums.sum(), (self.steps * sums).sum()]) if self.on_grid else sums
+        self.numbers.grad = torch.stack([gradient.sum(), (gradient * self.labels).sum()])
 
     def assigned(self, before: Assigned) -> Assigned:
         """As it is stored."""
-        numbers = self.numbers.detach().numpy()
-        if not self.on_grid:
-            return assignment.with_centroids(before.labels, numbers)
-        low, step = (float(f"{number:.{DIGITS}g}") for number in numbers)
-        return replace(before, centroids=kinds.on_grid(np.arange(len(self.steps)), low, step), grid=(low, step))
+        low, step = (float(f"{number:.{DIGITS}g}") for number in self.numbers.tolist())
+        return replace(before, low=low, step=step)
 
 
-@dataclass(frozen=True)
 class Lessons:
-    """Images, uint8 (n, channels, height, width), with their classes, int64 (n,), and in how many steps these train; 0 trains nothing."""
+    """Batches of images with their classes and the original network's answers, which are computed once for all prices.
 
-    images: torch.Tensor
-    classes: torch.Tensor
-    steps: int = STEPS
+    `images` are uint8 (n, channels, height, width), `classes` int64 (n,). Batches of kind 0 are kept back, those of the other kinds, `steps`
+    each, train at one of `RATES`.
+    """
 
-    def batch(self, places: torch.Tensor) -> Batch:
-        """Images as the network takes them, and their classes."""
-        return self.images[places].float() / 255, self.classes[places]
+    def __init__(self, model: nn.Module, images: torch.Tensor, classes: torch.Tensor, steps: int, seed: int):
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(classes), generator=generator)
+        kept, used = order.tensor_split([min(KEPT, len(order) // 2)])
+        drawn = [[used[torch.randint(len(used), (BATCH,), generator=generator)] for _ in range(steps)] for _ in RATES]
+        self.empty, self.steps = not steps or not len(kept), steps
+        self._model, self._images, self._classes = model, images, classes
+        self._places = [kept.split(BATCH), *drawn]
+        self._answers: list[list[torch.Tensor]] = [[] for _ in self._places]
+
+    def batches(self, kind: int) -> Iterator[Batch]:
+        """Images as the network takes them, their classes and the original network's answers."""
+        answers = self._answers[kind]
+        for number, places in enumerate(self._places[kind]):
+            images = self._images[places].float() / 255
+            if number == len(answers):
+                with torch.no_grad():
+                    answers.append(self._model(images.clone()))
+            yield images, self._classes[places], answers[number]
 
 
-def tune(
-    model: nn.Module, changed: nn.Module, done: Mapping[str, Assigned], shared: set[str], lessons: Lessons, seed: int
-) -> dict[str, Assigned]:
+def tune(changed: nn.Module, done: Mapping[str, Assigned], shared: set[str], lessons: Lessons) -> dict[str, Assigned]:
     """New centroids for labels; the biases and batch norm of `changed`, the compressed network, are trained in place.
 
     `shared` names the weights that are stored as labels; of all others those with one axis are trained. The loss is the divergence from
-    the answers of `model`, logits divided by their standard deviation over classes, with a part of the cross entropy of the classes. Some of
-    the images are kept to see whether it falls: if it does not, nothing is changed.
+    the original network's answers, logits divided by their standard deviation over classes, with a part of the cross entropy of the
+    classes. The images that are kept back tell whether it falls: if it does not, nothing is changed.
     """
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(lessons.classes), generator=generator)
-    n = min(KEPT, len(order) // 2)
-    if not lessons.steps or not n:
+    if lessons.empty:
         return dict(done)
-    kept, used = [lessons.batch(places) for places in order[:n].split(BATCH)], order[n:]
-    before = _mean_loss(model, changed, kept)
-    for rate in RATES:
-        batches = (lessons.batch(used[torch.randint(len(used), (BATCH,), generator=generator)]) for _ in range(lessons.steps))
+    before = _mean_loss(changed, lessons)
+    for kind, rate in enumerate(RATES, 1):
         copy = models.copied(changed)
-        found = _train(model, copy, done, shared, batches, lessons.steps, rate)
-        if _mean_loss(model, copy, kept) < before:
+        found = _train(copy, done, shared, lessons.batches(kind), lessons.steps, rate)
+        if _mean_loss(copy, lessons) < before:
             changed.load_state_dict(copy.state_dict())
             return found
     return dict(done)
 
 
 def _train(
-    model: nn.Module,
     changed: nn.Module,
     done: Mapping[str, Assigned],
     shared: set[str],
@@ -111,8 +110,8 @@ def _train(
     groups = [{"params": [each.numbers], "lr": rate * each.rate} for each in trained.values()]
     optimizer = torch.optim.Adam([*groups, {"params": others, "lr": rate * OTHERS}])
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, steps)
-    for images, classes in batches:
-        loss = _loss(model, changed, images, classes)
+    for batch in batches:
+        loss = _loss(changed, *batch)
         gradients = torch.autograd.grad(loss, [*(layer.weight for layer in layers.values()), *others], allow_unused=True)
         for each, layer, gradient in zip(trained.values(), layers.values(), gradients, strict=False):
             each.take(matrices.of(layer, torch.zeros_like(layer.weight) if gradient is None else gradient))
@@ -128,13 +127,11 @@ def _train(
 
 
 @torch.no_grad()
-def _mean_loss(model: nn.Module, changed: nn.Module, batches: Sequence[Batch]) -> float:
-    return float(torch.stack([_loss(model, changed, images, classes) for images, classes in batches]).mean())
+def _mean_loss(changed: nn.Module, lessons: Lessons) -> float:
+    return float(torch.stack([_loss(changed, *batch) for batch in lessons.batches(0)]).mean())
 
 
-def _loss(model: nn.Module, changed: nn.Module, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        expected = model(images.clone())
+def _loss(changed: nn.Module, images: torch.Tensor, classes: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     spread = expected.std(1).mean().clamp_min(1e-30)
     answers = changed(images.clone().requires_grad_().clone())
     soft, wanted = (torch.log_softmax(logits / spread, 1) for logits in (answers, expected))
