@@ -123,12 +123,20 @@ def _read_idx(path: Path) -> np.ndarray:
 def _resized(images: np.ndarray) -> np.ndarray:
     """uint8 (n, 28, 28) -> uint8 (n, 1, 32, 32), each by PIL's bilinear resize.
 
-    torchvision's `Resize`, which the thesis used, calls just this; to import torchvision costs a process two seconds.
+    torchvision's `Resize`, which the thesis used, calls just this; to import torchvision costs a process two seconds. PIL resizes rows, then
+    columns; here it gets the rows of all images at once, then all columns.
     """
+    wide = _rows_resized(images)
+    return np.ascontiguousarray(_rows_resized(wide.transpose(0, 2, 1)).transpose(0, 2, 1))[:, None]
+
+
+def _rows_resized(images: np.ndarray) -> np.ndarray:
+    """uint8 (n, rows, columns) -> uint8 (n, rows, 32)."""
     from PIL import Image
 
-    size = IMAGE_SIZE, IMAGE_SIZE
-    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in images])[:, None]
+    n, rows, columns = images.shape
+    tall = Image.fromarray(images.reshape(n * rows, columns))
+    return np.asarray(tall.resize((IMAGE_SIZE, n * rows), Image.Resampling.BILINEAR)).reshape(n, rows, IMAGE_SIZE)
 
 
 def _load_pictures(dataset: str, split: str, folder: str | Path | None) -> tuple[torch.Tensor, torch.Tensor]:
