@@ -31,6 +31,7 @@ def panels(columns: int, rows: int = 1, width: float = 5.5, height: float = 3.8,
     with sns.axes_style("whitegrid"):
         figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **shared)
     figure.set_layout_engine("constrained")
+    figure.canvas.mpl_connect("draw_event", lambda _: figure.set_layout_engine("none"))  # laid out once, shown and saved
     plt.close(figure)  # shown where it is the value of a cell, not a second time
     return figure, axes
 
