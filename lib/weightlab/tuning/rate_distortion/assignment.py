@@ -41,11 +41,6 @@ class Assigned:
         return int(self.labels.max()) + 1
 
     @property
-    def centroids(self) -> np.ndarray:
-        """Float32 (k,), ascending."""
-        return kinds.on_grid(np.arange(self.k), self.low, self.step)
-
-    @property
     def values(self) -> np.ndarray:
         """The new weights, float32 (groups, rows, inputs)."""
         return kinds.on_grid(self.labels, self.low, self.step)

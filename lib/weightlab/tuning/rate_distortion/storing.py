@@ -20,7 +20,7 @@ def stored(assigned: Assigned, layer: nn.Module) -> Stored:
     """What a file holds of a layer."""
     labels = matrices.back(layer, torch.from_numpy(assigned.labels)).numpy().ravel()
     if assigned.k == 1:
-        return codebook(labels, assigned.centroids)
+        return codebook(labels, assigned.values.ravel()[:1])
     return Stored("grid", {"labels": _labels(labels, assigned.k)}, {"low": assigned.low, "step": assigned.step})
 
 
