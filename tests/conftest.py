@@ -6,8 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pytest
 import torch
 from filelock import FileLock, Timeout
 from hypothesis import settings
-from warm_kernels import TORCH, Warm
+from warm_python import kernels, python
 
 import weightlab.notebook_files  # noqa: F401  before a test imports nbformat, which is faster so
 from weightlab import paths
@@ -33,14 +31,13 @@ def published():
 
 
 @pytest.fixture(scope="session")
-def smoke_outputs(tmp_path_factory, worker_id, warm):
+def smoke_outputs(tmp_path_factory, worker_id):
     """Run a notebook headless at smoke size, after those it reads, once for all test processes, and return its outputs folder.
 
-    The first notebook gets a kernel from a cold start, as a person's run does; the others get warm ones.
+    The first notebook gets a cold start, as a person's run does; the others get warm ones.
     """
     base = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
-    cold = stand_in_root(base / "repository")
-    environments = defaultdict(lambda: cold | warm(TORCH), {"00_explore": cold})
+    environment = stand_in_root(base / "repository")
 
     def run(name: str, wait: bool = True) -> Path | None:
         """The folder of a notebook's outputs; None, without `wait`, where another process is at it or at one that it reads."""
@@ -51,8 +48,9 @@ def smoke_outputs(tmp_path_factory, worker_id, warm):
             return None
         with contextlib.suppress(Timeout), FileLock(base / f"{name}.lock", timeout=-1 if wait else 0):
             if not (folder / "notebook.ipynb").exists():
-                command = [sys.executable, "-m", "weightlab", "run", name, "--profile", "smoke"]
-                done = subprocess.run(command, env=environments[name], capture_output=True, text=True)
+                start, kernel = ([sys.executable], {}) if name == "00_explore" else (python(), kernels())
+                command = [*start, "-m", "weightlab", "run", name, "--profile", "smoke"]
+                done = subprocess.run(command, env=environment | kernel, capture_output=True, text=True)
                 assert done.returncode == 0, done.stderr[-2000:]
             return folder
 
@@ -93,24 +91,10 @@ def report_root(smoke_outputs, tmp_path_factory):
     return root, stand_in_root(root)
 
 
-@pytest.fixture(scope="session")
-def warm():
-    """The environment of processes whose notebooks get kernels that have imported some modules already."""
-    with contextlib.ExitStack() as stack:
-
-        @cache
-        def environment(modules: tuple[str, ...]) -> dict:
-            made = Warm(Path(stack.enter_context(tempfile.TemporaryDirectory())), modules)  # a socket's path must be short
-            stack.callback(made.close)
-            return made.environment
-
-        yield environment
-
-
 @pytest.fixture
-def own_root(tmp_path, warm):
+def own_root(tmp_path):
     """A stand-in repository of a test's own: its folder, and the environment for processes, whose kernels are warm."""
-    return tmp_path, stand_in_root(tmp_path) | warm(TORCH)
+    return tmp_path, stand_in_root(tmp_path) | kernels()
 
 
 def tracebacks(text: str) -> list[str]:

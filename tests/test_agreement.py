@@ -1,7 +1,6 @@
 """What the engine and the commands record is what the plain network does, for networks of many kinds, or they are refused."""
 
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from agreement_networks import REFUSED, RIGHT
 from typer.testing import CliRunner
+from warm_python import python
 
 from weightlab import data, models, runs, sharing, training
 from weightlab.cli import app
@@ -110,7 +110,7 @@ def test_a_search_by_the_command_refuses_in_a_sentence(name, home):
 def test_a_process_of_its_own_does_the_same(name, home):
     place = str(Path(__file__).parent)
     code = f"import sys; sys.path.insert(0, {place!r}); from weightlab.cli import main; sys.argv[0] = 'weightlab'; main()"
-    done = subprocess.run([sys.executable, "-c", code, *words(name, home / "searches")], capture_output=True, text=True)
+    done = subprocess.run([*python(), "-c", code, *words(name, home / "searches")], capture_output=True, text=True)
     if name in REFUSED:
         assert done.returncode == 1 and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
     else:

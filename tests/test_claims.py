@@ -4,7 +4,6 @@ import inspect
 import os
 import re
 import subprocess
-import sys
 from itertools import product
 
 import nbformat
@@ -14,7 +13,7 @@ import pytest
 import yaml
 from conftest import notebooks_before, stand_in_root
 from scipy import stats
-from warm_kernels import PLAIN
+from warm_python import PLAIN, kernels, python
 
 from weightlab import analysis, experiments, paths, storage
 from weightlab.analysis import uncertainty
@@ -531,9 +530,9 @@ def newest(outputs, name):
 
 
 @pytest.fixture
-def without_torch(tmp_path, warm):
+def without_torch(tmp_path):
     """A stand-in repository in which importing torch fails, and a way to run a notebook there: its answers, or its error."""
-    root, environment = tmp_path, stand_in_root(tmp_path) | warm(PLAIN)
+    root, environment = tmp_path, stand_in_root(tmp_path) | kernels(PLAIN)
     (tmp_path / "forbidden" / "torch").mkdir(parents=True)
     (tmp_path / "forbidden" / "torch" / "__init__.py").write_text("raise ImportError('this notebook only reads records')")
     before = os.pathsep.join(filter(None, [str(tmp_path / "forbidden"), os.environ.get("PYTHONPATH")]))
@@ -541,7 +540,7 @@ def without_torch(tmp_path, warm):
 
     def run(name, *settings):
         given = [word for setting in settings for word in ("--set", setting)]
-        command = [sys.executable, "-m", "weightlab", "run", name, "--profile", "smoke", *given]
+        command = [*python(), "-m", "weightlab", "run", name, "--profile", "smoke", *given]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root())
         if done.returncode:
             return done.stderr.strip().splitlines()[-1]

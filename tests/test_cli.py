@@ -22,6 +22,7 @@ from damages import flip
 from safetensors.torch import load_file, save_file
 from typer.main import get_command
 from typer.testing import CliRunner
+from warm_python import python
 
 from weightlab import data, models, packing, paths, runs, sharing, storage, training, tuning
 from weightlab.cli import app, choices, options, scan
@@ -96,7 +97,7 @@ def spoken(command):
 
 def process(*words, code=0, **environment):
     """stdout and stderr of a command in a process of its own."""
-    command = [sys.executable, "-m", "weightlab", *map(str, words)]
+    command = [*python(), "-m", "weightlab", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     assert done.returncode == code, done.stderr
     return done.stdout, done.stderr

@@ -3,12 +3,12 @@
 import hashlib
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from warm_python import python
 
 from weightlab import backend, data, rng
 from weightlab.data import downloads
@@ -142,7 +142,7 @@ def test_a_flipped_byte_is_one_sentence_with_file_and_checksums(copy):
 
 def start(folder, *command, **environment):
     return subprocess.Popen(
-        [sys.executable, *command],
+        [*python(), *command],
         cwd=folder,
         env=os.environ | {"WEIGHTLAB_DATA": str(folder / "data")} | environment,
         stdout=subprocess.PIPE,

@@ -17,7 +17,7 @@ from weightlab.evaluation.evaluator import MARGIN
 from weightlab.training import logits
 
 NETWORKS = ("lenet5_tanh", "lenet5_relu")
-IMAGES, RANDOM_PLANS = 120, 200
+IMAGES, RANDOM_PLANS = 120, 120
 
 
 def oracle(model, codebooks, plans, split):
@@ -38,7 +38,7 @@ def validation():
 @pytest.mark.parametrize("format", formats.FORMATS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_counts_equal_the_oracles_in_any_order_and_grouping(network, format, validation):
-    """200 random plans, small k among them, where logits come close; asked for at once, shuffled in parts, and one by one."""
+    """120 random plans, small k among them, where logits come close; asked for at once, shuffled in parts, and one by one."""
     model = models.load(network)
     codebooks = sharing.Codebooks(model, format=format)
     rng = np.random.default_rng(7)

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 
 import nbformat
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from conftest import tracebacks
 from scipy import stats
 from sklearn.cluster import KMeans
+from warm_python import python
 
 from weightlab import analysis, data, models, runs, sharing, storage
 from weightlab.errors import UserError
@@ -43,7 +43,7 @@ def answers(folder):
 def execute(name, own_root, *settings):
     root, environment = own_root
     given = [word for setting in settings for word in ("--set", setting)]
-    command = [sys.executable, "-m", "weightlab", "run", name, "--profile", "smoke", *given]
+    command = [*python(), "-m", "weightlab", "run", name, "--profile", "smoke", *given]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     return root / "outputs" / "smoke" / name, done
 

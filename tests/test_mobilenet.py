@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+from warm_python import python
 
 from weightlab import analysis, backend, data, figures, models, paths, rng, runs, sharing, training
 from weightlab.data import downloads
@@ -272,7 +272,7 @@ def test_a_foreign_file_or_folder_is_named(tmp_path, name, content, sentence):
 ])  # fmt: skip
 def test_without_a_network_the_way_out_is_one_sentence(tmp_path, call, sentence):
     code = f"from weightlab import data, errors, models, runs\nerrors.run(lambda: {call})"
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | CLOSED | {"WEIGHTLAB_DATA": str(tmp_path / "data")},
+    done = subprocess.run([*python(), "-c", code], env=os.environ | CLOSED | {"WEIGHTLAB_DATA": str(tmp_path / "data")},
                           capture_output=True, text=True, timeout=120)  # fmt: skip
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: ") and sentence in done.stderr and "put " in done.stderr

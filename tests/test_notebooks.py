@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -14,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import tracebacks
+from warm_python import kernels, python
 
 from weightlab import analysis, experiments, notebooks, paths, storage
 from weightlab.errors import UserError
@@ -193,7 +193,7 @@ def test_wrong_values_end_the_command_with_one_sentence(own_root, name, setting,
     earlier = root / "outputs" / "smoke" / name / "notebook.ipynb"
     earlier.parent.mkdir(parents=True)
     earlier.write_text("earlier")
-    command = [sys.executable, "-m", "weightlab", "run", name, "--profile", "smoke", "--set", setting]
+    command = [*python(), "-m", "weightlab", "run", name, "--profile", "smoke", "--set", setting]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root())
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
@@ -224,8 +224,8 @@ def test_a_kernel_that_is_killed_ends_the_command_with_one_sentence(tmp_path, pa
     (tmp_path / "params" / "smoke" / "90_dies.yaml").touch()
     earlier = tmp_path / "outputs" / "smoke" / "90_dies" / "notebook.ipynb"
     earlier.write_text("earlier")
-    command = [sys.executable, "-m", "weightlab", "run", "90_dies", "--profile", "smoke"]
-    done = subprocess.run(command, env=os.environ | {"WEIGHTLAB_ROOT": str(tmp_path)}, capture_output=True, text=True)
+    command = [*python(), "-m", "weightlab", "run", "90_dies", "--profile", "smoke"]
+    done = subprocess.run(command, env=os.environ | {"WEIGHTLAB_ROOT": str(tmp_path)} | kernels(), capture_output=True, text=True)
     assert done.returncode == 1 and not tracebacks(done.stderr)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: the kernel that ran 90_dies was killed, most often because the machine's memory was full; ")
@@ -241,7 +241,7 @@ def test_a_run_replaces_its_own_files_and_leaves_a_persons(own_root):
     (folder / "notes.txt").write_text("mine")
     (folder / "old.png").write_text("made by an earlier run")
     (folder / "run.json").write_text(json.dumps({"files": ["old.png", "notebook.ipynb"]}))
-    command = [sys.executable, "-m", "weightlab", "run", "00_explore", "--profile", "smoke"]
+    command = [*python(), "-m", "weightlab", "run", "00_explore", "--profile", "smoke"]
     subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root(), check=True)
     names = {file.name for file in folder.iterdir()}
     assert names == {".ipynb_checkpoints", "notes.txt", "notebook.ipynb", "run.json", "weights_with_centroids.png"}
@@ -252,7 +252,7 @@ def test_a_run_replaces_its_own_files_and_leaves_a_persons(own_root):
 def test_unwritable_outputs_folder_is_refused_before_work(own_root):
     root, environment = own_root
     (root / "outputs").write_text("a file where the folder should be")
-    command = [sys.executable, "-m", "weightlab", "run", "00_explore", "--profile", "smoke"]
+    command = [*python(), "-m", "weightlab", "run", "00_explore", "--profile", "smoke"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.root())
     assert done.returncode == 1 and done.stderr.startswith("error: the outputs folder") and done.stderr.count("\n") == 1
 
@@ -266,7 +266,7 @@ def points(file, shift=0.0):
 
 def weightlab(environment, folder, *arguments):
     """A real process of the command, in a working folder of its own."""
-    command = [sys.executable, "-m", "weightlab", *arguments, "--profile", "smoke"]
+    command = [*python(), "-m", "weightlab", *arguments, "--profile", "smoke"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
 
 

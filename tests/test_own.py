@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from warm_python import python
 
 from weightlab import backend, data, models, packing, paths, runs, sharing, training
 from weightlab.data import own as own_data
@@ -241,7 +242,7 @@ def test_the_torchvision_network_of_the_documentation_becomes_a_file(tmp_path):
     words = shlex.split(command)
     assert words[0] == "weightlab"
     words += ["--lambda", "0.01"]  # which saves the search of it
-    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([*python(), "-m", *words], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" of 20 images, 100.00 % before") == 2, "before it was compressed it gave torchvision's answers"
     assert packing.read(tmp_path / "my.weightlab").details.method == "rate-distortion sharing, level 1 (calibrated)"

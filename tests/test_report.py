@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
+from warm_python import python
 
 from weightlab import experiments, paths, reference, report
 from weightlab.errors import UserError
@@ -35,7 +36,7 @@ class Page(HTMLParser):
 
 
 def run(environment, *arguments):
-    command = [sys.executable, "-m", "weightlab", "report", *arguments]
+    command = [*python(), "-m", "weightlab", "report", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
