@@ -99,7 +99,7 @@ lab: $(ENV) $(MNIST) ## open JupyterLab on a page that links the notebooks
 	$(RUN) -m jupyterlab --notebook-dir . --LabApp.default_url=/lab/tree/notebooks/index.ipynb
 
 test: $(ENV) $(MNIST) $(FASHION) $(MODELS) $(STAND_IN) ## run the tests
-	$(RUN) -m pytest -n 2 --dist worksteal
+	$(RUN) -m pytest -n 3 --dist worksteal
 
 browser-test: $(ENV) $(MNIST) $(FASHION) $(MODELS) ## run JupyterLab and the report in a real browser (Debian's chromium)
 	@$(RUN) -m pytest -n 0 tests/browser

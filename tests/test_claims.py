@@ -563,7 +563,8 @@ def test_answers_of_the_analyses_follow_the_records(name, source, column, groups
     outputs, run = without_torch
     storage.write_table(made_records(column, groups, 0.2), outputs / source, "records")
     shifted = run(name)
-    storage.write_table(made_records(column, groups, 0.0), outputs / source, "records")
+    alike = made_records(column, groups, 0.0)
+    storage.write_table(alike[alike["network"] == "lenet5_tanh"], outputs / source, "records")
     alike = run(name)
     assert "One common curve does not describe all groups" in shifted and "One common curve would describe all groups" in alike
     assert "significant differences (Holm p < 0.05): none" in alike and alike != shifted

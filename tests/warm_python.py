@@ -45,7 +45,9 @@ def _server(modules: tuple[str, ...], **environment: str) -> Path:
     command = [sys.executable, __file__, "serve", *modules]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
     SERVERS.append(process)
-    return Path(process.stdout.readline().strip())
+    folder = process.stdout.readline().strip()
+    assert folder, "it could not import what it was asked to"
+    return Path(folder)
 
 
 def serve(*modules: str) -> None:
