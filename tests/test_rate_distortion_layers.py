@@ -47,19 +47,21 @@ LAYERS = {
 }
 
 
+@pytest.mark.parametrize("part", [1, 1 << 26])
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_is_its_rows_times_its_columns(name):
+def test_a_layer_is_its_rows_times_its_columns(name, part, monkeypatch):
+    monkeypatch.setattr(matrices, "PART", part)
     layer, shape = LAYERS[name]
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     weights = matrices.of(layer, layer.weight.detach())
     assert torch.equal(matrices.back(layer, weights), layer.weight)
-    columns = matrices.inputs(layer, x, 10**9, torch.Generator())
+    columns = torch.cat(list(matrices.inputs(layer, x, 10**9, torch.Generator())))
     products = (weights @ columns).flatten(0, 1)  # (channels, columns)
     if layer.bias is not None:
         products = products + layer.bias[:, None]
     expected = curvature.channels_last(layer, layer(x)).T
     assert products.shape == expected.shape and torch.allclose(products, expected, atol=1e-5)
-    few = matrices.inputs(layer, x, 5, torch.Generator().manual_seed(1))
+    few = torch.cat(list(matrices.inputs(layer, x, 5, torch.Generator().manual_seed(1))))
     assert few.shape == (*columns.shape[:2], 5)
     for column in few.permute(2, 0, 1):
         assert (columns.permute(2, 0, 1) == column).flatten(1).all(1).any()

@@ -47,7 +47,7 @@ def calibrate(model: nn.Module, names: list[str], images: torch.Tensor, seed: in
     statistics: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def mean(layer: Any, _: tuple, output: torch.Tensor, name: str) -> None:
-        means[name] = curvature.channels_last(layer, output).double().mean(0)
+        means[name] = curvature.means(layer, output)
 
     def observe(_: nn.Module, given: tuple, name: str) -> None:
         statistics[name] = _mean_and_variance(given[0])
@@ -70,15 +70,15 @@ def compress(
     def before(layer: Any, given: tuple, name: str) -> None:
         if not given or math.prod(layer.weight.shape[1:]) > INPUTS:
             return
-        drawn = matrices.inputs(layer, given[0], COLUMNS, generator)
-        moments = (drawn @ drawn.transpose(1, 2)).double().numpy() / drawn.shape[2]
+        parts = matrices.inputs(layer, given[0], COLUMNS, generator)
+        moments = np.concatenate([(drawn @ drawn.transpose(1, 2)).double().numpy() / drawn.shape[2] for drawn in parts])
         done[name] = assign(name, matrices.of(layer, layer.weight).double().numpy(), moments)
         layer.weight.copy_(matrices.back(layer, torch.from_numpy(done[name].values)))
 
     def after(layer: Any, _: tuple, output: torch.Tensor, name: str) -> torch.Tensor | None:
         if layer.bias is None:
             return None
-        shift = (calibration.means[name] - curvature.channels_last(layer, output).double().mean(0)).to(layer.bias.dtype)
+        shift = (calibration.means[name] - curvature.means(layer, output)).to(layer.bias.dtype)
         layer.bias += shift
         return output + (shift if isinstance(layer, nn.Linear) else shift.reshape(-1, *(1,) * len(layer.kernel_size)))
 
@@ -103,17 +103,3 @@ def _mean_and_variance(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of every channel of activations (n, channels, ...)."""
     channels = x.transpose(0, 1).flatten(1)
     return channels.mean(1), channels.var(1, unbiased=False)
-
-
-@torch.no_grad()
-def largest_activation(model: nn.Module, image: torch.Tensor) -> int:
-    """Bytes of the largest output of any module for an image (1, ...)."""
-    largest = image.nbytes
-
-    def see(_: nn.Module, __: tuple, output: object, ___: str) -> None:
-        nonlocal largest
-        largest = max(largest, output.nbytes if isinstance(output, torch.Tensor) else 0)
-
-    with called_once(model, {module: (None, see) for module in model.modules()}):
-        model(image.clone())
-    return largest

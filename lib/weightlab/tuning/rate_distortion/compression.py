@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from weightlab import data, models, packing, training
 from weightlab.compression.compressed import Compressed
 from weightlab.errors import UserError
-from weightlab.tuning.rate_distortion import assignment, calibrated, cells, storing, tuned
+from weightlab.tuning.rate_distortion import assignment, calibrated, cells, hooks, storing, tuned
 from weightlab.tuning.rate_distortion.assignment import Assigned
 from weightlab.tuning.rate_distortion.tuned import Lessons
 
@@ -185,7 +185,7 @@ def _prepared(
 
 def _fitting(model: nn.Module, image: torch.Tensor, level: int) -> int:
     """How many images a network is calibrated on, at most: fewer where activations are large."""
-    return min(CALIBRATION[level], max(1, MEMORY[level] // calibrated.largest_activation(model, image)))
+    return min(CALIBRATION[level], max(1, MEMORY[level] // hooks.largest_activation(model, image)))
 
 
 def random_images(example: torch.Tensor, n: int, seed: int) -> torch.Tensor:

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from weightlab.errors import UserError
-from weightlab.tuning.rate_distortion.hooks import called_once
+from weightlab.tuning.rate_distortion.hooks import called_once, largest_activation
 
-BATCH = 64
+BATCH = 64  # images at a time, fewer where the largest activation of all of them would take more than so many bytes
+MEMORY = 1 << 25
 
 
 def rows(model: nn.Module, names: list[str], images: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -20,7 +21,7 @@ def rows(model: nn.Module, names: list[str], images: torch.Tensor, generator: to
     Raises `UserError` for answers that are not finite.
     """
     totals: dict[str, torch.Tensor] = {}
-    for part in images.split(BATCH):
+    for part in images.split(min(BATCH, max(1, MEMORY // largest_activation(model, images[:1])))):
         outputs: dict[str, torch.Tensor] = {}
 
         def keep(_: nn.Module, __: tuple, output: torch.Tensor, name: str, outputs: dict = outputs) -> torch.Tensor:
@@ -40,6 +41,12 @@ def rows(model: nn.Module, names: list[str], images: torch.Tensor, generator: to
                 total = channels.double().pow(2).sum(0)
                 totals[name] = totals.get(name, torch.zeros_like(total)) + total
     return {name: total / len(images) for name, total in totals.items()}
+
+
+def means(layer: Any, output: torch.Tensor) -> torch.Tensor:
+    """The mean of every output channel, float64 (channels,); only a part of the images at a time takes twice the memory."""
+    sums = [channels_last(layer, part).double().sum(0) for part in output.split(BATCH)]
+    return torch.stack(sums).sum(0) * len(sums[0]) / output.numel()
 
 
 def channels_last(layer: Any, output: torch.Tensor) -> torch.Tensor:

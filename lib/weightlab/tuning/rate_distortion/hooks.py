@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -29,3 +30,17 @@ def called_once(model: nn.Module, hooks: Mapping[nn.Module, tuple[Callable | Non
     finally:
         for handle in handles:
             handle.remove()
+
+
+@torch.no_grad()
+def largest_activation(model: nn.Module, image: torch.Tensor) -> int:
+    """Bytes of the largest output of any module for an image (1, ...)."""
+    largest = image.nbytes
+
+    def see(_: nn.Module, __: tuple, output: object, ___: str) -> None:
+        nonlocal largest
+        largest = max(largest, output.nbytes if isinstance(output, torch.Tensor) else 0)
+
+    with called_once(model, {module: (None, see) for module in model.modules()}):
+        model(image.clone())
+    return largest

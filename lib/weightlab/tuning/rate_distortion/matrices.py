@@ -1,12 +1,15 @@
 """Convolution and linear layers as matrices: every output is a row of weights times a column of inputs."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+PART = 1 << 26  # numbers of columns that are copied at a time, unless one group has more
 
 
 def of(layer: Any, weights: torch.Tensor) -> torch.Tensor:
@@ -28,21 +31,25 @@ def back(layer: Any, matrices: torch.Tensor) -> torch.Tensor:
     return kernels.flip(list(range(2, len(shape))))
 
 
-def inputs(layer: Any, x: torch.Tensor, columns: int, generator: torch.Generator) -> torch.Tensor:
-    """At most so many columns that the rows of a layer are multiplied with for inputs x, drawn at random: (groups, inputs, columns)."""
+def inputs(layer: Any, x: torch.Tensor, columns: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """At most so many columns that the rows of a layer are multiplied with for inputs x, drawn at random: parts (groups, inputs, columns)."""
     if not isinstance(layer, _ConvNd):
         rows = x.reshape(-1, x.shape[-1])
-        return rows[_drawn(len(rows), columns, generator)].T[None]
+        yield rows[_drawn(len(rows), columns, generator)].T[None]
+        return
     axes = len(layer.kernel_size)
     x = _padded(layer, x if x.dim() == 2 + axes else x[None])
     stride = (1,) * axes if isinstance(layer, _ConvTransposeNd) else layer.stride
     for axis, (size, dilation) in enumerate(zip(layer.kernel_size, layer.dilation, strict=True)):
         x = x.unfold(2 + axis, dilation * (size - 1) + 1, stride[axis])[..., ::dilation]
-    images, _, *places = x.shape[: 2 + axes]
+    images, channels, *places = x.shape[: 2 + axes]
     drawn = np.unravel_index(_drawn(images * math.prod(places), columns, generator).numpy(), (images, *places))
     image, *place = (torch.from_numpy(each) for each in drawn)
-    patches = x.movedim(1, 1 + axes)[(image, *place)]  # (columns, channels, *kernel): only these are copied
-    return patches.reshape(len(image), layer.groups, -1).permute(1, 2, 0)
+    of_one = channels // layer.groups * math.prod(layer.kernel_size) * len(image)
+    groups = max(1, PART // of_one)
+    for part in x.split(groups * channels // layer.groups, dim=1):
+        patches = part.movedim(1, 1 + axes)[(image, *place)]  # (columns, channels, *kernel): only these are copied
+        yield patches.reshape(len(image), part.shape[1] * layer.groups // channels, -1).permute(1, 2, 0)
 
 
 def _padded(layer: Any, x: torch.Tensor) -> torch.Tensor:
