@@ -105,9 +105,11 @@ def read_table(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     try:
         if content != _seal(content):
             raise ValueError("its checksum is wrong")
-        table = parquet.read_table(io.BytesIO(content))
+        table = parquet.ParquetFile(io.BytesIO(content)).read(
+            use_threads=False
+        )  # pyarrow's threads may abort a process that ends
         notes = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-        return table.to_pandas(), {key: value for key, value in notes.items() if key not in (SEAL, "pandas")}
+        return table.to_pandas(use_threads=False), {key: value for key, value in notes.items() if key not in (SEAL, "pandas")}
     except (ValueError, pyarrow.ArrowException) as error:
         raise Damaged(f"{file} is damaged or was not written by weightlab ({flat(error)})") from error
 
