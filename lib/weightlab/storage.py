@@ -105,9 +105,8 @@ def read_table(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     try:
         if content != _seal(content):
             raise ValueError("its checksum is wrong")
-        table = parquet.ParquetFile(io.BytesIO(content)).read(
-            use_threads=False
-        )  # pyarrow's threads may abort a process that ends
+        # Without threads: those of pyarrow may abort a process that ends.
+        table = parquet.ParquetFile(io.BytesIO(content)).read(use_threads=False)
         notes = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         return table.to_pandas(use_threads=False), {key: value for key, value in notes.items() if key not in (SEAL, "pandas")}
     except (ValueError, pyarrow.ArrowException) as error:
