@@ -662,7 +662,7 @@ def in_terminal(columns, *command):
     ours, its = os.openpty()
     termios.tcsetwinsize(its, (24, columns))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")} | {"TERM": "dumb"}
-    running = subprocess.Popen([sys.executable, *map(str, command)], stdout=its, stderr=subprocess.PIPE, env=environment)
+    running = subprocess.Popen([*python(), *map(str, command)], stdout=its, stderr=subprocess.PIPE, env=environment)
     os.close(its)
     shown = b""
     with contextlib.suppress(OSError):  # which Linux gives when the other end is closed
@@ -736,7 +736,7 @@ def test_a_slow_command_that_is_killed_goes_on_from_what_it_has_measured(home, t
     (home / "cli_slow.py").write_text(SLOW)
     words = [words[0], "cli_slow:Slow", *OWN[1:], *words[1:], "--k", "1:12", "--threshold", "none", "--threads", "1", "--folder"]
     kept, made = ("begun-scan-*", "scan-*") if words[0] == "scan" else ("*/checkpoint", "*/evaluations")
-    command = [sys.executable, "-c", SLICED, *words, str(tmp_path / "killed")]
+    command = [*python(), "-c", SLICED, *words, str(tmp_path / "killed")]
     running = subprocess.Popen(command, env=os.environ | {"PAUSE_S": "0.05"}, stderr=subprocess.PIPE, text=True)
     while not (found := list((tmp_path / "killed").glob(f"{kept}.parquet"))):
         assert running.poll() is None, running.stderr.read()

@@ -1,10 +1,10 @@
 """Codebooks kept on disk: the same as those in memory, shared by processes, made again when damaged."""
 
 import subprocess
-import sys
 
 import numpy as np
 import pytest
+from warm_python import python
 
 from weightlab import models
 from weightlab.compression.sharing import clustering
@@ -64,7 +64,7 @@ def test_processes_that_start_together_agree(model, tmp_path):
         "books = Codebooks(models.load('lenet5_tanh'), folder=sys.argv[1])\n"
         "print(hashlib.sha256(b''.join(books.get(g, k).values().tobytes() for g in range(5) for k in (2, 9, 50))).hexdigest())"
     )
-    started = [subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    started = [subprocess.Popen([*python(), "-c", code, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = {process.communicate()[0] for process in started}
     assert all(process.returncode == 0 for process in started) and len(said) == 1
     assert len(list(tmp_path.glob("*.safetensors"))) == 5 and not list(tmp_path.glob(".*.safetensors*"))

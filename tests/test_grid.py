@@ -16,6 +16,7 @@ import pytest
 import worker_tasks
 from filelock import FileLock
 from grids import SPECIFICATIONS, Grid, end, start, wait_for
+from warm_python import python
 
 from weightlab import runs, storage
 from weightlab.errors import UserError
@@ -326,7 +327,7 @@ def test_durations_read_well(seconds, text):
 
 def test_make_status_tells_it_as_a_command(own_root):
     root, environment = own_root
-    command = [sys.executable, "-m", "weightlab", "status", "--profile", "smoke"]
+    command = [*python(), "-m", "weightlab", "status", "--profile", "smoke"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == "no search of profile smoke has been begun\n"
     runner_in(root / "outputs" / "smoke" / "searches").run_all(small())

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import subprocess
-import sys
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations, prune
+from warm_python import python
 
 from weightlab import data, models, training
 from weightlab.errors import UserError
@@ -265,7 +265,7 @@ def test_stages_compose_to_the_network(network, size, count):
 
 
 def test_the_command_verifies_what_is_there_and_refuses_what_it_has_no_recipe_for():
-    command = [sys.executable, "-m", "weightlab.training"]
+    command = [*python(), "-m", "weightlab.training"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.count("checkpoint verified") == 3, done.stderr
     done = subprocess.run([*command, "mobilenet_v2"], capture_output=True, text=True)

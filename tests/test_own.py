@@ -216,11 +216,12 @@ def test_a_module_that_imports_torchvision_gets_the_help_that_the_library_gives_
     for name, text in VISION[place].items():
         (tmp_path / f"{name}.py").write_text(text)
     code = (
+        "import sys; assert not any(name.startswith('torchvision') for name in sys.modules)\n"
         "import torch; from weightlab import models; from weightlab.networks import own as own_networks\n"
         "digests = [own_networks.digest(models.build('vision_net:net')) for _ in range(2)]\n"
         "print(digests[0] == digests[1], models.load('vision_net:net')(torch.zeros(1, 3, 64, 64)).shape)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([*python(), "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == "True torch.Size([1, 3])\n", done.stderr[-2000:]
 
 
@@ -251,7 +252,7 @@ def test_the_torchvision_network_of_the_documentation_becomes_a_file(tmp_path):
 def test_a_module_that_fails_otherwise_is_imported_once(tmp_path):
     (tmp_path / "net_failing.py").write_text("print('imported')\nraise RuntimeError('no such operator')")
     code = "from weightlab import models; models.build('net_failing:net')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([*python(), "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (
         done.stdout == "imported\n" and "module 'net_failing' cannot be imported (RuntimeError: no such operator)" in done.stderr
     )

@@ -14,6 +14,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from test_status import checkpoint, complete, failed, waiting
+from warm_python import kernels, python
 
 from weightlab.runs import progress, status
 from weightlab.runs.progress import Progress, Steps
@@ -42,7 +43,7 @@ def code(tmp_path):
 
 
 def test_a_log_gets_the_whole_at_the_end_and_stdout_nothing(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([*python(), "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "said by the run\n" * 3
     line, head, best = done.stderr.splitlines()
     assert re.fullmatch(r"3 of 3 searches complete; \d+ evaluations in \d+ s( \([\d.]+ evaluations/s\))?", line)
@@ -81,7 +82,7 @@ def read(terminal):
 
 def test_a_terminal_shows_one_table_that_is_kept_up_to_date(code):
     master, slave = pty.openpty()
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=slave, text=True) as process:
+    with subprocess.Popen([*python(), "-c", code], stdout=subprocess.PIPE, stderr=slave, text=True) as process:
         os.close(slave)
         shown = read(master)
         assert process.stdout.read() == "said by the run\n" * 3, "what the run prints to a pipe stays there"
@@ -92,7 +93,8 @@ def test_a_terminal_shows_one_table_that_is_kept_up_to_date(code):
     assert re.search(r"best accuracy +at storage rate", last) and re.search(r"lenet5_tanh +3 of 3 +\d\d\.\d\d % +\d+\.\d\d", last)
 
 
-def test_an_executed_notebook_keeps_the_last_state_only(code, tmp_path):
+def test_an_executed_notebook_keeps_the_last_state_only(code, tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_PATH", kernels()["JUPYTER_PATH"])
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     NotebookClient(notebook, timeout=60).execute(cwd=tmp_path)
     shown = [output for output in notebook.cells[0].outputs if output.output_type == "display_data"]

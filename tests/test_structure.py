@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from warm_python import python
 
 import weightlab
 from weightlab import paths, reference
@@ -241,7 +242,7 @@ def test_the_five_lines_of_the_readme_run(tmp_path):
     text = (paths.root() / "README.md").read_text()
     code = text.split("```python\n")[1].split("```")[0]
     assert len(code.strip().splitlines()) <= 5
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([*python(), "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "feature_extractor.6" in done.stdout and 0.9 < float(done.stdout.split()[-1]) < 1
 

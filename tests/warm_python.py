@@ -9,6 +9,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,57 +18,76 @@ import tempfile
 import threading
 from pathlib import Path
 
-PLAIN = ("weightlab.analysis", "weightlab.figures")
-TORCH = (
-    *PLAIN, "torch", "torch._dynamo", "numba", "sklearn.mixture",
+PLAIN = ("ipykernel.kernelapp", "ipykernel.debugger", "weightlab.cli", "weightlab.analysis", "weightlab.figures")
+MODULES = (
+    *PLAIN, "torch", "torch._dynamo", "numba", "sklearn.mixture", "papermill", "nbconvert.preprocessors",
     "weightlab.runs.runner", "weightlab.sharing", "weightlab.tuning", "weightlab.training", "weightlab.explore",
 )  # fmt: skip
-COMMANDS = ("weightlab.cli", "papermill", "nbconvert.preprocessors", *TORCH)
 KERNEL = "import os; from ipykernel import kernelapp; kernelapp.launch_new_instance(parent_handle=os.getppid())"
+INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # as ipykernel sets it, before any import
 ASK = [sys.executable, "-S", "-E", __file__, "ask"]
-SERVERS: list[subprocess.Popen] = []  # which end with this process, as their input then ends
+STARTED: list[subprocess.Popen] = []
 
 
 def python() -> list[str]:
     """What stands for `python` in a command, before `-m module` or `-c code`."""
-    return [*ASK, str(_server(COMMANDS) / "socket")]
+    return [*ASK, str(_server(MODULES) / "socket")]
 
 
-def kernels(modules: tuple[str, ...] = TORCH) -> dict[str, str]:
+def kernels(modules: tuple[str, ...] = MODULES) -> dict[str, str]:
     """An environment in which Jupyter starts kernels so, of a process that has imported some modules."""
-    inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # as ipykernel sets it, before any import
-    return {"JUPYTER_PATH": str(_server(("ipykernel.kernelapp", "ipykernel.debugger", *modules), **inline))}
+    return {"JUPYTER_PATH": str(_server(modules))}
 
 
 @functools.cache
-def _server(modules: tuple[str, ...], **environment: str) -> Path:
-    """The folder of a process that forks, which ends with this one."""
-    command = [sys.executable, __file__, "serve", *modules]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
-    SERVERS.append(process)
-    folder = process.stdout.readline().strip()
-    assert folder, "it could not import what it was asked to"
-    return Path(folder)
+def _server(modules: tuple[str, ...]) -> Path:
+    """The folder of a process that forks, one for all processes of a test run: the first that asks starts it."""
+    from filelock import FileLock  # not above: those who ask do without installed packages
+
+    several = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    folder = Path(tempfile.gettempdir(), f"weightlab-{several or os.getpid()}-{len(modules)}")
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            owner = os.getppid() if several else os.getpid()
+            command = [sys.executable, __file__, "serve", str(folder), str(owner), *modules]
+            started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+            STARTED.append(started)
+            assert started.stdout.readline(), "it could not import what it was asked to"
+    return folder
 
 
-def serve(*modules: str) -> None:
+def serve(folder: str, owner: str, *modules: str) -> None:
+    """Fork for all who ask, until the test run has ended."""
     for module in modules:
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
-        place = Path(folder, "kernels", "python3")
-        place.mkdir(parents=True)
-        words = [*ASK, f"{folder}/socket", "-c", KERNEL, "-f", "{connection_file}"]
-        (place / "kernel.json").write_text(json.dumps({"argv": words, "display_name": "Python 3", "language": "python"}))
+    place = Path(folder, "kernels", "python3")
+    place.mkdir(parents=True)
+    words = [*ASK, f"{folder}/socket", "-c", KERNEL, "-f", "{connection_file}"]
+    spec = {"argv": words, "display_name": "Python 3", "language": "python", "env": INLINE}
+    (place / "kernel.json").write_text(json.dumps(spec))
+    with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder}/socket")
         listener.listen()
-        print(folder, flush=True)
-        while sys.stdin not in select.select([sys.stdin, listener], [], [])[0]:
+        print("ready", flush=True)
+        while _lives(int(owner)):
+            if not select.select([listener], [], [], 1)[0]:
+                continue
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
                 become(connection)
             connection.close()
+    shutil.rmtree(folder)
+    Path(f"{folder}.lock").unlink()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def become(connection: socket.socket) -> None:
@@ -83,6 +103,8 @@ def become(connection: socket.socket) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    if backend := os.environ.get("MPLBACKEND"):
+        sys.modules["matplotlib"].rcParams["backend"] = backend  # matplotlib reads it when it is imported
     sys.path[:1] = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     connection.sendall(os.getpid().to_bytes(4, "big"))
     threading.Thread(target=lambda: (connection.recv(1), os._exit(1)), daemon=True).start()  # it ends with the other end
@@ -106,6 +128,8 @@ def run(how: str, what: str, *arguments: str) -> None:
     """`-m module` or `-c code`."""
     sys.argv = [how, *arguments]
     if how == "-m":
+        if not hasattr(sys.modules.get(what), "__path__"):
+            sys.modules.pop(what, None)  # a module that is imported already would run a second time with a warning
         runpy.run_module(what, run_name="__main__", alter_sys=True)
     else:
         exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
