@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from weightlab import backend, data, models, packing, training
 from weightlab.tuning import rate_distortion
 
+ROUNDED = 0.005  # pp: losses are rounded, and a bisection stays below its limit
+
 
 def measure(network: str, weights: str | None, level: int, within: float, draw: int) -> dict:
     """One compression, written and read back."""
@@ -48,7 +50,7 @@ def beside(network: str, within: float, peer: dict | str, tell: Callable[[str], 
     """By level, one draw beside nncodec's smallest file: that of one number at level 0, which uses no data, else of any search.
 
     `peer` has the smallest by kind of search, or says why there is none; see `nncodec_peer.sizes`. `file_bytes_at_nncodec_loss` is the
-    smallest of our trials that loses no more on validation than that file.
+    smallest of our trials that loses no more on validation than that file; where none of them is smaller than it, of another bisection.
     """
     made = {}
     for level in rate_distortion.LEVELS:
@@ -57,10 +59,18 @@ def beside(network: str, within: float, peer: dict | str, tell: Callable[[str], 
         least = min(theirs, key=lambda row: row["bytes"], default={})
         made[level] = {key: found[key] for key in ("file_bytes", "loss_val_pp", "loss_test_pp", "seconds")}
         made[level] |= {"nncodec_bytes": least.get("bytes"), "nncodec_loss_val_pp": least.get("loss_val_pp")}
-        as_good = [size for size, loss in found["trials"] if least and loss <= least["loss_val_pp"]]
-        made[level] |= {"file_bytes_at_nncodec_loss": min(as_good, default=None)}
+        made[level] |= {"file_bytes_at_nncodec_loss": _at_loss(network, level, found["trials"], least) if least else None}
         tell(f"{network} level {level}: {made[level]}")
     return made
+
+
+def _at_loss(network: str, level: int, trials: list, theirs: dict) -> int | None:
+    def smallest(trials: list) -> int | None:
+        return min((size for size, loss in trials if loss <= theirs["loss_val_pp"]), default=None)
+
+    if (size := smallest(trials)) and size < theirs["bytes"]:
+        return size
+    return smallest(measure(network, None, level, theirs["loss_val_pp"] + ROUNDED, draw=1)["trials"])
 
 
 def main() -> None:

@@ -114,6 +114,19 @@ def test_at_level_0_one_number_is_the_peer_and_above_whatever_is_smaller(monkeyp
     assert smallest.beside("a", 1.0, "not measured", lambda _: None)[0]["nncodec_bytes"] is None
 
 
+def test_where_no_trial_is_as_good_and_smaller_another_bisection_answers(monkeypatch):
+    limits = []
+
+    def measure(network, weights, level, within, draw):
+        limits.append(within)
+        row = {"file_bytes": 5, "loss_val_pp": 0.9, "loss_test_pp": 0.6, "seconds": 1.0}
+        return row | {"trials": [[5, 0.9], [11, 0.1]] if within == 1.0 else [[5, 0.9], [6, 0.6]]}
+
+    monkeypatch.setattr(smallest, "measure", measure)
+    made = smallest.beside("a", 1.0, {"single": {"bytes": 9, "loss_val_pp": 0.6}}, lambda _: None)
+    assert made[0]["file_bytes_at_nncodec_loss"] == 6 and limits[:2] == [1.0, 0.6 + smallest.ROUNDED]
+
+
 def test_networks_of_many_layers_share_numbers_by_kind():
     state = {f"{place}.weight": torch.zeros(8, 1 if place % 3 == 1 else 4, 3, 3) for place in range(12)} | {
         "bias": torch.zeros(3)
