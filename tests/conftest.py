@@ -24,6 +24,11 @@ settings.load_profile("weightlab")
 torch.set_num_threads(1)  # small networks gain nothing from more, and lose much where other work runs beside the tests
 
 
+def pytest_collection_modifyitems(items):
+    """Notebooks first: one process runs them, and no other has to wait for one."""
+    items.sort(key=lambda item: "smoke_outputs" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def published():
     """Read one of the published tables of tests/data by file name, without its ending."""
