@@ -38,11 +38,15 @@ def validation():
 @pytest.mark.parametrize("format", formats.FORMATS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_counts_equal_the_oracles_in_any_order_and_grouping(network, format, validation):
-    """120 random plans, small k among them, where logits come close; asked for at once, shuffled in parts, and one by one."""
+    """Random plans, small k among them, where logits come close; asked for at once, shuffled in parts, and one by one.
+
+    A format changes nothing but values, so those besides float32 get fewer plans.
+    """
     model = models.load(network)
     codebooks = sharing.Codebooks(model, format=format)
     rng = np.random.default_rng(7)
-    plans = np.concatenate([rng.integers(1, 51, (RANDOM_PLANS // 2, 5)), rng.integers(1, 6, (RANDOM_PLANS // 2, 5))])
+    half = RANDOM_PLANS // (2 if format == "float32" else 6)
+    plans = np.concatenate([rng.integers(1, 51, (half, 5)), rng.integers(1, 6, (half, 5))])
     expected = np.array(oracle(model, codebooks, plans, validation))
     at_once = Evaluator(model, codebooks, [validation], "cpu", threads=2)
     np.testing.assert_array_equal(at_once.correct(plans)[:, 0], expected)
