@@ -1,6 +1,7 @@
 """Shared by all tests: no time limit on a single generated example (machines differ), and where the published tables lie."""
 
 import contextlib
+import gc
 import os
 import re
 import shutil
@@ -19,14 +20,23 @@ from warm_python import kernels, python
 import weightlab.notebook_files  # noqa: F401  before a test imports nbformat, which is faster so
 from weightlab import paths
 
+WAITING = ("test_job_queues", "test_grid")
 settings.register_profile("weightlab", deadline=None, derandomize=True)
 settings.load_profile("weightlab")
 torch.set_num_threads(1)  # small networks gain nothing from more, and lose much where other work runs beside the tests
 
 
+def pytest_collection_finish():
+    gc.freeze()  # what was imported is not looked through again and again
+
+
 def pytest_collection_modifyitems(items):
-    """Notebooks first: one process runs them, and no other has to wait for one."""
-    items.sort(key=lambda item: "smoke_outputs" not in getattr(item, "fixturenames", ()))
+    """First the notebooks, which one process runs while no other has to wait for one, then tests that wait for processes most of the time."""
+
+    def turn(item):
+        return 0 if "smoke_outputs" in getattr(item, "fixturenames", ()) else 1 if item.path.stem in WAITING else 2
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")

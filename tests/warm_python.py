@@ -4,6 +4,7 @@ Such a process is one of its own, with the arguments, environment, folder, input
 """
 
 import functools
+import gc
 import importlib
 import json
 import os
@@ -19,9 +20,9 @@ import threading
 from pathlib import Path
 
 PLAIN = ("ipykernel.kernelapp", "ipykernel.debugger", "weightlab.cli", "weightlab.analysis", "weightlab.figures")
-MODULES = (
-    *PLAIN, "torch", "torch._dynamo", "numba", "sklearn.mixture", "papermill", "nbconvert.preprocessors",
-    "weightlab.runs.runner", "weightlab.sharing", "weightlab.tuning", "weightlab.training", "weightlab.explore",
+MODULES = (  # tqdm.auto first, which would take a process that has imported ipykernel for a notebook
+    "tqdm.auto", "papermill", *PLAIN, "torch", "torch._dynamo", "numba", "sklearn.mixture", "nbconvert.preprocessors", "weightlab.runs.runner",
+    "weightlab.sharing", "weightlab.tuning", "weightlab.training", "weightlab.explore",
 )  # fmt: skip
 KERNEL = "import os; from ipykernel import kernelapp; kernelapp.launch_new_instance(parent_handle=os.getppid())"
 INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # as ipykernel sets it, before any import
@@ -58,8 +59,10 @@ def _server(modules: tuple[str, ...]) -> Path:
 
 def serve(folder: str, owner: str, *modules: str) -> None:
     """Fork for all who ask, until the test run has ended."""
+    gc.disable()
     for module in modules:
         importlib.import_module(module)
+    gc.freeze()  # a child's collections leave what was imported alone: it shares those pages with all others
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     place = Path(folder, "kernels", "python3")
     place.mkdir(parents=True)
@@ -98,6 +101,7 @@ def become(connection: socket.socket) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or it could not wait for processes of its own
     os.setsid()
     os.chdir(asked["folder"])
