@@ -149,7 +149,7 @@ def test_timed_work_is_the_same_for_all_methods_and_is_the_real_work(smoke_outpu
     for _, rows in times.groupby("network"):
         plans = {method: sorted(map(tuple, part["plan"])) for method, part in rows.groupby("method")}
         assert len(plans) == 4 and len({tuple(each) for each in plans.values()}) == 1
-        assert len(set(plans["exact"])) == len(plans["exact"]) >= 5
+        assert len(set(plans["exact"])) == len(plans["exact"]) >= 2
     assert (times[["clustering_s", "accuracy_s"]] > 0).all(axis=None)
     shared = [(row.accuracy, seen[row.network, row.method, tuple(row.plan)]) for row in times.itertuples()
               if (row.network, row.method, tuple(row.plan)) in seen]  # fmt: skip

@@ -257,8 +257,9 @@ def test_a_file_is_no_larger_than_the_storage_rate_says(lenet5, mobilenet, books
         (lenet5, 7),
         (lenet5, [1] * 5),
         (lenet5, [150, 33, 50, 50, 50]),
-        (mobilenet, 12),
     ]
+    if format in ("float32", "float8_thesis"):  # of the longest and the shortest centroids
+        plans.append((mobilenet, 12))
     for model, plan in plans:
         file = tmp_path / "file.safetensors"
         made = books(model, plan, format)
