@@ -33,7 +33,10 @@ ROOMS = {
     "models": [],  # the face of networks
     "training": [],
     "search": ["space", "fitness", "base", "random_search", "genetic", "particle_swarm", "black_hole"],
-    "compression": ["contract", "kinds", "compressed", "mixed", "sharing/clustering", "sharing/codebooks", "sharing/lifts", "sharing/share", "sharing/settings"],
+    "compression": [
+        "contract", "kinds", "compressed", "mixed", "multipliers/designs", "multipliers/tables", "multipliers/metrics",
+        "sharing/clustering", "sharing/codebooks", "sharing/lifts", "sharing/share", "sharing/settings",
+    ],
     "sharing": [],  # the face of compression/sharing
     "evaluation": ["kernels", "stages", "activation_cache", "prefix_tree", "proof", "evaluator"],
     "packing": ["label_coding", "range_coding", "adaptive_coding", "parts", "metadata", "compact_metadata", "compact_format", "packed_format", "packed_file", "writing", "onnx_files"],
