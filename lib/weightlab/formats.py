@@ -1,4 +1,4 @@
-"""Number formats in which centroids are stored (thesis tables 2.3 and 2.4)."""
+"""Number formats in which centroids are stored (thesis tables 2.3 and 2.4), and affine codes of numbers in a range."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from weightlab.errors import choose
+from weightlab.errors import UserError, choose
 
 
 @dataclass(frozen=True)
@@ -87,3 +87,49 @@ FORMATS = {
         Format("float8_thesis", 8, _float8_thesis, torch.uint8),
     )
 }
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Codes from 0 to `levels`: number = `scale` · (code - `zero`), both float32; `zero` is the code of the number 0, exactly.
+
+    Rounding is that of TensorFlow's fake quantization and of tf-approximate (ehw-fit): a half goes up.
+    """
+
+    scale: float
+    zero: int
+    levels: int = 255
+
+    @property
+    def low(self) -> float:
+        """The number of code 0."""
+        return float(np.float32(-self.zero) * np.float32(self.scale))
+
+    def codes(self, numbers: np.ndarray) -> np.ndarray:
+        """The nearest codes, uint8, of numbers, float32 of any shape; those outside the range take the first or the last code."""
+        if not self.scale:
+            return np.zeros(numbers.shape, np.uint8)
+        low, scale = np.float32(self.low), np.float32(self.scale)
+        steps = (np.clip(numbers, low, low + scale * np.float32(self.levels)) - low) / scale
+        return (steps + np.float32(0.5)).astype(np.uint8)  # which cuts off what is behind the point
+
+    def numbers(self, codes: np.ndarray) -> np.ndarray:
+        """The numbers, float32, that codes stand for."""
+        return (codes.astype(np.float32) - np.float32(self.zero)) * np.float32(self.scale)
+
+
+def affine(lowest: float, highest: float, bits: int = 8) -> Affine:
+    """Codes for numbers from `lowest` to `highest`; 0 is always in the range, and has a code of its own (Jacob et al. 2018, eq. 1).
+
+    Raises `UserError` for limits that are not finite.
+
+    >>> affine(-1, 1.55), affine(0.5, 2.55).codes(np.float32([0, 0.014, 0.016, 9])).tolist()
+    (Affine(scale=0.009999999776482582, zero=100, levels=255), [0, 1, 2, 255])
+    """
+    low, high = np.float32(min(lowest, 0)), np.float32(max(highest, 0))
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UserError(f"codes need a finite range of numbers, got {lowest} to {highest}")
+    levels = 2**bits - 1
+    scale = (high - low) / np.float32(levels)
+    zero = int(np.clip(np.floor(-low / scale + np.float32(0.5)), 0, levels)) if scale else 0
+    return Affine(float(scale), zero, levels)
