@@ -34,14 +34,14 @@ ROOMS = {
     "training": [],
     "search": ["space", "fitness", "base", "random_search", "genetic", "particle_swarm", "black_hole"],
     "compression": [
-        "contract", "kinds", "compressed", "mixed", "multipliers/designs", "multipliers/tables", "multipliers/metrics",
+        "contract", "kinds", "compressed", "mixed", "multipliers/designs", "multipliers/tables", "multipliers/metrics", "multipliers/convolution", "multipliers/layer", "multipliers/method", "multipliers/settings",
         "sharing/clustering", "sharing/codebooks", "sharing/lifts", "sharing/share", "sharing/settings",
     ],
     "sharing": [],  # the face of compression/sharing
     "evaluation": ["kernels", "stages", "activation_cache", "prefix_tree", "proof", "evaluator"],
     "packing": ["label_coding", "range_coding", "adaptive_coding", "parts", "metadata", "compact_metadata", "compact_format", "packed_format", "packed_file", "writing", "onnx_files"],
     "runs": [
-        "setting", "specifications", "records", "folder", "loop", "status", "progress", "job_queues", "executors", "timing", "runner", "enumeration",
+        "setting", "specifications", "records", "folder", "loop", "status", "progress", "job_queues", "executors", "timing", "runner", "enumeration", "assignments",
     ],
     "tuning": [
         "lifted", "rate_distortion/cells", "rate_distortion/hooks", "rate_distortion/matrices", "rate_distortion/assignment", "rate_distortion/curvature",

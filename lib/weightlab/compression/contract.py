@@ -111,6 +111,14 @@ class Operations(Method, Protocol):
         """
 
 
+@runtime_checkable
+class Energetic(Protocol):
+    """A method that changes the energy of a network's operations."""
+
+    def energy(self, plans: np.ndarray) -> np.ndarray:
+        """Energy under plans (..., groups), relative to the unchanged operations, float64 (...,)."""
+
+
 def weights(method: Method) -> np.ndarray:
     """Number of weights of each group, int64 (groups,)."""
     return np.bincount(method.groups, [layer.weights for layer in method.layers], len(method.names)).astype(np.int64)
@@ -132,8 +140,12 @@ def check(method: Method, plans: ArrayLike, least: int = 1) -> np.ndarray:
 
 
 def rates(method: Method, plans: np.ndarray) -> dict[str, np.ndarray]:
-    """Every rate of plans (..., groups), by name, each (...,)."""
-    return accounting.rates(weights(method), method.bits(plans), method.thesis_bits(plans))
+    """Every rate of plans (..., groups), by name, each (...,); `energy_rate` of methods that change the energy of operations."""
+    rates = accounting.rates(weights(method), method.bits(plans), method.thesis_bits(plans))
+    if isinstance(method, Energetic):
+        with np.errstate(divide="ignore"):  # operations without energy
+            rates["energy_rate"] = 1 / method.energy(plans)
+    return rates
 
 
 def put(model: nn.Module, name: str, replacement: Replacement) -> None:

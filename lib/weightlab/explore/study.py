@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from torch import nn
 
 from weightlab import accounting, analysis, data, models, packing, paths, sharing, training
+from weightlab.compression.sharing.settings import Sharing
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.evaluation.activation_cache import KEPT_BYTES
@@ -48,7 +49,7 @@ class Study:
         self.model = models.load(setting.network, weights=setting.weights)
         self.splits = splits or [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
         self.example = answers.fitting_images(self.model, self.splits)
-        self.codebooks = setting.compression.make(self.model, self.example, self.folder / "codebooks")
+        self.codebooks = cast(Sharing, setting.compression).make(self.model, self.example, self.folder / "codebooks")
         self._coded: dict[tuple[int, int], int] = {}  # bytes by group and k
         # Searches, which measure both splits, have an evaluator of their own: one evaluator is not to be used by two threads.
         half = KEPT_BYTES // len(RECORDED_SPLITS)
@@ -111,7 +112,7 @@ class Study:
     @cached_property
     def _coded_books(self) -> sharing.Codebooks:
         """Codebooks of their own, as those that are measured belong to another thread."""
-        return self.setting.compression.make(self.model, self.example, self.folder / "codebooks")
+        return cast(Sharing, self.setting.compression).make(self.model, self.example, self.folder / "codebooks")
 
     def write(self, file: str | Path, plan: Sequence[int]) -> packing.Packed:
         """Write the plan as a packed file, with the accuracies of `reported`."""

@@ -40,6 +40,7 @@ EVALUATIONS = (
     Column("storage_rate", "float64", "", "original bits over stored bits of all shared weights", MEASURED),
     Column("layer_mean_rate", "float64", "", "mean of the layers' rates of equation 3.2, the thesis's figure", MEASURED),
     Column("thesis_model_rate", "float64", "", "equation 3.2 for all layers together", MEASURED),
+    Column("energy_rate", "float64", "", "energy of exact multipliers over energy of the plan's; only of multipliers", MEASURED),
     Column("validation_accuracy", "float64", "fraction", "correctly classified images of validation", MEASURED),
     Column(
         "validation_loss_pp", "float64", "pp", "accuracy of the unshared network less that of this one, on validation", MEASURED

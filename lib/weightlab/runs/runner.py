@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from weightlab import backend, data, models, paths, rng, search, settings, storage
-from weightlab.compression.sharing.codebooks import Codebooks
+from weightlab.compression.contract import Method
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.networks import answers
@@ -36,7 +37,7 @@ def evaluator(
     device: str = "auto",
     threads: int | None = None,
     codebooks_folder: str | Path | None = None,
-) -> Evaluator[Codebooks]:
+) -> Evaluator[Any]:
     """An evaluator for plans of a setting on the recorded splits; with `whole_net`, or if the setting says so, a plan is one k.
 
     Raises `UserError` if network, weights or data are not available, have changed, or do not fit each other.
@@ -44,7 +45,13 @@ def evaluator(
     setting.check_unchanged()
     model = models.load(setting.network, weights=setting.weights)
     splits = [data.load(setting.dataset, name).first(setting.images) for name in RECORDED_SPLITS]
-    variants = setting.compression.make(model, answers.fitting_images(model, splits), codebooks_folder, whole_net)
+    variants: Method = setting.compression.make(
+        model,
+        answers.fitting_images(model, splits),
+        codebooks_folder,
+        whole_net,
+        lambda: data.load(setting.dataset, "train").images,
+    )
     return Evaluator(model, variants, splits, device, threads)
 
 
@@ -77,9 +84,9 @@ class Runner:
         one_is_enough = backend.device(device).type == "cuda"
         self.workers, self.scheduler = workers or (1 if one_is_enough else backend.cores()), scheduler
         # By the hash of the measured setting, so that a changed file is noticed.
-        self._evaluators: dict[str, Evaluator[Codebooks]] = {}
+        self._evaluators: dict[str, Evaluator[Any]] = {}
 
-    def evaluator(self, setting: Setting) -> Evaluator[Codebooks]:
+    def evaluator(self, setting: Setting) -> Evaluator[Any]:
         """The evaluator of a setting, made once."""
         key = setting.measured().hash
         if key not in self._evaluators:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from weightlab.compression.multipliers.settings import Multiplying
 from weightlab.compression.sharing.settings import Sharing
 from weightlab.errors import UserError, check_whole, choose
 from weightlab.settings import Option, chosen, names, takes_fields_of
@@ -58,17 +59,17 @@ class Setting:
     objective_rate: str = chosen(
         "storage",
         Option("objective", "The rate to aim at: storage or layer_mean.", "storage"),
-        column="the rate that is searched for: `storage` or `layer_mean`",
+        column="the rate that is searched for: `storage`, `layer_mean`, or `energy` of multipliers",
     )  # fmt: skip
-    compression: Sharing = field(default_factory=Sharing)
+    compression: Sharing | Multiplying = field(default_factory=Sharing)
 
     def __post_init__(self) -> None:
-        from weightlab import accounting, data, models
+        from weightlab import data, models
 
         object.__setattr__(self, "weights", models.check(self.network, self.weights))
         object.__setattr__(self, "dataset", data.check(self.dataset))
         choose("protocol", self.protocol, PROTOCOLS)
-        choose("objective rate", self.objective_rate, accounting.RATES)
+        choose("objective rate", self.objective_rate, self.compression.rates)
         if self.images is not None:
             check_whole("images", self.images, 1, "None or ")
         if self.protocol == "published":

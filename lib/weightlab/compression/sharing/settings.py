@@ -1,6 +1,6 @@
 """The settings of weight sharing. Without torch, so that the command and the status of a grid can read the fields quickly."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,13 @@ class Sharing:
         """The k that are tried, ascending."""
         return self.ks or tuple(range(1, self.k_max + 1))
 
+    @property
+    def rates(self) -> tuple[str, ...]:
+        """What a search may aim at."""
+        from weightlab import accounting
+
+        return accounting.RATES
+
     def check_published(self) -> None:
         """Raise `UserError` for settings that the thesis's own protocol does not have."""
         if self.method == "exact":
@@ -92,8 +99,12 @@ class Sharing:
         example: "torch.Tensor | None" = None,
         folder: "str | Path | None" = None,
         whole_net: bool = False,
+        training_images: "Callable[[], torch.Tensor] | None" = None,
     ) -> "Codebooks":
-        """The variants of a network's layers: codebooks, kept in a folder, if any; with `whole_net` always of all layers together."""
+        """The variants of a network's layers: codebooks, kept in a folder, if any; with `whole_net` always of all layers together.
+
+        Training images are not needed.
+        """
         from weightlab.compression.sharing.codebooks import Codebooks
 
         return Codebooks(model, self.method, self.format, self.candidates, self.whole_net or whole_net, example, folder)
