@@ -22,6 +22,7 @@ from weightlab.search.fitness import Target, TargetRule, fitness
 
 WIDE = space.full(5, range(1, 51))
 MOVING = TargetRule(0.01, 1.0, "batch", 0.6, 1.0, 0.001, 0.1)
+OWN = {"nsga2": {"population": 20}}  # settings, so that all but one search have generations of 20
 BESIDE = ["evaluation", "generation", "plan", "repeated"]
 
 
@@ -33,7 +34,8 @@ def measure(plans):
 
 def toy_run(folder, name="genetic", budget=400, measure=measure, allowed=WIDE, rule=MOVING, uniform=False, **rest):
     folder.mkdir(parents=True, exist_ok=True)
-    return loop.run(search.make(name, allowed, rng.derive(1, name), uniform), Target(rule), measure, budget, folder, **rest)
+    made = search.make(name, allowed, rng.derive(1, name), uniform, **OWN.get(name, {}))
+    return loop.run(made, Target(rule), measure, budget, folder, **rest)
 
 
 # --- budget and records ---------------------------------------------------------------------------------------------------------

@@ -170,6 +170,15 @@ def test_records_are_those_from_before_there_were_uniform_starts(outcome, name):
     assert "uniform" not in records and "uniform_start" not in SPEC.describe()
 
 
+def test_nsga2_is_specified_and_run_as_the_others(outcome):
+    spec = replace(SPEC, search="nsga2", settings={"population": 20})
+    records = outcome[0].run(spec)
+    assert records["generation"].tolist() == [0] * 20 + [1] * 20 + [2] * 20 and set(records["search"]) == {"nsga2"}
+    assert specifications.from_description(json.loads(json.dumps(spec.describe()))) == spec
+    with pytest.raises(UserError, match="at least the 40 evaluations of the first generation of nsga2, got 39"):
+        replace(SPEC, search="nsga2", settings={}, budget=39)
+
+
 def test_a_uniform_start_is_recorded_and_described(outcome):
     spec = replace(SPEC, uniform_start=True, budget=12)
     records = outcome[0].run(spec)

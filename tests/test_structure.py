@@ -32,7 +32,7 @@ ROOMS = {
     "networks": ["own", "architectures", "layers", "checkpoints", "sequences", "answers"],
     "models": [],  # the face of networks
     "training": [],
-    "search": ["space", "fitness", "base", "pareto", "random_search", "genetic", "particle_swarm", "black_hole", "greedy"],
+    "search": ["space", "fitness", "base", "pareto", "random_search", "genetic", "particle_swarm", "black_hole", "nsga2", "greedy"],
     "compression": [
         "contract", "kinds", "compressed", "mixed", "multipliers/designs", "multipliers/tables", "multipliers/metrics", "multipliers/convolution", "multipliers/layer", "multipliers/method", "multipliers/settings",
         "sharing/clustering", "sharing/codebooks", "sharing/lifts", "sharing/share", "sharing/settings",

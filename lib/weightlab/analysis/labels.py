@@ -2,7 +2,7 @@
 
 LABELS = {
     "lenet5_tanh": "LeNet-5 tanh", "lenet5_relu": "LeNet-5 ReLU", "random": "random", "genetic": "genetic",
-    "particle_swarm": "particle swarm", "black_hole": "black hole", "float8_thesis": "float8 (thesis)", "float8_e4m3": "float8 (E4M3)",
+    "particle_swarm": "particle swarm", "black_hole": "black hole", "nsga2": "NSGA-II", "float8_thesis": "float8 (thesis)", "float8_e4m3": "float8 (E4M3)",
     "exact": "exact k-means", "preset_pointwise": "preset (pointwise)", "extreme_pointwise": "extreme (pointwise)",
     "kmeans": "K-Means", "minibatch": "Mini-Batch K-Means", "gmm": "GMM",
     "mobilenet_v2": "MobileNet_v2", "mobilenet_v2_fashion": "MobileNet_v2 (stand-in, Fashion-MNIST)",

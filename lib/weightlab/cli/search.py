@@ -22,7 +22,10 @@ def search(
     ctx: typer.Context,
     fields: None = None,
     threshold: options.Threshold = None,
-    search: Annotated[str | None, option("genetic, particle_swarm, black_hole or random.", default="genetic")] = None,
+    search: Annotated[
+        str | None,
+        option("genetic, particle_swarm, black_hole or random; nsga2 seeks a front instead of the target.", default="genetic"),
+    ] = None,
     population: Annotated[int | None, option("Plans in a generation.", default="the search's own")] = None,
     iterations: Annotated[int | None, option("Generations, in place of a budget.")] = None,
     budget: Annotated[int | None, option("Evaluations, repeats included.", default="400")] = None,

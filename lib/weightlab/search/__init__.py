@@ -10,6 +10,7 @@ from weightlab.errors import UserError, choose
 from weightlab.search.base import Search
 from weightlab.search.black_hole import BlackHole
 from weightlab.search.genetic import Genetic
+from weightlab.search.nsga2 import NSGA2
 from weightlab.search.particle_swarm import ParticleSwarm
 from weightlab.search.random_search import RandomSearch
 from weightlab.search.space import IntegerSpace, Space
@@ -19,6 +20,7 @@ SEARCHES: dict[str, type[Search]] = {
     "genetic": Genetic,
     "particle_swarm": ParticleSwarm,
     "black_hole": BlackHole,
+    "nsga2": NSGA2,
 }
 
 

@@ -22,6 +22,7 @@ class Search:
 
     Settings: type  # a frozen dataclass
     settings: Any  # one of them
+    guided: ClassVar[bool] = True  # whether fitness decides which plans are asked
     kept: ClassVar[tuple[str, ...]] = ()  # names of the attributes that make up a subclass's state
 
     def __init__(self, space: Space, rng: np.random.Generator, settings: Any, uniform_start: bool = False):

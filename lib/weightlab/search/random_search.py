@@ -11,6 +11,8 @@ from weightlab.search.base import Search
 class RandomSearch(Search):
     """Independent uniform plans in batches (section 5.2)."""
 
+    guided = False
+
     @dataclass(frozen=True)
     class Settings:
         batch: int = 20
