@@ -1,5 +1,6 @@
 """Networks: their shareable layers against the thesis's tables, seeds, checkpoints, and the order of layers in any network."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 from warm_python import python
 
-from weightlab import data, models, training
+from weightlab import data, models, paths, training
 from weightlab.errors import UserError
 from weightlab.networks import sequences
 
@@ -78,6 +79,41 @@ def test_mobilenet_has_the_53_layers_of_table_b_4(published):
     assert sum(layer.weights for layer in models.layers(models.build("mobilenet_v2_fashion"))) == 2_202_560
 
 
+def test_alexnet_has_its_published_multiplications_and_maps():
+    """24 446 976 multiplications in the convolutions of an image; counted by shapes, without numbers."""
+    with torch.device("meta"):
+        model = models.AlexNet().eval()
+        image = torch.zeros(1, 3, 32, 32)
+    counts, sizes = [], [32]
+
+    def note(module, inputs, out):
+        counts.append(out.numel() * module.weight[0].numel())
+        sizes.append(out.shape[-1])
+
+    for module in model.features:
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(note)
+    assert model(image).shape == (1, 10)
+    assert counts == [2_230_272, 9_830_400, 3_538_944, 5_308_416, 3_538_944] and sum(counts) == 24_446_976
+    assert sizes == [32, 8, 4, 2, 2, 2] and model.features(image).shape == (1, 256, 1, 1)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 25_709_330
+
+
+def test_alexnet_pads_as_keras_does():
+    """Padding "same" of a kernel of 11 with steps of 4 on 32 pixels: three zeros before, four behind; the corners say so."""
+    model = models.build("alexnet_fashion").eval()
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    convolution, padded = model.features[1], torch.zeros(1, 3, 39, 39)
+    padded[:, :, 3:35, 3:35] = image
+    first, last = (
+        torch.einsum("oijk,ijk->o", convolution.weight, padded[0, :, corner : corner + 11, corner : corner + 11])
+        for corner in (0, 28)
+    )
+    out = convolution(model.features[0](image))[0] - convolution.bias[:, None, None]
+    assert out.shape[1:] == (8, 8)
+    torch.testing.assert_close(torch.stack([out[:, 0, 0], out[:, 7, 7]]), torch.stack([first, last]), rtol=1e-4, atol=1e-5)
+
+
 # --- seeds ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -92,7 +128,9 @@ def test_build_draws_from_its_seed_and_leaves_the_global_generator_alone():
 
 def test_unknown_network_names_what_is_allowed():
     for call in (models.build, models.load, models.card):
-        with pytest.raises(UserError, match="unknown network 'lenet'; allowed: lenet5_tanh, lenet5_relu, mobilenet_v2"):
+        with pytest.raises(
+            UserError, match="unknown network 'lenet'; allowed: lenet5_tanh, lenet5_relu, lenet5_fashion, mobilenet_v2"
+        ):
             call("lenet")
 
 
@@ -121,6 +159,13 @@ def test_a_missing_file_is_named_with_the_way_out(tmp_path, ending):
     (tmp_path / f"lenet5_tanh.{ending}").unlink()
     with pytest.raises(UserError, match=rf"lenet5_tanh\.{ending} is missing; `make models`"):
         models.load("lenet5_tanh", tmp_path)
+
+
+def test_every_network_is_measured_on_what_it_was_trained_for():
+    assert {network: training.dataset_of(network) for network in models.NETWORKS} == {
+        "lenet5_tanh": "mnist", "lenet5_relu": "mnist", "lenet5_fashion": "fashion_mnist", "mobilenet_v2": "imagenette",
+        "mobilenet_v2_fashion": "fashion_mnist", "alexnet_fashion": "fashion_mnist",
+    }  # fmt: skip
 
 
 def test_a_flipped_byte_is_found(tmp_path):
@@ -247,6 +292,18 @@ def test_committed_checkpoints_are_as_accurate_as_their_cards_say(network):
     assert (recipe["optimizer"], recipe["learning_rate"], recipe["batch"], recipe["epochs"]) == ("Adam", 1e-4, 32, 100)
 
 
+@pytest.mark.parametrize(("network", "least", "bytes"), [("lenet5_fashion", 0.88, 130_000), ("alexnet_fashion", 0.9, 1_000_000)])
+def test_committed_checkpoints_on_fashion_mnist_are_as_good_as_their_cards_say_and_small(network, least, bytes):
+    model, card = models.load(network), models.card(network)
+    for split in ("validation", "test"):
+        found = training.accuracy(model, data.load("fashion_mnist", split), "cpu")
+        assert found == pytest.approx(card["accuracy"][split], abs=4e-4)
+    assert card["accuracy"]["test"] >= least and (paths.models() / f"{network}.safetensors").stat().st_size < bytes
+    recipe = dataclasses.asdict(training.CHECKPOINTS[network])
+    assert {name: card["recipe"][name] for name in recipe} == recipe
+    assert len(card["history"]) == recipe["epochs"] and card.get("note") == training.NOTES.get(network)
+
+
 def test_measuring_leaves_the_network_as_it_was():
     model = models.build("lenet5_tanh").train()
     model.classifier[0].eval()
@@ -254,7 +311,10 @@ def test_measuring_leaves_the_network_as_it_was():
     assert model.training and not model.classifier[0].training
 
 
-@pytest.mark.parametrize(("network", "size", "count"), [("lenet5_tanh", (1, 32, 32), 5), ("mobilenet_v2", (3, 64, 64), 20)])
+@pytest.mark.parametrize(
+    ("network", "size", "count"),
+    [("lenet5_tanh", (1, 32, 32), 5), ("mobilenet_v2", (3, 64, 64), 20), ("alexnet_fashion", (1, 32, 32), 9)],
+)
 def test_stages_compose_to_the_network(network, size, count):
     model = models.build(network).eval()
     images = torch.rand(2, *size, generator=torch.Generator().manual_seed(1))
@@ -267,10 +327,8 @@ def test_stages_compose_to_the_network(network, size, count):
 def test_the_command_verifies_what_is_there_and_refuses_what_it_has_no_recipe_for():
     command = [*python(), "-m", "weightlab.training"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.count("checkpoint verified") == 3, done.stderr
+    assert done.returncode == 0 and done.stdout.count("checkpoint verified") == 5, done.stderr
     done = subprocess.run([*command, "mobilenet_v2"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == "error: unknown network with a recipe 'mobilenet_v2'; allowed: lenet5_tanh, lenet5_relu, mobilenet_v2_fashion\n"
-    )
+    allowed = "lenet5_tanh, lenet5_relu, lenet5_fashion, mobilenet_v2_fashion, alexnet_fashion"
+    assert done.stderr == f"error: unknown network with a recipe 'mobilenet_v2'; allowed: {allowed}\n"

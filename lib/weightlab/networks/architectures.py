@@ -1,5 +1,6 @@
 """The architectures of this library."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -53,6 +54,40 @@ class MobileNetV2(nn.Module):
         return [self.standardise, *self.features, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), *self.classifier]
 
 
+class AlexNet(nn.Module):
+    """AlexNet for images of 32x32 pixels: (n, 1 or 3, 32, 32) -> logits (n, classes); grey images are repeated to three channels.
+
+    Five convolutions with zero padding "same", each with batch norm; 24 446 976 multiplications in them per image at full width.
+    `width` scales the channels of convolutions, `hidden` the outputs of the linear layers. Source: a course project on
+    approximate multipliers, CIFAR-10 (see `published/claims_multipliers.csv`).
+    """
+
+    def __init__(self, classes: int = 10, width: float = 1.0, hidden: float = 1.0):
+        super().__init__()
+        a, b, c, d, e = (round(channels * width) for channels in (96, 256, 384, 384, 256))
+        sizes = [e, *(round(outputs * hidden) for outputs in (4096, 4096, 1000))]
+        self.standardise = Standardise((0, 0, 0), (1, 1, 1))
+        self.features = nn.Sequential(
+            # 32 pixels, a kernel of 11 and steps of 4 need seven zeros a row: "same" puts the odd one behind.
+            nn.ZeroPad2d((3, 4, 3, 4)), nn.Conv2d(3, a, 11, 4), nn.BatchNorm2d(a), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(a, b, 5, padding=2), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(b, c, 3, padding=1), nn.BatchNorm2d(c), nn.ReLU(),
+            nn.Conv2d(c, d, 3, padding=1), nn.BatchNorm2d(d), nn.ReLU(),
+            nn.Conv2d(d, e, 3, padding=1), nn.BatchNorm2d(e), nn.ReLU(), nn.MaxPool2d(2),
+        )  # fmt: skip
+        parts: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise(sizes):
+            parts += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(0.4)]
+        self.classifier = nn.Sequential(*parts, nn.Linear(sizes[-1], classes))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(self.standardise(images)).flatten(1))
+
+    def sequence(self) -> list[nn.Module]:
+        """The modules of the network in the order of their calls."""
+        return [self.standardise, *self.features, nn.Flatten(1), *self.classifier]
+
+
 class Standardise(nn.Module):
     """Images (n, 1 or 3, height, width) -> (n, 3, height, width), minus mean, divided by sd, channels last in memory."""
 
@@ -72,6 +107,8 @@ class Standardise(nn.Module):
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "lenet5_tanh": partial(LeNet5, nn.Tanh),
     "lenet5_relu": partial(LeNet5, nn.ReLU),
+    "lenet5_fashion": partial(LeNet5, nn.ReLU),
     "mobilenet_v2": partial(MobileNetV2, 1000, IMAGENET_MEAN, IMAGENET_SD),
     "mobilenet_v2_fashion": partial(MobileNetV2, 10),
+    "alexnet_fashion": partial(AlexNet, 10, 1 / 4, 1 / 16),
 }
