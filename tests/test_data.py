@@ -1,8 +1,9 @@
-"""Datasets: splits, resizing, checksums, and fetching by real processes with and without a network."""
+"""Datasets: splits, resizing, checksums, CIFAR-10's files, and fetching by real processes with and without a network."""
 
 import hashlib
 import os
 import subprocess
+import tarfile
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from PIL import Image
 from warm_python import python
 
 from weightlab import backend, data, rng
-from weightlab.data import downloads
+from weightlab.cli import smallest
+from weightlab.data import cifar, downloads, splits
 from weightlab.errors import UserError
 
 HALVING = "e2f1d41f8ed8e45122c70547939f55e48375cd7b0871c3c5341af6858fcd5950"  # SHA-256 of the permutation as int64, little-endian
@@ -102,7 +104,7 @@ def test_first_cuts_a_split(halves):
 def test_unknown_names_say_what_is_allowed(dataset_name, split):
     with pytest.raises(
         UserError,
-        match="unknown (dataset 'cifar'; allowed: mnist, fashion_mnist, imagenette, imagewang|split 'dev'; allowed: train, validation, test)",
+        match="unknown (dataset 'cifar'; allowed: mnist, fashion_mnist, cifar10, imagenette, imagewang|split 'dev'; allowed: train, validation, test)",
     ):
         data.load(dataset_name, split)
 
@@ -135,6 +137,131 @@ def test_a_flipped_byte_is_one_sentence_with_file_and_checksums(copy):
         assert part in message
     assert "\n" not in message
     assert file.read_bytes() == raw  # reported, not replaced
+
+
+def test_shapes_are_those_of_the_images(halves, dataset):
+    assert splits.SHAPES[dataset[0]] == halves["test"].images.shape[1:]
+    shapes = {name: tuple(smallest.blank(name).shape) for name in ("mnist", "cifar10", "imagenette", "/own.npz")}
+    assert shapes == {
+        "mnist": (1, 1, 32, 32),
+        "cifar10": (1, 3, 32, 32),
+        "imagenette": (1, 3, 224, 224),
+        "/own.npz": (1, 1, 32, 32),
+    }
+
+
+# --- CIFAR-10 -------------------------------------------------------------------------------------------------------------------
+
+
+def records(n, seed=1):
+    """Records of CIFAR-10's binary version, uint8 (n, 3073): a class, then red, green and blue pixels."""
+    generator = np.random.default_rng(seed)
+    return np.hstack([generator.integers(0, 10, (n, 1), np.uint8), generator.integers(0, 256, (n, 3072), np.uint8)])
+
+
+@pytest.fixture
+def cifar_files(tmp_path, monkeypatch):
+    """A data folder with generated files of 20 records; (folder of the files, records of each file by name)."""
+    monkeypatch.setattr(cifar, "RECORDS", 20)
+    monkeypatch.setenv("WEIGHTLAB_DATA", str(tmp_path / "data"))
+    folder = tmp_path / "data" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
+    made = {name: records(20, seed) for seed, name in enumerate(names)}
+    for name, content in made.items():
+        content.tofile(folder / name)
+    return folder, made
+
+
+def test_cifar10_has_its_published_size_and_the_halves_of_its_test_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("WEIGHTLAB_DATA", str(tmp_path))
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for number in range(1, 6):
+        with open(folder / f"data_batch_{number}.bin", "wb") as file:
+            file.write(bytes([number]) + bytes([7]) * 3072)
+            file.truncate(30_730_000)
+    train = data.load("cifar10", "train")
+    assert train.images.shape == (50_000, 3, 32, 32) and train.images.dtype == torch.uint8 and train.labels.dtype == torch.int64
+    assert train.labels[::10_000].tolist() == [1, 2, 3, 4, 5] and (train.images[::10_000] == 7).all() and train.labels.sum() == 15
+    made = records(10_000)
+    made.tofile(folder / "test_batch.bin")
+    order = rng.permutation(data.SPLIT_SEED, "cifar10", 10_000)
+    for split, rows in (("validation", order[:5_000]), ("test", order[5_000:])):
+        half = data.load("cifar10", split)
+        assert (half.dataset, half.name, len(half)) == ("cifar10", split, 5_000)
+        np.testing.assert_array_equal(half.labels, made[rows, 0])
+        np.testing.assert_array_equal(half.images.numpy().reshape(5_000, 3072), made[rows, 1:])
+
+
+def test_cifar10s_training_files_follow_each_other(cifar_files):
+    expected = np.vstack(list(cifar_files[1].values())[:5])
+    train = data.load("cifar10", "train")
+    np.testing.assert_array_equal(train.labels, expected[:, 0])
+    np.testing.assert_array_equal(train.images[:, 1, 2, 3], expected[:, 1 + 1024 + 2 * 32 + 3])  # green, third row, fourth column
+
+
+@pytest.mark.parametrize("bytes_more", [-1, 1, 20])
+def test_a_file_of_cifar10_of_another_size_is_one_sentence(cifar_files, bytes_more):
+    """20 bytes more: CIFAR-100, whose records have two labels."""
+    file = cifar_files[0] / "data_batch_4.bin"
+    file.write_bytes(bytes(20 * 3073 + bytes_more))
+    with pytest.raises(UserError, match=rf"{file} has {61_460 + bytes_more} bytes, but must have 61460 \(20 records of 3073"):
+        data.load("cifar10", "train")
+    assert len(data.load("cifar10", "test")) == 10
+
+
+def test_a_label_of_cifar10_out_of_range_is_one_sentence(cifar_files):
+    folder, made = cifar_files
+    content = made["test_batch.bin"].copy()
+    content[[5, 9], 0] = 10, 255
+    content.tofile(folder / "test_batch.bin")
+    with pytest.raises(UserError, match="test_batch.bin has the label 10 in record 5, but labels must be 0 to 9; replace it"):
+        data.load("cifar10", "validation")
+
+
+def test_a_missing_file_of_cifar10_is_one_sentence(cifar_files):
+    (cifar_files[0] / "data_batch_2.bin").unlink()
+    with pytest.raises(
+        UserError, match=r"data_batch_2.bin cannot be read \(No such file or directory\); put the files data_batch_1.bin, "
+    ):
+        data.load("cifar10", "train")
+
+
+@pytest.fixture
+def archive(cifar_files, tmp_path, monkeypatch):
+    """An archive of the generated files, beside the one where torchvision looks for the pickled version; the data folder is empty."""
+    folder, _ = cifar_files
+    file = tmp_path / "cifar-10-binary.tar.gz"
+    with tarfile.open(file, "w:gz") as packed:
+        packed.add(folder, folder.name)
+    folder.rename(tmp_path / "moved")
+    monkeypatch.setattr(downloads, "CIFAR10_MD5", hashlib.md5(file.read_bytes()).hexdigest())
+    monkeypatch.setattr(backend.torchvision().datasets.CIFAR10, "url", file.with_name("cifar-10-python.tar.gz").as_uri())
+    return file
+
+
+def test_cifar10_is_downloaded_and_unpacked_once(archive, cifar_files):
+    folder, made = cifar_files
+    data.load("cifar10", "test")
+    archive.unlink()
+    assert len(data.load("cifar10", "train")) == 100
+    assert sorted(file.name for file in folder.parent.iterdir()) == [".cifar-10-batches-bin.lock", folder.name]
+    assert sorted(file.name for file in folder.iterdir()) == sorted(made)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"), [("another", "arrived with another MD5 than"), (None, "No such file or directory")]
+)
+def test_cifar10_that_cannot_be_fetched_is_one_sentence_and_leaves_nothing(archive, cifar_files, damage, reason):
+    archive.write_bytes(damage.encode()) if damage else archive.unlink()
+    folder = cifar_files[0]
+    with pytest.raises(UserError) as raised:
+        data.load("cifar10", "test")
+    message = str(raised.value)
+    assert message.startswith(f"cifar10 is not in {folder} (it cannot be fetched: ") and reason in message and "\n" not in message
+    assert message.endswith("data_batch_5.bin, test_batch.bin of CIFAR-10's binary version there")
+    assert [file.name for file in folder.parent.iterdir()] == [".cifar-10-batches-bin.lock"]
 
 
 # --- real processes -------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ ROOMS = {
     "settings": [],
     "formats": [],
     "accounting": [],
-    "data": ["own", "downloads", "splits", "__main__"],
+    "data": ["own", "downloads", "cifar", "splits", "__main__"],
     "networks": ["own", "architectures", "layers", "checkpoints", "sequences", "answers"],
     "models": [],  # the face of networks
     "training": [],

@@ -66,15 +66,12 @@ def found(
 
 
 def blank(dataset: str) -> "torch.Tensor":
-    """An image as networks for a dataset of this library take it, without loading the dataset."""
+    """An image as networks of this library take it, without loading the dataset; of a user's own it is grey."""
     import torch
 
     from weightlab.data import splits
 
-    shape = (
-        (3, splits.PICTURE_SIZE, splits.PICTURE_SIZE) if dataset == "imagenette" else (1, splits.IMAGE_SIZE, splits.IMAGE_SIZE)
-    )
-    return torch.zeros(1, *shape)
+    return torch.zeros(1, *splits.SHAPES.get(dataset, (1, splits.IMAGE_SIZE, splits.IMAGE_SIZE)))
 
 
 def _given(setting: "Setting", splits: "list[Split]", level: int) -> "Split":

@@ -40,14 +40,22 @@ PICTURES = {  # files in `train` and `val` of the sets that are folders of JPEG 
     "imagenette": ("imagenette2", {"train": 9_469, "val": 3_925}),
     "imagewang": ("imagewang", {"train": 14_669, "val": 3_929}),
 }
-DATASETS = (*CHECKSUMS, *PICTURES)
+CIFAR10 = "cifar-10-batches-bin"  # the folder that its archive unpacks to
+CIFAR10_PARTS = {"train": [f"data_batch_{number}.bin" for number in range(1, 6)], "test": ["test_batch.bin"]}
+CIFAR10_FILES = [name for names in CIFAR10_PARTS.values() for name in names]
+CIFAR10_CONTENT = f"the files {', '.join(CIFAR10_FILES)} of CIFAR-10's binary version"
+CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d13530"  # of the archive of the binary version
+DATASETS = (*CHECKSUMS, "cifar10", *PICTURES)
 
 
 def fetch(dataset: str) -> Path:
-    """The folder with a dataset's raw files, downloaded if missing, always checked; several processes may ask at once."""
+    """The folder with a dataset's raw files, downloaded if missing; several processes may ask at once.
+
+    Files of `CHECKSUMS` are always checked, archives when they are downloaded.
+    """
     choose("dataset", dataset, DATASETS)
-    if dataset in PICTURES:
-        return _fetch_pictures(dataset)
+    if dataset not in CHECKSUMS:
+        return _fetch_unpacked(dataset)
     folder = paths.data() / dataset
 
     def complete() -> bool:
@@ -150,33 +158,56 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fetch_pictures(dataset: str) -> Path:
-    """The folder with `train` and `val` of Imagenette, downloaded if missing, or of Imagewang."""
-    folder, reason = paths.data() / PICTURES[dataset][0], "it is never downloaded"
-    if dataset == "imagenette" and not folder.is_dir():
+def _fetch_unpacked(dataset: str) -> Path:
+    """The folder that an archive unpacks to: CIFAR-10 and Imagenette are downloaded if it is missing, Imagewang is not."""
+    unpack = _ARCHIVES.get(dataset)
+    folder, reason = paths.data() / (PICTURES[dataset][0] if dataset in PICTURES else CIFAR10), "it is never downloaded"
+    if unpack and not folder.is_dir():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.parent / f".{folder.name}.lock"):
                 if not folder.is_dir():  # another process may have been faster
-                    _download_imagenette(folder)
-        except _FAILURES as error:
+                    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                        unpack(Path(temporary))
+                        (Path(temporary) / folder.name).replace(folder)
+        except (*_FAILURES, KeyError) as error:
             reason = f"it cannot be fetched: {last_line(error)}"
     if not folder.is_dir():
-        raise UserError(f"{dataset} is not in {folder} ({reason}); put its folders train and val there")
+        content = "its folders train and val" if dataset in PICTURES else CIFAR10_CONTENT
+        raise UserError(f"{dataset} is not in {folder} ({reason}); put {content} there")
     return folder
 
 
-def _download_imagenette(folder: Path) -> None:
+def _unpack_imagenette(target: Path) -> None:
     datasets = backend.torchvision().datasets
     address, md5 = datasets.Imagenette._ARCHIVES["full"]
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        archive = Path(temporary) / Path(address).name
-        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer, open(archive, "wb") as file:
-            shutil.copyfileobj(answer, file)
-        if not datasets.utils.check_integrity(archive, md5):
-            raise OSError(f"{archive.name} arrived with another MD5 than {md5}")
-        datasets.Imagenette(temporary, "val", download=True)  # unpacks what it finds
-        (Path(temporary) / folder.name).replace(folder)
+    _archive(address, md5, target)
+    datasets.Imagenette(target, "val", download=True)  # unpacks what it finds
+
+
+def _unpack_cifar10(target: Path) -> None:
+    """The binary version, which lies beside the one that torchvision knows and has to unpickle."""
+    address = "binary".join(backend.torchvision().datasets.CIFAR10.url.rsplit("python", 1))
+    (target / CIFAR10).mkdir()
+    with tarfile.open(_archive(address, CIFAR10_MD5, target)) as archive:
+        for name in CIFAR10_FILES:
+            if (member := archive.extractfile(f"{CIFAR10}/{name}")) is None:
+                raise tarfile.TarError(f"{name} is no file in the archive")
+            with open(target / CIFAR10 / name, "wb") as file:
+                shutil.copyfileobj(member, file)
+
+
+def _archive(address: str, md5: str, target: Path) -> Path:
+    """A file downloaded into the folder `target`."""
+    archive = target / Path(address).name
+    with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer, open(archive, "wb") as file:
+        shutil.copyfileobj(answer, file)
+    if not backend.torchvision().datasets.utils.check_integrity(archive, md5):
+        raise OSError(f"{archive.name} arrived with another MD5 than {md5}")
+    return archive
+
+
+_ARCHIVES: dict[str, Callable[[Path], None]] = {"imagenette": _unpack_imagenette, "cifar10": _unpack_cifar10}
 
 
 def imagenet_address() -> str:

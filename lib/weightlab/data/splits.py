@@ -9,15 +9,20 @@ import numpy as np
 import torch
 
 from weightlab import backend, errors, paths, rng
-from weightlab.data import downloads
+from weightlab.data import cifar, downloads
 from weightlab.data import own as own_data
-from weightlab.data.downloads import DATASETS, PICTURES
+from weightlab.data.downloads import CHECKSUMS, DATASETS, PICTURES
 from weightlab.data.own import SPLITS
 from weightlab.errors import UserError, check_whole, choose
 
-SPLIT_SEED = 42  # the same halving of the 10 000 test images for both MNIST sets
+SPLIT_SEED = 42  # the same halving of the 10 000 test images for both MNIST sets; another for CIFAR-10
 IMAGE_SIZE = 32
 PICTURE_SIZE, SHORTER_SIDE = 224, 256  # pixels: of an Imagenette picture, and of its shorter side before its centre is cut out
+SHAPES = {  # of an image: channels, height, width
+    **dict.fromkeys(CHECKSUMS, (1, IMAGE_SIZE, IMAGE_SIZE)),
+    "cifar10": cifar.SHAPE,
+    **dict.fromkeys(PICTURES, (3, PICTURE_SIZE, PICTURE_SIZE)),
+}
 IMAGENET_INDEX = {  # of the folders of Imagenette, then of the dog breeds that Imagewang has besides
     "n01440764": 0, "n02102040": 217, "n02979186": 482, "n03000684": 491, "n03028079": 497,
     "n03394916": 566, "n03417042": 569, "n03425413": 571, "n03445777": 574, "n03888257": 701,
@@ -75,6 +80,7 @@ def load(dataset: str, split: str, folder: str | Path | None = None) -> Split:
 
     MNIST and Fashion-MNIST: 60 000 / 5 000 / 5 000; validation and test are the two halves of the 10 000 test images, cut by one
     fixed permutation (thesis 5). Each 28x28 image goes through torchvision's `Resize((32, 32))`.
+    CIFAR-10: 50 000 / 5 000 / 5 000 images of 3x32x32, cut by the same rule.
     Imagenette: 9 469 / 1 177 / 2 748, Imagewang, which is never downloaded: 14 669 / 1 178 / 2 751; a fixed permutation of the
     files in `val`, sorted by name, gives its first 70 % to test (thesis 5.7). Pictures are 3x224x224, labels ImageNet's 1 000.
     A `folder` with `train` and `val` may stand for one of these two, with any number of files.
@@ -89,11 +95,12 @@ def load(dataset: str, split: str, folder: str | Path | None = None) -> Split:
     if dataset not in DATASETS:
         return Split(label(dataset), split, *own_data.load(dataset, split))
     folder = downloads.fetch(dataset)
+    coloured = dataset == "cifar10"
     if split == "train":
-        images, labels = _read_digits(folder, "train")
+        images, labels = cifar.read(folder, "train") if coloured else _read_digits(folder, "train")
     else:
-        images, labels = _read_test_digits(folder)
-        order = rng.permutation(SPLIT_SEED, "mnist", len(labels))
+        images, labels = cifar.read(folder, "test") if coloured else _read_test_digits(folder)
+        order = rng.permutation(SPLIT_SEED, "cifar10" if coloured else "mnist", len(labels))
         half = len(labels) // 2
         rows = order[:half] if split == "validation" else order[half:]
         images, labels = images[rows], labels[rows]
