@@ -4,6 +4,8 @@ import hashlib
 import os
 import subprocess
 import tarfile
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 from PIL import Image
 from warm_python import python
 
-from weightlab import backend, data, rng
+from weightlab import backend, data, models, rng, training
 from weightlab.cli import smallest
 from weightlab.data import cifar, downloads, splits
 from weightlab.errors import UserError
@@ -262,6 +264,21 @@ def test_cifar10_that_cannot_be_fetched_is_one_sentence_and_leaves_nothing(archi
     assert message.startswith(f"cifar10 is not in {folder} (it cannot be fetched: ") and reason in message and "\n" not in message
     assert message.endswith("data_batch_5.bin, test_batch.bin of CIFAR-10's binary version there")
     assert [file.name for file in folder.parent.iterdir()] == [".cifar-10-batches-bin.lock"]
+
+
+def test_alexnet_learns_from_cifar10s_files(cifar_files, monkeypatch):
+    """At a sixteenth of its width, by the recipe of the full network; a sum of colours, which batch norm passes on, is the class."""
+    folder, made = cifar_files
+    for name, content in made.items():
+        content[:, 1:] = content[:, :1] * 25
+        content.tofile(folder / name)
+    monkeypatch.setitem(models.NETWORKS, "alexnet_cifar10", partial(models.AlexNet, 10, 1 / 16, 1 / 64))
+    recipe = replace(training.CHECKPOINTS["alexnet_cifar10"], epochs=1)
+    model, history = training.fit("alexnet_cifar10", recipe, "cpu", log=lambda line: None)
+    assert len(history) == 1 and history[0]["validation_loss"] < 3
+    assert model.features[2].num_batches_tracked == 2  # 100 images in batches of 64
+    fresh = models.build("alexnet_cifar10", recipe.seed)
+    assert all(not torch.equal(one, other) for one, other in zip(model.parameters(), fresh.parameters(), strict=True))
 
 
 # --- real processes -------------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_mobilenet_has_the_53_layers_of_table_b_4(published):
 def test_alexnet_has_its_published_multiplications_and_maps():
     """24 446 976 multiplications in the convolutions of an image; counted by shapes, without numbers."""
     with torch.device("meta"):
-        model = models.AlexNet().eval()
+        model = models.NETWORKS["alexnet_cifar10"]().eval()
         image = torch.zeros(1, 3, 32, 32)
     counts, sizes = [], [32]
 
@@ -161,10 +161,17 @@ def test_a_missing_file_is_named_with_the_way_out(tmp_path, ending):
         models.load("lenet5_tanh", tmp_path)
 
 
+def test_a_network_that_make_does_not_train_names_the_command_that_does(tmp_path):
+    with pytest.raises(
+        UserError, match=r"alexnet_cifar10.safetensors is missing; `python -m weightlab.training alexnet_cifar10` trains it"
+    ):
+        models.load("alexnet_cifar10", tmp_path)
+
+
 def test_every_network_is_measured_on_what_it_was_trained_for():
     assert {network: training.dataset_of(network) for network in models.NETWORKS} == {
         "lenet5_tanh": "mnist", "lenet5_relu": "mnist", "lenet5_fashion": "fashion_mnist", "mobilenet_v2": "imagenette",
-        "mobilenet_v2_fashion": "fashion_mnist", "alexnet_fashion": "fashion_mnist",
+        "mobilenet_v2_fashion": "fashion_mnist", "alexnet_fashion": "fashion_mnist", "alexnet_cifar10": "cifar10",
     }  # fmt: skip
 
 
@@ -330,5 +337,5 @@ def test_the_command_verifies_what_is_there_and_refuses_what_it_has_no_recipe_fo
     assert done.returncode == 0 and done.stdout.count("checkpoint verified") == 5, done.stderr
     done = subprocess.run([*command, "mobilenet_v2"], capture_output=True, text=True)
     assert done.returncode == 1
-    allowed = "lenet5_tanh, lenet5_relu, lenet5_fashion, mobilenet_v2_fashion, alexnet_fashion"
+    allowed = "lenet5_tanh, lenet5_relu, lenet5_fashion, mobilenet_v2_fashion, alexnet_fashion, alexnet_cifar10"
     assert done.stderr == f"error: unknown network with a recipe 'mobilenet_v2'; allowed: {allowed}\n"

@@ -15,7 +15,7 @@ from weightlab import paths
 from weightlab.data import downloads
 from weightlab.errors import UserError, choose, flat
 from weightlab.networks import own as own_networks
-from weightlab.networks.architectures import NETWORKS
+from weightlab.networks.architectures import BY_NAME, NETWORKS
 from weightlab.networks.layers import layers, refuse_missing
 
 
@@ -131,7 +131,10 @@ def card(network: str, folder: Path | None = None) -> dict:
     card_file = file.with_suffix(".json")
     for each in (file, card_file):
         if not each.exists():
-            raise UserError(f"{each} is missing; `make models` trains the networks this repository has a recipe for")
+            way = f"`python -m weightlab.training {network}` trains it, which takes hours without a GPU"
+            if network not in BY_NAME:
+                way = "`make models` trains the networks this repository has a recipe for"
+            raise UserError(f"{each} is missing; {way}")
     try:
         details = json.loads(card_file.read_text())
         card_network, _ = details["network"], details["sha256"]
