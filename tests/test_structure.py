@@ -49,12 +49,12 @@ ROOMS = {
         "rate_distortion/compression", "rate_distortion/subject",
     ],
     "analysis": [
-        "labels", "records", "findings", "comparisons", "predictors", "regression", "scans", "searches", "small_files", "uncertainty",
-        "curve_statistics", "search_statistics", "table_statistics", "claims",
-        "answers/words", "answers/claims", "answers/mobilenet", "answers/regression", "answers/searches", "answers/sharing", "answers/small_files", "answers/tuning",
+        "labels", "records", "findings", "comparisons", "predictors", "regression", "scans", "searches", "small_files", "uncertainty", "assignments",
+        "curve_statistics", "search_statistics", "table_statistics", "assignment_statistics", "claims",
+        "answers/words", "answers/assignments", "answers/claims", "answers/mobilenet", "answers/regression", "answers/searches", "answers/sharing", "answers/small_files", "answers/tuning",
     ],
     "figures": [
-        "base", "claims", "clustering", "explore", "fronts", "mobilenet", "regression", "searches", "sharing", "small_files", "tuning",
+        "base", "assignments", "claims", "clustering", "explore", "fronts", "mobilenet", "regression", "searches", "sharing", "small_files", "tuning",
     ],
     "notebook_files": [],
     "experiments": [],

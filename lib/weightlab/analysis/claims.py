@@ -1,7 +1,7 @@
-"""The thesis's claims and their verdicts. Statistic, threshold and smallest n of each were written down before any run."""
+"""The claims of the thesis and of other sources, and their verdicts. Statistic, threshold and smallest n of each were written down before any run."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from weightlab import paths
-from weightlab.analysis import curve_statistics, search_statistics, table_statistics
+from weightlab.analysis import assignment_statistics, curve_statistics, search_statistics, table_statistics
 from weightlab.analysis.findings import Finding, pick
 from weightlab.analysis.records import read_output, read_table
 from weightlab.analysis.uncertainty import check_uncertainty, interval
@@ -20,7 +20,7 @@ from weightlab.errors import UserError, choose
 RELATIONS = MappingProxyType({"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge})
 STATISTICS = MappingProxyType({
     function.__name__: function
-    for module in (search_statistics, curve_statistics, table_statistics)
+    for module in (search_statistics, curve_statistics, table_statistics, assignment_statistics)
     for function in vars(module).values()
     if callable(function) and getattr(function, "__module__", None) == module.__name__ and not function.__name__.startswith("_")
 })  # fmt: skip
@@ -54,8 +54,8 @@ def read_claims(file: str | Path | None = None) -> pd.DataFrame:
     return table.assign(**texts)
 
 
-def replicate(claims: pd.DataFrame, outputs_folder: str | Path, protocol: str) -> pd.DataFrame:
-    """Test each part of each claim on the tables that the notebooks of a profile have saved below `outputs_folder`.
+def replicate(claims: pd.DataFrame, tables: str | Path | Mapping[str, pd.DataFrame], protocol: str = "held_out") -> pd.DataFrame:
+    """Test each part of each claim on the `tables` of notebooks, by name notebook/table, or saved below the folder of a profile's outputs.
 
     Of a table with a column protocol, only the rows of `protocol` are used. A part about the layer-mean rate, the thesis's rate, gets a
     second row about the storage rate. Columns: claim, part, rate_name ("" if it is not about a rate), value, lower and upper
@@ -65,9 +65,13 @@ def replicate(claims: pd.DataFrame, outputs_folder: str | Path, protocol: str) -
     @cache
     def read(name: str) -> pd.DataFrame:
         notebook, table = name.split("/")
-        if not (paths.resolve(outputs_folder) / notebook / f"{table}.parquet").exists():
+        if isinstance(tables, Mapping):
+            missing = name not in tables
+        else:
+            missing = not (paths.resolve(tables) / notebook / f"{table}.parquet").exists()
+        if missing:
             raise UserError(f"{name} is missing")
-        rows = read_output(outputs_folder, notebook, table)
+        rows = tables[name] if isinstance(tables, Mapping) else read_output(tables, notebook, table)
         return pick(rows, {"protocol": protocol}) if "protocol" in rows else rows
 
     rows = []
