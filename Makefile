@@ -42,10 +42,10 @@ ARCHIVE := $(if $(WEIGHTLAB_MULTIPLIERS),,$(wildcard ../shared/data/evoapprox_mu
 MULTIPLIERS := $(ARCHIVE:%=build/multipliers/.complete)
 
 .DEFAULT_GOAL := help
-.PHONY: help env data models retrain experiments experiment status report lab test browser-test bench bench-faults bench-files bench-networks lint format clean
+.PHONY: help env data models retrain experiments experiment status report lab test browser-test bench bench-faults bench-files bench-multipliers bench-networks lint format clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  %-17s %s\n' "$$name" "$$text"; done
 
 env: $(ENV) ## make .venv with the tested versions (nothing with PYTHON=...)
 # pip compiles one module after the other, and those of the packages' own tests too: most of the time that it takes.
@@ -121,6 +121,9 @@ bench-faults: $(ENV) $(MNIST) $(MODELS) ## kill, fill, flip and interrupt long r
 
 bench-files: $(ENV) $(MODELS) $(STAND_IN) ## measure packed files beside coremltools' and nncodec's, read 100 000 mutated ones of both versions (35 to 60 minutes)
 	$(RUN) benchmarks/files.py
+
+bench-multipliers: $(ENV) $(FASHION) $(ON_FASHION) $(MULTIPLIERS) ## measure convolutions with approximate multipliers and a search over them (about 5 minutes)
+	$(MULTIPLIERS:%/.complete=WEIGHTLAB_MULTIPLIERS='$(CURDIR)/%' )$(RUN) benchmarks/multipliers.py
 
 bench-networks: $(ENV) $(MNIST) $(MODELS) ## hold 2 000 random networks against the engine; a network at 224 x 224 (about 8 minutes)
 	$(RUN) benchmarks/networks.py

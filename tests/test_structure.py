@@ -169,6 +169,7 @@ def test_make_alone_lists_every_target():
         "browser-test",
         "bench",
         "bench-faults",
+        "bench-multipliers",
         "lint",
         "format",
         "clean",
