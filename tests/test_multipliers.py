@@ -1,6 +1,8 @@
 """Approximate multipliers in convolutions: sums by tables, codes, the layer, the method, searches."""
 
 import copy
+import io
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from weightlab import data, formats, models, training
+from weightlab import data, formats, models, paths, training
 from weightlab.compression import contract
 from weightlab.compression.compressed import compressed
 from weightlab.compression.multipliers import convolution, metrics, tables
@@ -47,6 +49,14 @@ def activations(shape, seed=0, low=-0.7, high=1.3, n=3):
 def faked(numbers, codes):
     """Fake-quantized numbers, by torch."""
     return torch.fake_quantize_per_tensor_affine(torch.as_tensor(numbers), codes.scale, codes.zero, 0, codes.levels)
+
+
+def test_the_example_of_the_documentation_gives_what_it_says(capsys):
+    """Up to few images, which other processors may round into another class."""
+    code, printed = re.findall(r"```(?:python)?\n(.*?)```", (paths.root() / "docs" / "multipliers.md").read_text(), re.S)[:2]
+    exec(code, {})  # it is ours
+    found, said = (np.loadtxt(io.StringIO(text), skiprows=1) for text in (capsys.readouterr().out, printed))
+    assert np.abs(found - said).max() < 0.02
 
 
 # --- codes ----------------------------------------------------------------------------------------------------------------------
