@@ -36,7 +36,7 @@ def setting(params: Mapping, **more: Any) -> "Setting":
     values = setting_values(params) | more
     if params.get("no_data"):
         values.setdefault("dataset", Setting.dataset)  # which is not looked at
-    return Setting(**_with_network(values))
+    return Setting(**with_dataset(values))
 
 
 def dataset_of(network: str) -> str:
@@ -77,9 +77,9 @@ def specifications(ctx: typer.Context) -> "list[Specification]":
 
     params = ctx.params
     check_whole("runs", params["runs"])
-    values = _with_network(setting_values(params)) | {"target": _target(params)}
+    values = with_dataset(setting_values(params)) | {"target": _target(params)}
     values |= {name: params[name] for name in ("search", "seed") if params[name] is not None}
-    values["settings"] = _settings(values.get("search", Specification.search), params)
+    values["settings"] = search_settings(values.get("search", Specification.search), params)
     values["threshold"], values["uniform_start"] = threshold(params["threshold"]), params["uniform_start"]
     if (budget := _budget(ctx, values.get("search", Specification.search), values["settings"])) is not None:
         values["budget"] = budget
@@ -100,7 +100,8 @@ def threshold(text: str | None) -> float | str | None:
         return space.threshold(text)
 
 
-def _with_network(values: dict) -> dict:
+def with_dataset(values: dict) -> dict:
+    """Values of a setting with the dataset that its network was trained on, unless one is given."""
     if "network" not in values:
         raise UserError("give a network: one of the library, such as lenet5_tanh, or module:factory of your own")
     return values if "dataset" in values else values | {"dataset": dataset_of(values["network"])}
@@ -117,7 +118,7 @@ def _target(params: Mapping) -> "TargetRule":
     return TargetRule(accuracy, rate, **form_options)
 
 
-def _settings(search: str, params: Mapping) -> dict:
+def search_settings(search: str, params: Mapping) -> dict:
     """The settings of a search, among them the size of its generations."""
     from weightlab import values
 

@@ -1,14 +1,28 @@
-"""Notes beside a result: how much one image counts, and why a search ended before its budget."""
+"""Notes beside a result: what was done before, how much one image counts, and why a search ended before its budget."""
 
 from typing import TYPE_CHECKING
 
 from weightlab.cli import choices, output
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from weightlab.runs.setting import Setting
     from weightlab.runs.specifications import Specification
 
 FEW = 2  # images: a limit of the loss worth fewer than this is too fine
+
+
+def begun(folder: "Path", specs: "list[Specification]") -> None:
+    """Say which searches are complete, and which go on."""
+    from weightlab.runs import status
+
+    rows = status.survey(folder, [spec.hash for spec in specs])
+    for row in rows[rows["evaluations"] > 0].itertuples():
+        if row.state == "complete":
+            output.note(f"the search with seed {row.seed} is complete and only read")
+        else:
+            output.note(f"the search with seed {row.seed} goes on after {row.evaluations} of {row.budget} evaluations")
 
 
 def few_images(setting: "Setting", limit_pp: float) -> None:

@@ -77,7 +77,7 @@ def search(
         output.check(save_config, True)
         choices.save(save_config, specs[0], runs, place)
     runner = Runner(place, device, threads, workers=workers, scheduler=scheduler)
-    _print_begun(place, specs)
+    hints.begun(place, specs)
     records = runner.run_all(specs)
     hints.early_end(specs[0], len(records) // len(specs))
     best_plans = best(records)
@@ -95,17 +95,6 @@ def best(records: "pd.DataFrame") -> "pd.DataFrame":
     order = {"by": ["storage_rate", "loss_pp"], "ascending": [False, True], "kind": "stable"}
     plans = analysis.acceptable(records).assign(plan=lambda table: table["plan"].map(tuple))
     return plans.sort_values(**order).drop_duplicates("plan").head(SHOWN)
-
-
-def _print_begun(folder: Path, specs: "list[Specification]") -> None:
-    from weightlab.runs import status
-
-    rows = status.survey(folder, [spec.hash for spec in specs])
-    for row in rows[rows["evaluations"] > 0].itertuples():
-        if row.state == "complete":
-            output.note(f"the search with seed {row.seed} is complete and only read")
-        else:
-            output.note(f"the search with seed {row.seed} goes on after {row.evaluations} of {row.budget} evaluations")
 
 
 def _print(best_plans: "pd.DataFrame", records: "pd.DataFrame", spec: "Specification") -> None:
