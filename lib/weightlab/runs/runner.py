@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from weightlab import backend, data, models, paths, rng, search, settings, storage
 from weightlab.compression.contract import Method
@@ -50,9 +51,19 @@ def evaluator(
         answers.fitting_images(model, splits),
         codebooks_folder,
         whole_net,
-        lambda: data.load(setting.dataset, "train").images,
+        lambda: _training_images(setting.dataset),
     )
     return Evaluator(model, variants, splits, device, threads)
+
+
+def _training_images(dataset: str) -> torch.Tensor:
+    try:
+        return data.load(dataset, "train").images
+    except UserError as error:
+        if data.identity(dataset) is None:
+            raise
+        where = "train_images and train_labels of an .npz file, or train/CLASS/PICTURE of a folder"
+        raise UserError(f"ranges of activations come from training images, {where}: {error}") from error
 
 
 def uniform_plans(evaluator: Evaluator, ks: Iterable[int]) -> pd.DataFrame:
