@@ -7,6 +7,7 @@ from weightlab.figures.clustering import inertia_excess, time_per_plan
 from weightlab.figures.explore import in_reach, layer_histogram, plan_among_searched
 from weightlab.figures.fronts import best_by_group, fronts_by_group
 from weightlab.figures.mobilenet import searched_plans, sensitive_layers, tuned_splits
+from weightlab.figures.multipliers import evaluated_assignments
 from weightlab.figures.regression import quadratic_curves, rates_of_runs, residuals
 from weightlab.figures.searches import (
     all_plans,
@@ -26,6 +27,7 @@ __all__ = [
     "best_by_group",
     "best_of_runs",
     "course_of_runs",
+    "evaluated_assignments",
     "file_sizes",
     "fitness_of_runs",
     "fitness_over_evaluations",
