@@ -5,19 +5,33 @@ Slow imports stand inside functions, so that help and errors appear at once.
 
 import inspect
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from weightlab import errors
-from weightlab.cli import compress, evaluate, export, files, laboratory, options, output, scan, search, tune
+from weightlab.cli import (
+    compress,
+    evaluate,
+    export,
+    files,
+    laboratory,
+    multiplier_search,
+    multipliers,
+    options,
+    output,
+    scan,
+    search,
+    tune,
+)
 
 CHECKPOINTED = ("search", "tune", "run")  # commands that resume when they are called again
 
 
 class Commands(TyperGroup):
-    """Subcommands whose errors are one sentence (see `errors.run`) and whose warnings are one line, printed once; both on stderr."""
+    """Subcommands, also of a subcommand, whose errors are one sentence (see `errors.run`) and whose warnings are one line, printed once; both on stderr."""
 
     def invoke(self, ctx: Any) -> None:  # a context of typer's own copy of click, which has no public name
         with warnings.catch_warnings():
@@ -43,9 +57,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+circuits = typer.Typer(
+    name="multipliers",
+    cls=Commands,
+    help="Give convolutions approximate multipliers: list them, measure an assignment, or search for assignments.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def _add(group: typer.Typer, command: Callable, name: str | None = None) -> None:
+    group.command(name, epilog=options.DATA_FORMAT if "data" in inspect.signature(command).parameters else None)(command)
+
+
 for command in (scan.scan, search.search, tune.tune, compress.compress, files.inspect, evaluate.evaluate, files.unpack,
                 export.export, laboratory.run, laboratory.results, laboratory.status, laboratory.report):  # fmt: skip
-    app.command(epilog=options.DATA_FORMAT if "data" in inspect.signature(command).parameters else None)(command)
+    _add(app, command)
+app.add_typer(circuits)
+for command, name in ((multipliers.listed, "list"), (multipliers.evaluate, "evaluate"), (multiplier_search.search, "search")):
+    _add(circuits, command, name)
 
 
 def main() -> None:
