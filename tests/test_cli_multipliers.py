@@ -244,6 +244,12 @@ def test_a_complete_search_is_only_read(searched, monkeypatch):
     assert again.stdout == searched[0].replace("plot: plot.png\n", "")
 
 
+def test_assignments_are_no_plans_to_compress_from(searched):
+    result = CliRunner().invoke(app, ["compress", "--from", "kept", "-o", "x.weightlab"])
+    assert result.exit_code == 1
+    assert result.stdout.endswith("kept holds only searches for multipliers, whose assignments are no plans of clusters\n")
+
+
 def test_a_search_that_was_stopped_goes_on(searched, tmp_path, monkeypatch):
     asked = []
 

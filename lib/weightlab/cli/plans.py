@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightlab.cli import choices, hints, options, output
+from weightlab.compression.multipliers.settings import Multiplying
 from weightlab.errors import UserError
 from weightlab.runs.setting import Setting
 from weightlab.settings import names
@@ -126,6 +127,9 @@ def _narrowed(folder: Path, kind: Mapping) -> dict[Path, dict]:
     if not places:
         raise UserError(f"{folder} must be the folder of a search (with a specification.json), or a folder of such folders")
     values = {place: _read(place / "specification.json") for place in sorted(places)}
+    values = {place: each for place, each in values.items() if each.get("method") != Multiplying.method}
+    if not values:
+        raise UserError(f"{folder} holds only searches for multipliers, whose assignments are no plans of clusters")
     for name, value in kind.items():
         kinds = dict.fromkeys(str(each.get(name)) for each in values.values())
         values = {place: each for place, each in values.items() if each.get(name) == value}
