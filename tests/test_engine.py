@@ -101,7 +101,7 @@ def test_tally_counts_only_what_is_beyond_the_margin():
         ],
         np.float32,
     )
-    correct, close = kernels.tally(np.ascontiguousarray(logits.transpose(1, 2, 0)), np.array([0, 1, 0, 0]), MARGIN)
+    correct, close = kernels.tally(np.ascontiguousarray(logits.transpose(1, 2, 0)), np.array([0, 1, 0, 0]), np.full(2, MARGIN))
     assert correct.tolist() == [2, 3]
     assert close.tolist() == [[True, False, False, True], [False, False, True, False]]
 

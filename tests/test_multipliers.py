@@ -16,7 +16,7 @@ from weightlab.compression.compressed import compressed
 from weightlab.compression.multipliers import convolution, metrics, tables
 from weightlab.compression.multipliers.convolution import Geometry
 from weightlab.compression.multipliers.layer import ApproximateConv2d
-from weightlab.compression.multipliers.method import Multipliers, per_batch
+from weightlab.compression.multipliers.method import Multipliers
 from weightlab.compression.multipliers.settings import Multiplying
 from weightlab.compression.multipliers.tables import Library, Multiplier
 from weightlab.errors import UserError
@@ -348,7 +348,7 @@ def test_ranges_come_from_the_unchanged_network_on_calibration_images(lenet5, va
 
 def test_with_ranges_of_its_batch_an_answer_depends_on_the_batch(lenet5, validation, method, library):
     """As tf-approximate does it: the same images in other company are coded by other steps."""
-    network = per_batch(lenet5, library, [library.exact + 1] * 3)
+    network = method.in_batches(lenet5, [library.exact + 1] * 3)
     x = validation.images[:64].float() / 255
     with torch.inference_mode():
         whole, parts = network(x), torch.cat([network(part) for part in x.split(16)])

@@ -102,7 +102,10 @@ class Stage(Protocol):
 
 @runtime_checkable
 class Operations(Method, Protocol):
-    """A method whose variants are modules; it may compute many of them faster than by one call after the other."""
+    """A method whose variants are modules; it may compute many of them faster than by one call after the other.
+
+    An attribute `together`, if there is one, says how many images its stages take best at a time.
+    """
 
     def stage(self, module: nn.Module, layers: Sequence[int], shape: torch.Size) -> Stage | None:
         """The faster way for a module of the network with these layers and inputs of this shape (an image's); None: there is none.

@@ -69,13 +69,19 @@ class Chunk:
     shelves: list[Shelf]
 
 
-def size(images: int, sizes: Sequence[int], inside: Sequence[int], threads: int, device: torch.device) -> int:
+def size(
+    images: int, sizes: Sequence[int], inside: Sequence[int], threads: int, device: torch.device, together: int | None = None
+) -> int:
     """Images a chunk, given the bytes of each stage's output for an image and of the largest tensor inside it.
+
+    `together` is the number that a method's own stages take best; activations of a chunk still fit.
 
     Threads are evenly busy and activations fit. On a CPU tensors inside are small enough for memory that is reused.
     On a CPU an odd number of cache lines: with images last, numbers of neighbouring places lie a chunk apart, and at an even
     number of lines they would drive each other out of the cache.
     """
+    if together:
+        return max(2, min(together, -(-images // threads), CHUNK_BYTES // max(sizes)))
     even = max(images // (CHUNKS_A_THREAD * threads), SMALLEST)
     fitting = answers.INSIDE_BYTES if device.type == "cpu" else GPU_BYTES
     chunk = max(2, min(even, CHUNK_BYTES // max(sizes), fitting // max(1, *inside), LARGEST[device.type]))

@@ -70,6 +70,7 @@ class Evaluator(Generic[Variants]):
         self._model = models.copied(model).to(self.device).eval().requires_grad_(False)
         self._names = [layer.name for layer in variants.layers]
         self._margin, self._lock = 0.0, threading.Lock()
+        self._relative = isinstance(variants, Operations)  # whether the margin is a part of the largest logit
         self._known: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._asked = self._repeated = self._referred = 0
         with backend.full_precision():
@@ -200,7 +201,9 @@ class Evaluator(Generic[Variants]):
         sizes = [4 * shape.numel() for shape in self._shapes]  # bytes of the activation of an image
         total = int(self.images.sum())
         self._chunk = (
-            activation_cache.size(total, sizes, cut.inside, self.threads, self.device) if chunk is None else max(1, chunk)
+            activation_cache.size(total, sizes, cut.inside, self.threads, self.device, getattr(self.variants, "together", None))
+            if chunk is None
+            else max(1, chunk)
         )
         self._slots = activation_cache.share_out(memory, sizes, total)
         self._chunks = self._divided(self.splits)
@@ -250,7 +253,9 @@ class Evaluator(Generic[Variants]):
                     ):
                         return proof.blame(copy, self._stages, variants, images)
                 differences = [float((logits - expected).abs().nan_to_num().max()) for logits in by_stages]
-                self._margin = max(self._margin, MARGIN * answers.largest(expected), SAFETY * max(differences))
+                scale = answers.largest(expected) if self._relative else 1.0
+                errors = MARGIN * answers.largest(expected), SAFETY * max(differences)
+                self._margin = max(self._margin, *(each / max(scale, 1e-12) for each in errors))
         return ""
 
     # --- the walk ---------------------------------------------------------------------------------------------------------------
@@ -286,7 +291,7 @@ class Evaluator(Generic[Variants]):
             counts, near = np.zeros(len(rows), dtype=np.int64), list[tuple[int, int]]()
 
             def take(group: list[int], logits: np.ndarray) -> None:
-                right, unclear = tally(logits, chunk.labels, self._margin)
+                right, unclear = tally(logits, chunk.labels, self._margins(logits))
                 counts[group] = right
                 near.extend((group[variant], int(image)) for variant, image in np.argwhere(unclear))
 
@@ -314,6 +319,15 @@ class Evaluator(Generic[Variants]):
                 self._referred += sum(map(len, close.values()))
             list(pool.map(torch.inference_mode()(decide), close.items()))
         return correct
+
+    def _margins(self, logits: np.ndarray) -> np.ndarray:
+        """The margin of each variant, float64 (variants,), given logits (variants, classes, n).
+
+        Operations may change the size of logits by orders of magnitude: theirs is a part of the largest logit.
+        """
+        if not self._relative:
+            return np.full(len(logits), self._margin)
+        return self._margin * np.abs(logits).max(axis=(1, 2)).astype(np.float64)
 
     @contextmanager
     def _replica(self) -> Iterator[tuple[nn.Module, list[Stage]]]:

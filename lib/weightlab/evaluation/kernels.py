@@ -184,16 +184,17 @@ def _linear(x: np.ndarray, weights: np.ndarray, bias: np.ndarray, tanh: bool, re
 
 
 @njit(cache=True, nogil=True)
-def tally(logits: np.ndarray, labels: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
+def tally(logits: np.ndarray, labels: np.ndarray, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Correct images, int64 (variants,), of logits (variants, classes, n), and which are too close to call, bool (variants, n).
 
-    An image is too close to call, and not counted, if the logit of its class and the highest other differ by less than `margin`.
+    An image is too close to call, and not counted, if the logit of its class and the highest other differ by less than the margin of
+    its variant, float64 (variants,).
     """
     variants, classes, n = logits.shape
     correct, close = np.zeros(variants, np.int64), np.zeros((variants, n), np.bool_)
     own, highest = np.empty(n, np.float32), np.empty(n, np.float32)
     for variant in range(variants):
-        highest[:] = -np.inf
+        highest[:], margin = -np.inf, margins[variant]
         for each in range(classes):
             row = logits[variant, each]
             for image in range(n):

@@ -43,6 +43,8 @@ class Multipliers:
         self.ranges, self.multiplications = _calibrate(model, self.names, images)
         self._made: dict[tuple[int, int], ApproximateConv2d] = {}
 
+    together = 1000  # images: rows of a table are made anew for each chunk of them
+
     @property
     def names(self) -> list[str]:
         return [layer.name for layer in self.layers]
@@ -84,6 +86,17 @@ class Multipliers:
     def stored(self, group: int, variant: int) -> Stored:
         raise UserError("a file holds weights, and multipliers are circuits: a plan of multipliers cannot be packed")
 
+    def in_batches(self, model: nn.Module, plan: Sequence[int]) -> nn.Module:
+        """A copy of the network under a plan whose activations have the range of each batch, as in tf-approximate.
+
+        An answer then depends on the other images of its batch, so no evaluator takes it.
+        """
+        copy = models.copied(model).eval()
+        for name, variant in zip(self.names, plan, strict=True):
+            multiplier = self.library.multipliers[variant - 1]
+            contract.put(copy, name, ApproximateConv2d(self._modules[name], multiplier, None, self.tune, self.signed))
+        return copy
+
     def stage(self, module: nn.Module, layers: Sequence[int], shape: torch.Size) -> "ConvolutionStage | None":
         """Many multipliers in one convolution of a module that calls its parts one after the other; None for any other module."""
         parts = sequences.flat([module])
@@ -115,18 +128,6 @@ def convolutions(model: nn.Module, example: torch.Tensor | None = None) -> list[
     if not found:
         raise UserError(f"{type(model).__name__} has no plain 2-d convolution, whose multiplications could be approximated")
     return found
-
-
-def per_batch(model: nn.Module, library: Library, plan: Sequence[int], **options: bool) -> nn.Module:
-    """A copy of a network whose activations have the range of each batch, as in tf-approximate: an answer depends on its batch.
-
-    `plan` has a multiplier, numbered from 1, for each convolution in the order of definition; `options` are `tune` and `signed`.
-    """
-    copy = models.copied(model).eval()
-    for layer, variant in zip(convolutions(copy), plan, strict=True):
-        conv = cast(nn.Conv2d, copy.get_submodule(layer.name))
-        contract.put(copy, layer.name, ApproximateConv2d(conv, library.multipliers[variant - 1], None, **options))
-    return copy
 
 
 def _calibrate(model: nn.Module, names: Sequence[str], images: torch.Tensor) -> tuple[dict[str, Affine], np.ndarray]:
