@@ -41,7 +41,7 @@ ROOMS = {
     "evaluation": ["kernels", "stages", "activation_cache", "prefix_tree", "proof", "evaluator"],
     "packing": ["label_coding", "range_coding", "adaptive_coding", "parts", "metadata", "compact_metadata", "compact_format", "packed_format", "packed_file", "writing", "onnx_files"],
     "runs": [
-        "setting", "specifications", "records", "folder", "loop", "status", "progress", "job_queues", "executors", "timing", "runner", "enumeration", "truth", "assignments", "uniform",
+        "setting", "specifications", "records", "folder", "loop", "status", "progress", "job_queues", "executors", "timing", "runner", "enumeration", "truth", "assignments", "assignment_searches", "uniform",
     ],
     "tuning": [
         "lifted", "rate_distortion/cells", "rate_distortion/hooks", "rate_distortion/matrices", "rate_distortion/assignment", "rate_distortion/curvature",
@@ -54,7 +54,7 @@ ROOMS = {
         "answers/words", "answers/assignments", "answers/claims", "answers/mobilenet", "answers/regression", "answers/searches", "answers/sharing", "answers/small_files", "answers/tuning",
     ],
     "figures": [
-        "base", "assignments", "claims", "clustering", "explore", "fronts", "mobilenet", "multipliers", "regression", "searches", "sharing", "small_files", "tuning",
+        "base", "assignments", "claims", "clustering", "explore", "fronts", "mobilenet", "regression", "searches", "sharing", "small_files", "tuning",
     ],
     "notebook_files": [],
     "experiments": [],

@@ -1,14 +1,18 @@
 """An enumerated box as the truth that searches are compared with: lookup, the true front, and searches played on it."""
 
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from weightlab import rng, search
 from weightlab.errors import UserError
 from weightlab.search import Search, pareto
 from weightlab.search.base import Fitness
 from weightlab.search.space import IntegerSpace
+
+REFERENCE = np.ones(2)  # of hypervolumes: costs of no accuracy and of rate 1
 
 
 class Truth:
@@ -63,27 +67,55 @@ class Truth:
         return "; ".join(f"{', '.join(map(str, each[:5]))}{', …' if len(each) > 5 else ''}" for each in self.box.lists)
 
 
-def play(search: Search, truth: Truth, budget: int, fitness: Fitness | None = None) -> pd.DataFrame:
+def play(made: Search, truth: Truth, budget: int, fitness: Fitness | None = None) -> pd.DataFrame:
     """The records of a search whose plans are looked up: columns evaluation, generation, plan, accuracy, rate; repeats are included.
 
     It is the same as to run the search, as what is measured depends on the plan alone. As in `loop.run`, generations go on until the
     next no longer fits the budget (in evaluations). A search that fitness guides needs `fitness`, which stays as it is.
     """
-    if fitness is None and search.guided:
-        raise UserError(f"a search of kind {type(search).__name__} needs a fitness to be played")
+    if fitness is None and made.guided:
+        raise UserError(f"a search of kind {type(made).__name__} needs a fitness to be played")
     scoring = fitness or _accuracy
-    asked, told, generations, first = [], [], [], search.evaluations
-    while search.evaluations + search.size <= budget:
-        generations += [search.generation] * search.size
-        asked.append(search.ask())
+    asked, told, generations, first = [], [], [], made.evaluations
+    while made.evaluations + made.size <= budget:
+        generations += [made.generation] * made.size
+        asked.append(made.ask())
         told.append(truth.objectives(asked[-1]))
-        search.tell(told[-1], scoring)
+        made.tell(told[-1], scoring)
     if not asked:
-        raise UserError(f"a budget of {budget} evaluations is too small for the first generation of {search.size}")
+        raise UserError(f"a budget of {budget} evaluations is too small for the first generation of {made.size}")
     table = _table(np.concatenate(asked), np.concatenate(told))
     table.insert(0, "evaluation", np.arange(first, first + len(table)))
     table.insert(1, "generation", generations)
     return table
+
+
+def compare(
+    truth: Truth,
+    space: IntegerSpace,
+    name: str,
+    settings: Mapping,
+    budget: int,
+    seeds: Iterable[int],
+    usable: tuple[float, float],
+) -> pd.DataFrame:
+    """How near one search comes to the truth, a row per seed.
+
+    Columns: the settings, seed, evaluations, distinct (plans), hypervolume_ratio of all evaluated plans to the true front (reference: no
+    accuracy, rate 1), front_size (distinct plans that no other evaluated one dominates), usable (distinct plans with at least this
+    accuracy and rate). `space` gives the order in which the search sees the variants. Raises `UserError` as `search.make` and `play` do.
+    """
+    front, rows = pareto.costs(truth.front[["accuracy", "rate"]].to_numpy()), list[dict]()
+    for seed in seeds:
+        made = search.make(name, space, rng.derive(seed, "search", name), **settings)
+        records = play(made, truth, budget)
+        plans = records.assign(key=records["plan"].map(tuple)).drop_duplicates("key")
+        costs = pareto.costs(plans[["accuracy", "rate"]].to_numpy())
+        enough = (plans["accuracy"] >= usable[0] - 1e-9) & (plans["rate"] >= usable[1] - 1e-9)
+        counts = {"evaluations": len(records), "distinct": len(plans), "front_size": int(pareto.non_dominated(costs).sum())}
+        ratio = pareto.hypervolume_ratio(costs, front, REFERENCE)
+        rows.append({**settings, "seed": seed, **counts, "hypervolume_ratio": ratio, "usable": int(enough.sum())})
+    return pd.DataFrame(rows)
 
 
 def _accuracy(objectives: np.ndarray) -> np.ndarray:

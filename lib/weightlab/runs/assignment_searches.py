@@ -1,0 +1,88 @@
+"""Searches over assignments of multipliers: those of the source, played on a measured truth, and run where there is none."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from weightlab.runs.assignments import Assignments
+from weightlab.runs.runner import Runner
+from weightlab.runs.specifications import Specification
+from weightlab.runs.truth import Truth, compare
+from weightlab.search.fitness import TargetRule
+
+MUTATION = 0.5  # probability per variable of all the source's runs
+ORDERS = ("power", "alphabetical")
+Run = Sequence[float]  # population, generations, probability of crossover, eta of crossover and mutation
+
+
+def name(run: Run) -> str:
+    """A run by its population and generations.
+
+    >>> name([40, 20, 1.0, 3.0])
+    '40x20'
+    """
+    return f"{run[0]:g}x{run[1]:g}"
+
+
+def settings(run: Run) -> dict:
+    """The settings of NSGA-II for a run."""
+    population, _, probability, eta = run
+    return {"population": int(population), "crossover_probability": float(probability), "mutation": MUTATION, "eta": float(eta)}
+
+
+def against_truth(
+    subject: Assignments, known: Truth, runs: Iterable[Run], seeds: Iterable[int], usable: tuple[float, float]
+) -> pd.DataFrame:
+    """`truth.compare` of the runs: NSGA-II in either order, without an order (categorical), and random search at equal evaluations.
+
+    Besides its columns: network, run, search and order. `usable` is a loss (pp) and an energy saved (fraction).
+    """
+    tables = []
+    for run in runs:
+        arms = [("nsga2", order, settings(run)) for order in ORDERS]
+        arms += [("categorical", "", settings(run) | {"crossover": "uniform"}), ("random", "", {})]
+        for search, order, chosen in arms:
+            played = compare(
+                known, subject.space(order or "power"), "random" if search == "random" else "nsga2", chosen,
+                int(run[0] * run[1]), seeds, _least(subject, usable),
+            )  # fmt: skip
+            tables.append(played.assign(network=subject.network, run=name(run), search=search, order=order))
+    return pd.concat(tables, ignore_index=True)
+
+
+def every_setting(
+    subject: Assignments,
+    known: Truth,
+    values: Mapping[str, Sequence],
+    budget: int,
+    seeds: Iterable[int],
+    usable: tuple[float, float],
+) -> pd.DataFrame:
+    """`truth.compare` of NSGA-II under every combination of `values` of its settings, in either order; columns network and order besides."""
+    tables = []
+    for order, *combination in itertools.product(ORDERS, *values.values()):
+        chosen = dict(zip(values, combination, strict=True))
+        played = compare(known, subject.space(order), "nsga2", chosen, budget, seeds, _least(subject, usable))
+        tables.append(played.assign(network=subject.network, order=order))
+    return pd.concat(tables, ignore_index=True)
+
+
+def searched(subject: Assignments, runner: Runner, runs: Iterable[Run], seed: int, images: int | None) -> pd.DataFrame:
+    """All assignments that the runs evaluate on the first images of validation: records, with columns energy and run_name."""
+    aim = TargetRule(float(subject.chooser.baseline()[0]), 2.0)  # which NSGA-II does not look at
+    tables = []
+    for run in runs:
+        spec = Specification(
+            subject.network, aim, "nsga2", seed, int(run[0] * run[1]), dataset=subject.dataset, images=images, threshold=None,
+            objective_rate="energy", compression=subject.compression, settings=settings(run),
+        )  # fmt: skip
+        tables.append(runner.run_all([spec]).assign(run_name=name(run)))
+    records = pd.concat(tables, ignore_index=True)
+    return records.assign(energy=1 / records["energy_rate"])
+
+
+def _least(subject: Assignments, usable: tuple[float, float]) -> tuple[float, float]:
+    """The least accuracy and rate of an assignment that loses and saves so much."""
+    loss_pp, saved = usable
+    return float(subject.chooser.baseline()[0]) - loss_pp / 100, 1 / (1 - saved)
