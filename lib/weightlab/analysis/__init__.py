@@ -1,5 +1,13 @@
 """Questions to records: DataFrame in, DataFrame out. Losses are in percentage points (pp), rates dimensionless. No torch."""
 
+from weightlab.analysis.assignments import (
+    gap_to_random,
+    influence_of_settings,
+    quality_of_runs,
+    shares_of_settings,
+    standard_error_pp,
+    with_errors,
+)
 from weightlab.analysis.claims import read_claims, replicate, verdicts
 from weightlab.analysis.comparisons import compare_networks, compare_runs, compare_sets
 from weightlab.analysis.predictors import correlations, gains_by_arm, gains_of_guesses, influence
@@ -88,8 +96,10 @@ __all__ = [
     "gains_by_arm",
     "gains_of_guesses",
     "gains_of_training",
+    "gap_to_random",
     "heteroscedasticity_test",
     "influence",
+    "influence_of_settings",
     "judge_scans",
     "limits_reached",
     "of_sets",
@@ -99,6 +109,7 @@ __all__ = [
     "points_of_runs",
     "published",
     "published_coefficients",
+    "quality_of_runs",
     "rates_of_released_plan",
     "rates_of_runs",
     "read_claims",
@@ -109,9 +120,12 @@ __all__ = [
     "residuals",
     "searched_plans",
     "sequential_test",
+    "shares_of_settings",
     "sizes_of_programs",
     "smallest_file",
+    "standard_error_pp",
     "summarise_scans",
     "tally",
     "verdicts",
+    "with_errors",
 ]

@@ -42,19 +42,6 @@ def with_errors(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**more)
 
 
-def least_energy(table: pd.DataFrame, within: float) -> pd.Series:
-    """The row of least energy that loses at most `within` pp on validation, of equals the one that loses less.
-
-    Raises `UserError` if there is none.
-    """
-    rows = table[table["validation_loss_pp"] <= within + 1e-9]
-    if rows.empty:
-        raise UserError(
-            f"no assignment loses at most {within:g} pp on validation; the least is {table['validation_loss_pp'].min():.2f}"
-        )
-    return rows.sort_values(["energy", "validation_loss_pp"], kind="stable").iloc[0]
-
-
 def shares_of_settings(runs: pd.DataFrame, column: str, settings: Sequence[str]) -> pd.Series:
     """The share of a column's variance between runs that each setting explains, by setting: eta², main effects only.
 
@@ -70,6 +57,21 @@ def shares_of_settings(runs: pd.DataFrame, column: str, settings: Sequence[str])
     fit = ols("value ~ " + " + ".join(f"C(s{place})" for place in range(len(settings))), frame).fit()
     squares = anova_lm(fit, typ=2)["sum_sq"].to_numpy()[: len(settings)]
     return pd.Series(squares / ((frame["value"] - frame["value"].mean()) ** 2).sum(), index=list(settings))
+
+
+def influence_of_settings(runs: pd.DataFrame, measures: Sequence[str], settings: Sequence[str]) -> pd.DataFrame:
+    """`shares_of_settings` of each measure and order: columns network, measure, order, setting and share.
+
+    A setting with one value, and a measure that does not vary, are left out.
+    """
+    varied = [name for name in settings if runs[name].nunique() > 1]
+    rows = []
+    for (network, order), part in runs.groupby(["network", "order"], sort=False):
+        for measure in measures:
+            if varied and part[measure].nunique() > 1:
+                shares = shares_of_settings(part, measure, varied)
+                rows += [(network, measure, order, name, share) for name, share in shares.items()]
+    return pd.DataFrame(rows, columns=["network", "measure", "order", "setting", "share"])
 
 
 def quality_of_runs(runs: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ LABELS = {
     "mobilenet_v2": "MobileNet_v2", "mobilenet_v2_fashion": "MobileNet_v2 (stand-in, Fashion-MNIST)",
     "lenet5_fashion": "LeNet-5 ReLU (Fashion-MNIST)", "alexnet_fashion": "AlexNet (a quarter of the width, Fashion-MNIST)",
     "alexnet_cifar10": "AlexNet (CIFAR-10)",
+    "usable": "usable assignments", "front_size": "size of the front", "hypervolume_ratio": "hypervolume ratio",
     "weight_delta": "weight delta",
     "storage_rate": "storage rate", "coded_rate": "coded rate", "layer_mean_rate": "layer-mean rate", "thesis_model_rate": "whole-net rate (eq. 3.2)",
 }  # fmt: skip

@@ -1,13 +1,19 @@
 """Figures: DataFrame in, Figure out. Colours differ for colour-blind readers, markers and dashes for print in black and white."""
 
 from weightlab.analysis.labels import label
+from weightlab.figures.assignments import (
+    energy_by_loss,
+    errors_by_power,
+    evaluated_assignments,
+    influence_of_settings,
+    search_quality,
+)
 from weightlab.figures.base import save
 from weightlab.figures.claims import verdicts
 from weightlab.figures.clustering import inertia_excess, time_per_plan
 from weightlab.figures.explore import in_reach, layer_histogram, plan_among_searched
 from weightlab.figures.fronts import best_by_group, fronts_by_group
 from weightlab.figures.mobilenet import searched_plans, sensitive_layers, tuned_splits
-from weightlab.figures.multipliers import evaluated_assignments
 from weightlab.figures.regression import quadratic_curves, rates_of_runs, residuals
 from weightlab.figures.searches import (
     all_plans,
@@ -27,6 +33,8 @@ __all__ = [
     "best_by_group",
     "best_of_runs",
     "course_of_runs",
+    "energy_by_loss",
+    "errors_by_power",
     "evaluated_assignments",
     "file_sizes",
     "fitness_of_runs",
@@ -37,6 +45,7 @@ __all__ = [
     "gains_of_training",
     "in_reach",
     "inertia_excess",
+    "influence_of_settings",
     "label",
     "layer_histogram",
     "lifted_space",
@@ -51,6 +60,7 @@ __all__ = [
     "rates_of_runs",
     "residuals",
     "save",
+    "search_quality",
     "searched_plans",
     "sensitive_layers",
     "time_per_plan",
