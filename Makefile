@@ -83,6 +83,7 @@ outputs/$(PROFILE)/%/notebook.ipynb: params/$(PROFILE)/%.yaml $(LIBRARY) $(MODEL
 $(foreach name,$(NOTEBOOKS),$(eval outputs/$(PROFILE)/$(name)/notebook.ipynb: notebooks/$(call notebook,$(name)).ipynb))
 $(NAMED:%=outputs/$(PROFILE)/%/notebook.ipynb): params/experiments.yaml
 $(patsubst %,outputs/$(PROFILE)/%/notebook.ipynb,07_mobilenet_v2 21_rate_distortion 22_codebook_tuning): $(STAND_IN) | $(FASHION)
+$(patsubst %,outputs/$(PROFILE)/%/notebook.ipynb,31_approximate_multipliers): $(ON_FASHION) | $(FASHION)
 
 # Notebooks that read what others wrote run after them.
 executed = $(patsubst %,outputs/$(PROFILE)/%/notebook.ipynb,$(filter $(1),$(NOTEBOOKS)))
