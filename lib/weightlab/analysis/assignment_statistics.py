@@ -34,19 +34,23 @@ def share_reaching(runs: pd.DataFrame, column: str, least: float) -> Finding:
 
 
 def resolved_loss(paired: pd.DataFrame) -> Finding:
-    """Half the width (pp) of the 95 % interval of a loss between two networks on the same images, the smallest of all rows.
+    """Half the width (pp) of the 95 % interval of a loss between two networks on the same images, the mean of all rows; n: images.
 
-    The variance is that of the difference of paired answers (McNemar 1947): (lost + gained - (lost - gained)² / n) / n². n: images.
+    The variance is that of the difference of paired answers, ((b + c) - (b - c)² / n) / n², with half an image added to each of the four
+    counts, so that networks which happen to agree have a width too (Agresti and Min 2005).
     """
     need(paired, "lost", "gained", "images")
-    lost, gained, n = (paired[column].astype(float) for column in ("lost", "gained", "images"))
+    lost, gained, n = paired["lost"] + 0.5, paired["gained"] + 0.5, paired["images"] + 2.0
     widths = 100 * NORMAL * np.sqrt(lost + gained - (lost - gained) ** 2 / n) / n
-    return Finding(float(widths.min()), int(n.min()), f"up to {widths.max():.2f} pp")
+    return Finding(float(widths.mean()), int(paired["images"].min()), f"{widths.min():.2f} to {widths.max():.2f} pp")
 
 
-def share_of_variance_gap(runs: pd.DataFrame, column: str, of: str, others: list[str]) -> Finding:
-    """Share of a column's variance between runs that setting `of` explains, less the largest share of `others`; n: runs of a combination."""
-    shares = shares_of_settings(runs, column, [of, *others])
-    least = int(runs.groupby([of, *others]).size().min())
+def share_of_variance_gap(runs: pd.DataFrame, column: str, of: str, to: list[str], settings: list[str]) -> Finding:
+    """Share of a column's variance between runs that setting `of` explains, less the largest share of `to`; n: runs of a combination.
+
+    All `settings` are in the analysis of variance.
+    """
+    shares = shares_of_settings(runs, column, settings)
+    least = int(runs.groupby(settings).size().min())
     note = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
-    return Finding(float(shares[of] - shares[others].max()), least, note)
+    return Finding(float(shares[of] - shares[to].max()), least, note)

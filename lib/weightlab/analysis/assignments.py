@@ -43,9 +43,10 @@ def with_errors(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares_of_settings(runs: pd.DataFrame, column: str, settings: Sequence[str]) -> pd.Series:
-    """The share of a column's variance between runs that each setting explains, by setting: eta², main effects only.
+    """The share of a column's variance between runs that each setting explains, by setting: omega squared, main effects only.
 
-    Sums of squares of an analysis of variance (type II) over their total. Raises `UserError` for a setting with one value.
+    (SS - df·MSE) / (SST + MSE) of an analysis of variance of type II (Hays 1963): about 0, and perhaps below, where a setting does nothing,
+    however many values it has. Raises `UserError` for a setting with one value.
     """
     need(runs, column, *settings)
     if alone := [name for name in settings if runs[name].nunique() < 2]:
@@ -55,8 +56,9 @@ def shares_of_settings(runs: pd.DataFrame, column: str, settings: Sequence[str])
     if not frame["value"].var() > 0:
         raise UserError(f"all runs have the same {column}, so nothing explains its variance")
     fit = ols("value ~ " + " + ".join(f"C(s{place})" for place in range(len(settings))), frame).fit()
-    squares = anova_lm(fit, typ=2)["sum_sq"].to_numpy()[: len(settings)]
-    return pd.Series(squares / ((frame["value"] - frame["value"].mean()) ** 2).sum(), index=list(settings))
+    table, error = anova_lm(fit, typ=2).iloc[: len(settings)], float(fit.mse_resid)
+    total = float(((frame["value"] - frame["value"].mean()) ** 2).sum())
+    return pd.Series(((table["sum_sq"] - table["df"] * error) / (total + error)).to_numpy(), index=list(settings))
 
 
 def influence_of_settings(runs: pd.DataFrame, measures: Sequence[str], settings: Sequence[str]) -> pd.DataFrame:
@@ -76,7 +78,7 @@ def influence_of_settings(runs: pd.DataFrame, measures: Sequence[str], settings:
 
 def quality_of_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over seeds of the hypervolume ratio and the size of the front, a row per network, order, search and run."""
-    measures = ["hypervolume_ratio", "front_size", "usable", "distinct"]
+    measures = ["hypervolume_ratio", "final_front", "front_size", "usable", "distinct"]
     by = ["network", "run", "order", "search"]
     grouped = runs.groupby(by, sort=False)
     table = grouped[measures].mean().join(grouped[measures].std(), rsuffix="_sd")

@@ -10,6 +10,7 @@ from weightlab import rng, search
 from weightlab.errors import UserError
 from weightlab.search import Search, pareto
 from weightlab.search.base import Fitness
+from weightlab.search.nsga2 import NSGA2
 from weightlab.search.space import IntegerSpace
 
 REFERENCE = np.ones(2)  # of hypervolumes: costs of no accuracy and of rate 1
@@ -102,8 +103,8 @@ def compare(
     """How near one search comes to the truth, a row per seed.
 
     Columns: the settings, seed, evaluations, distinct (plans), hypervolume_ratio of all evaluated plans to the true front (reference: no
-    accuracy, rate 1), front_size (distinct plans that no other evaluated one dominates), usable (distinct plans with at least this
-    accuracy and rate). `space` gives the order in which the search sees the variants. Raises `UserError` as `search.make` and `play` do.
+    accuracy, rate 1), front_size (distinct plans that no other evaluated one dominates), final_front (the same of the last population
+    alone, which is what a user of NSGA-II is given), usable (distinct plans with at least this accuracy and rate). `space` gives the order in which the search sees the variants. Raises `UserError` as `search.make` and `play` do.
     """
     front, rows = pareto.costs(truth.front[["accuracy", "rate"]].to_numpy()), list[dict]()
     for seed in seeds:
@@ -113,9 +114,18 @@ def compare(
         costs = pareto.costs(plans[["accuracy", "rate"]].to_numpy())
         enough = (plans["accuracy"] >= usable[0] - 1e-9) & (plans["rate"] >= usable[1] - 1e-9)
         counts = {"evaluations": len(records), "distinct": len(plans), "front_size": int(pareto.non_dominated(costs).sum())}
-        ratio = pareto.hypervolume_ratio(costs, front, REFERENCE)
-        rows.append({**settings, "seed": seed, **counts, "hypervolume_ratio": ratio, "usable": int(enough.sum())})
+        ratio, last = pareto.hypervolume_ratio(costs, front, REFERENCE), _last_population(made, plans)
+        counts |= {"final_front": int(pareto.non_dominated(pareto.costs(last)).sum()), "usable": int(enough.sum())}
+        rows.append({**settings, "seed": seed, **counts, "hypervolume_ratio": ratio})
     return pd.DataFrame(rows)
+
+
+def _last_population(made: Search, plans: pd.DataFrame) -> np.ndarray:
+    """Objectives (n, 2) of the distinct plans of NSGA-II's population; of another search those of all its `plans`."""
+    if not isinstance(made, NSGA2) or made.population is None or made.objectives is None:
+        return plans[["accuracy", "rate"]].to_numpy()
+    first = np.unique(made.space.decode(made.population), axis=0, return_index=True)[1]
+    return made.objectives[first]
 
 
 def _accuracy(objectives: np.ndarray) -> np.ndarray:

@@ -4,14 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from weightlab.analysis.labels import label
-
-WAYS = {
-    "assignment": "The assignment chosen",
-    "uniform": "One multiplier everywhere",
-    "greedy": "Greedy",
-    "exact": "Exact multipliers",
-}
+from weightlab.analysis.labels import WAYS, label
 
 
 def savings(chosen: pd.DataFrame, within: float) -> list[str]:
@@ -27,13 +20,12 @@ def savings(chosen: pd.DataFrame, within: float) -> list[str]:
             f"reported on {first['test_images']} test images, ± standard error of the accuracy."
         ]
         for row in rows.itertuples():
-            paired = f"McNemar p = {row.mcnemar_p:.2g} against float" if row.kind != "float" else ""
             sentences.append(
-                f"\n- {WAYS[row.kind]} ({row.named}; {row.evaluations} evaluations): **{row.saved_pct:.1f} %** of the multiplication energy saved, "
+                f"\n- {WAYS[row.kind].capitalize()} ({row.named}; {row.evaluations} evaluations): **{row.saved_pct:.1f} %** of the multiplication energy saved, "
                 f"loss {row.validation_loss_pp:.2f} ± {row.validation_se_pp:.2f} pp on validation, {row.test_loss_pp:.2f} ± {row.test_se_pp:.2f} pp on "
-                f"test ({paired})."
+                f"test (McNemar p = {row.mcnemar_p:.2g} against float)."
             )
-        missing = [name.lower() for kind, name in WAYS.items() if kind not in set(rows["kind"])]
+        missing = [name for kind, name in WAYS.items() if kind not in set(rows["kind"])]
         sentences += [f"\n- No assignment within the limit: {', '.join(missing)}."] if missing else []
         paragraphs.append(sentences[0] + "\n" + "".join(sentences[1:]))
     return paragraphs
@@ -56,19 +48,24 @@ def against_truth(quality: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
             )
             lines.append(f"\n- {run} ({part['evaluations'].iloc[0]} evaluations, n = {part['n'].min()}): {each}.")
         own = gaps[gaps["network"] == network]
-        better, sure = own["gap"] > 0, own["p"] < 0.05
-        worse = ", ".join(f"{row.run} {_arm(row.search, row.order)}" for row in own[~better].itertuples())
         lines.append(
-            f"\n\nNSGA-II is better than random search at equal evaluations in {better.sum()} of {len(own)} cases ({(better & sure).sum()} with "
-            f"p < 0.05, Mann-Whitney); not better: {worse or 'none'}."
+            "\n\nRuns with a higher mean than random search at equal evaluations (Mann-Whitney; runs of equal budget are held against the same random runs):"
         )
-        paragraphs.append("".join(lines))
+        for (search, order), part in own.groupby(["search", "order"], sort=False):
+            better, sure = part["gap"] > 0, part["p"] < 0.05
+            worse = ", ".join(part.loc[~better, "run"])
+            lines.append(
+                f" {_arm(search, order)} {better.sum()} of {len(part)}, {(better & sure).sum()} with p < 0.05{f' (not {worse})' if worse else ''};"
+            )
+        paragraphs.append("".join(lines).removesuffix(";") + ".")
     return paragraphs
 
 
 def influences(shares: pd.DataFrame, runs_each: int) -> str:
     """What settings of the search explain of the variance between runs; `shares` has measure, order, setting and share."""
-    sentences = [f"Share of the variance between runs that a setting explains by itself ({runs_each} seeds a combination):"]
+    sentences = [
+        f"Share of the variance between runs that a setting explains by itself (omega squared, {runs_each} seeds a combination):"
+    ]
     for (measure, order), rows in shares.groupby(["measure", "order"], sort=False):
         each = ", ".join(
             f"{row.setting.replace('_', ' ')} {100 * row.share:.0f} %"
@@ -86,7 +83,7 @@ def in_batches(table: pd.DataFrame) -> str:
     ]
     for (network, arm), rows in table.groupby(["network", "arm"], sort=False):
         each = ", ".join(f"{row.loss_pp:.2f} pp with ranges of {_ranges(row.ranges)}" for row in rows.itertuples())
-        sentences.append(f"{label(network)}, {WAYS[arm].lower()}: loss {each}.")
+        sentences.append(f"{label(network)}, {WAYS[arm]}: loss {each}.")
     return " ".join(sentences)
 
 
