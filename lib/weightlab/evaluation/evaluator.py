@@ -69,8 +69,8 @@ class Evaluator(Generic[Variants]):
         self.threads = backend.check_threads(threads) or (1 if self.device.type == "cuda" else backend.cores())
         self._model = models.copied(model).to(self.device).eval().requires_grad_(False)
         self._names = [layer.name for layer in variants.layers]
-        self._margin, self._lock = 0.0, threading.Lock()
-        self._relative = isinstance(variants, Operations)  # whether the margin is a part of the largest logit
+        self._margin, self._part, self._lock = 0.0, 0.0, threading.Lock()
+        self._relative = isinstance(variants, Operations)  # whether the margin is at least a part of the largest logit
         self._known: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._asked = self._repeated = self._referred = 0
         with backend.full_precision():
@@ -253,9 +253,11 @@ class Evaluator(Generic[Variants]):
                     ):
                         return proof.blame(copy, self._stages, variants, images)
                 differences = [float((logits - expected).abs().nan_to_num().max()) for logits in by_stages]
-                scale = answers.largest(expected) if self._relative else 1.0
-                errors = MARGIN * answers.largest(expected), SAFETY * max(differences)
-                self._margin = max(self._margin, *(each / max(scale, 1e-12) for each in errors))
+                largest = answers.largest(expected)
+                margin = max(MARGIN * largest, SAFETY * max(differences))
+                if not self._relative or not any(row):  # of operations: what the original weights show is the least margin
+                    self._margin = max(self._margin, margin)
+                self._part = max(self._part, margin / max(largest, 1e-12))
         return ""
 
     # --- the walk ---------------------------------------------------------------------------------------------------------------
@@ -323,11 +325,10 @@ class Evaluator(Generic[Variants]):
     def _margins(self, logits: np.ndarray) -> np.ndarray:
         """The margin of each variant, float64 (variants,), given logits (variants, classes, n).
 
-        Operations may change the size of logits by orders of magnitude: theirs is a part of the largest logit.
+        Operations may change the size of logits by orders of magnitude: their margin grows with the largest logit.
         """
-        if not self._relative:
-            return np.full(len(logits), self._margin)
-        return self._margin * np.abs(logits).max(axis=(1, 2)).astype(np.float64)
+        margins = np.full(len(logits), self._margin)
+        return np.maximum(margins, self._part * np.abs(logits).max(axis=(1, 2))) if self._relative else margins
 
     @contextmanager
     def _replica(self) -> Iterator[tuple[nn.Module, list[Stage]]]:
