@@ -18,10 +18,11 @@ from weightlab.compression.multipliers.convolution import Geometry
 from weightlab.compression.multipliers.layer import ApproximateConv2d
 from weightlab.compression.multipliers.method import Multipliers
 from weightlab.compression.multipliers.settings import Multiplying
-from weightlab.compression.multipliers.tables import Library, Multiplier
+from weightlab.compression.multipliers.tables import Multiplier
 from weightlab.errors import UserError
 from weightlab.evaluation import Evaluator
 from weightlab.runs import Runner, Setting, Specification, loop
+from weightlab.runs.specifications import from_description
 from weightlab.search.fitness import TargetRule
 
 PRODUCTS = np.outer(np.arange(256), np.arange(256)).astype(np.uint16)
@@ -155,6 +156,16 @@ def by_hand(codes, weights, signs, table, geometry, padding):
     return sums
 
 
+def test_the_low_rank_form_is_exact_for_long_sums_at_high_rank():
+    chance, layer = np.random.default_rng(3), nn.Conv2d(1111, 2, 3)
+    codes, weights = (chance.integers(0, 256, (each, 1111, 3, 3)).astype(np.uint8) for each in (1, 2))
+    table = tables.generated().only(["or8"]).multipliers[0].table
+    factors = metrics.factors(table)
+    assert factors[0].shape == (256, 247)
+    sums = convolution.low_rank(torch.from_numpy(codes), torch.from_numpy(weights), None, factors, Geometry.of(layer), 0)
+    assert np.array_equal(sums.numpy().ravel(), table.astype(np.int64)[codes, weights].sum((1, 2, 3)))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_layer_sums_what_is_summed_by_hand(shape):
     layer, x = layer_of(shape), activations(shape)
@@ -260,8 +271,15 @@ def test_the_low_rank_form_of_a_layer_is_its_output():
             assert torch.equal(made._finished(made._by_low_rank(x, range), range), made(x))
 
 
+def test_the_largest_sums_stay_in_int32():
+    taps, table = convolution.MOST_TAPS, np.full((256, 256), 65_535, np.uint16)
+    columns, weights = np.full((taps, 3), 255, np.uint8), np.full((taps, 2), 255, np.uint8)
+    assert (convolution.row_add(columns, weights, None, table) == 65_535 * taps).all()
+    assert (65_535 + 255 * 255) * taps < 2**31
+
+
 def test_a_sum_that_would_leave_int32_is_refused():
-    with pytest.raises(UserError, match="a sum of products must have at most 33025 terms, got a convolution with 36864"):
+    with pytest.raises(UserError, match="a sum of products must have at most 16448 terms, got a convolution with 36864"):
         ApproximateConv2d(nn.Conv2d(4096, 1, 3), EXACT, None)
 
 
@@ -274,9 +292,6 @@ def test_a_gpu_gives_the_same_numbers():
 
 
 # --- the method -------------------------------------------------------------------------------------------------------------------
-
-
-NAMES = ("exact", "trunc4", "bam2_5")
 
 
 @pytest.fixture(scope="module")
@@ -385,6 +400,13 @@ def test_networks_that_have_nothing_to_approximate_are_refused(validation, libra
     flat = nn.Sequential(nn.Flatten(), nn.Linear(1024, 10)).eval()
     with pytest.raises(UserError, match="Sequential has no plain 2-d convolution"):
         Multipliers(flat, library, validation.images[:2])
+    twice = nn.Sequential(shared := nn.Conv2d(1, 1, 3, padding=1), nn.ReLU(), shared, nn.Flatten(), nn.Linear(1024, 10)).eval()
+    with pytest.raises(UserError, match="layer 0 must be called once for an image, got 2 calls"):
+        Multipliers(twice, library, validation.images[:2])
+    (other := nn.Conv2d(1, 1, 3, padding=1)).weight = shared.weight
+    tied = nn.Sequential(shared, nn.ReLU(), other, nn.Flatten(), nn.Linear(1024, 10)).eval()
+    with pytest.raises(UserError, match="layer 0 shares its weight with another convolution"):
+        Multipliers(tied, library, validation.images[:2])
     endless = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(1800, 10)).eval()
     endless[0].running_mean[:] = float("nan")
     with pytest.raises(UserError, match="activations before 1 are not finite on the calibration images"):
@@ -395,8 +417,14 @@ def test_networks_that_have_nothing_to_approximate_are_refused(validation, libra
 
 
 def test_settings_name_a_library_by_its_contents(tmp_path):
-    idle = Multiplier("nothing", np.zeros((256, 256), np.uint16), 0, "model")
-    assert Library((EXACT, idle)).names == ["exact", "nothing"]
+    circuits = "id,power_mw\nexact,0.4\nnothing,0\n"
+    for name, each in (("exact", PRODUCTS), ("nothing", np.zeros((256, 256), np.uint16))):
+        (tmp_path / f"mul8u_{name}.bin").write_bytes(each.astype("<u2").tobytes())
+    (tmp_path / "circuits.csv").write_text(circuits)
+    measured = Multiplying(library=str(tmp_path))
+    assert measured.chosen.names == ["exact"] and measured.signed is False and measured.format == "affine_u8"
+    for file in tmp_path.iterdir():
+        file.unlink()
     settings = Multiplying(library="generated", only=["exact", "mitchell"])
     assert settings.chosen.ordered("power").names == settings.chosen.names and len(settings.candidates) == 2
     assert Setting("lenet5_relu", compression=settings).hash != Setting("lenet5_relu").hash
@@ -406,6 +434,7 @@ def test_settings_name_a_library_by_its_contents(tmp_path):
     )
     for wrong, sentence in (
         ({"tune": 1}, "tune must be True or False, got 1"),
+        ({"signed": "yes"}, "signed must be None or True or False, got 'yes'"),
         ({"only": ["mitchel"]}, "unknown multiplier 'mitchel'"),
         ({"only": ["mitchell"]}, "energies are relative to an exact multiplier"),
         ({"order": "size"}, "unknown order of multipliers 'size'; allowed: power, alphabetical"),
@@ -441,6 +470,20 @@ def test_a_search_for_multipliers_is_recorded_and_resumed_like_any_other(tmp_pat
         tmp_path / "parts" / spec.hash / "evaluations.parquet"
     ).read_bytes()
     assert resumed.equals(whole)
+
+
+def test_multipliers_have_no_range_scan_and_no_description_to_be_read():
+    with pytest.raises(UserError, match="multipliers have no range scan, so threshold must be None, got 0.97"):
+        specification(threshold=0.97)
+    with pytest.raises(UserError, match="names its library by its contents"):
+        from_description(specification().describe())
+
+
+def test_weights_are_part_of_what_variants_depend_on(lenet5, validation, library, method):
+    other = models.copied(lenet5)
+    with torch.no_grad():
+        other.classifier[2].weight += 1
+    assert Multipliers(other, library, validation.images[:100]).describe() != method.describe()
 
 
 def test_energy_is_an_objective_of_multipliers_alone():

@@ -93,7 +93,8 @@ FORMATS = {
 class Affine:
     """Codes from 0 to `levels`: number = `scale` · (code - `zero`), both float32; `zero` is the code of the number 0, exactly.
 
-    Rounding is that of TensorFlow's fake quantization and of tf-approximate (ehw-fit): a half goes up.
+    Rounding is that of TensorFlow's `FakeQuantWithMinMaxVars`, on which tf-approximate (ehw-fit) rests: a half goes up. It divides by the
+    step; variants that multiply by its inverse may differ within the last bit of a tie.
     """
 
     scale: float
@@ -110,7 +111,7 @@ class Affine:
         if not self.scale:
             return np.zeros(numbers.shape, np.uint8)
         low, scale = np.float32(self.low), np.float32(self.scale)
-        steps = (np.clip(numbers, low, low + scale * np.float32(self.levels)) - low) / scale
+        steps = (np.clip(numbers, low, np.float32(self.levels - self.zero) * scale) - low) / scale
         return (steps + np.float32(0.5)).astype(np.uint8)  # which cuts off what is behind the point
 
     def numbers(self, codes: np.ndarray) -> np.ndarray:

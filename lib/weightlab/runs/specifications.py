@@ -36,6 +36,8 @@ class Specification(Setting):
         check_whole("budget", self.budget, 1)
         check_whole("seed", self.seed, 0)
         object.__setattr__(self, "threshold", space.threshold(self.threshold))  # so that 1 and 1.0 are one specification
+        if self.threshold is not None and not self.compression.scanned:
+            raise UserError(f"{self.method} have no range scan, so threshold must be None, got {self.threshold!r}")
         if not isinstance(self.uniform_start, bool):
             raise UserError(f"uniform_start must be True or False, got {self.uniform_start!r}")
         instance = search.make(self.search, space.full(2, [1]), rng.derive(0), **self.settings)  # refuses what does not fit
@@ -76,13 +78,15 @@ def grid(
 
 
 def from_description(values: Mapping) -> Specification:
-    """The specification of a description that `describe()` made, as stored in `specification.json` of a search's folder.
+    """The specification of a description that `describe()` of a search for weight sharing made, as stored in `specification.json` of a search's folder.
 
     The module of a user's own network is imported, to compare its weights; look at `network` first where a description may be foreign.
     Raises `UserError` for anything else: unknown or missing entries, another schema, and weights or data that are no longer the same.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"the description of a search must be a mapping, got {type(values).__name__}")
+    if "multipliers" in values:
+        raise UserError("a search for multipliers names its library by its contents: give its settings again to go on with it")
     entries = [each.name for each, _ in leaves(Specification)]
     for name in values:
         choose("entry of a search's description", name, [*entries, "checkpoint", "data", "schema"])

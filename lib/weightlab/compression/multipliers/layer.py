@@ -53,7 +53,9 @@ class ApproximateConv2d(nn.Module):
             codes = formats.affine(float(weight.min()), float(weight.max()))
             true = codes.codes(weight)
         self.weight_range = codes
-        self.weights = metrics.tune_map(self.table)[true] if tune else true  # uint8 (outputs, channels / groups, rows, columns)
+        self.weights = (
+            metrics.tune_map(self.table[:, : codes.levels + 1])[true] if tune else true
+        )  # uint8 (outputs, channels / groups, rows, columns)
         self.bias: torch.Tensor | None
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self.outputs, self.taps, self.zero = len(weight), weight[0].size, codes.zero

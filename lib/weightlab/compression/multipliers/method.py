@@ -1,5 +1,6 @@
 """Approximate multipliers as a method: the variants of a convolution are the multipliers of a library."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import cast
 
@@ -14,6 +15,7 @@ from weightlab.compression.multipliers.layer import ApproximateConv2d
 from weightlab.compression.multipliers.tables import Library
 from weightlab.errors import UserError
 from weightlab.formats import Affine
+from weightlab.networks import own as own_networks
 from weightlab.networks import sequences
 
 CHUNK = 100  # calibration images at a time
@@ -41,6 +43,7 @@ class Multipliers:
         self.layers = convolutions(model, images[:1].float() / 255 if example is None else example)
         self._modules = {layer.name: cast(nn.Conv2d, models.copied(model.get_submodule(layer.name))) for layer in self.layers}
         self.ranges, self.multiplications = _calibrate(model, self.names, images)
+        self._weights = own_networks.digest(model)
         self._made: dict[tuple[int, int], ApproximateConv2d] = {}
 
     together = 1000  # images: rows of a table are made anew for each chunk of them
@@ -81,7 +84,8 @@ class Multipliers:
 
     def describe(self) -> dict:
         ranges = {name: [each.scale, each.zero] for name, each in self.ranges.items()}
-        return {"library": self.library.describe(), "ranges": ranges, "tune": self.tune, "signed": self.signed}
+        own = {"ranges": ranges, "tune": self.tune, "signed": self.signed, "weights": self._weights}
+        return {"library": self.library.describe()} | own
 
     def stored(self, group: int, variant: int) -> Stored:
         raise UserError("a file holds weights, and multipliers are circuits: a plan of multipliers cannot be packed")
@@ -127,17 +131,24 @@ def convolutions(model: nn.Module, example: torch.Tensor | None = None) -> list[
     found = [layer for layer in models.layers(model, example) if type(model.get_submodule(layer.name)) is nn.Conv2d]
     if not found:
         raise UserError(f"{type(model).__name__} has no plain 2-d convolution, whose multiplications could be approximated")
+    uses = Counter(id(module.weight) for module in model.modules() if isinstance(module, nn.Conv2d))
+    for layer in found:
+        if uses[id(models.weight(model, layer.name))] > 1:
+            raise UserError(
+                f"layer {layer.name} shares its weight with another convolution, so it cannot have a multiplier of its own"
+            )
     return found
 
 
 def _calibrate(model: nn.Module, names: Sequence[str], images: torch.Tensor) -> tuple[dict[str, Affine], np.ndarray]:
     """The range of the activations before each convolution, by name, and the multiplications of each per image, int64 (layers,)."""
-    lowest, highest, products = (dict.fromkeys(names, 0.0) for _ in range(3))
+    lowest, highest, products, calls = (dict.fromkeys(names, 0.0) for _ in range(4))
 
     def look(name: str, layer: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
         if not torch.isfinite(x).all():
             raise UserError(f"activations before {name} are not finite on the calibration images")
         lowest[name], highest[name] = min(lowest[name], float(x.min())), max(highest[name], float(x.max()))
+        calls[name] += len(x)
         products[name] = y[0].numel() * models.weight(layer, "")[0].numel()
 
     copy = models.copied(model).cpu().eval()
@@ -147,5 +158,7 @@ def _calibrate(model: nn.Module, names: Sequence[str], images: torch.Tensor) -> 
     with torch.inference_mode():
         for part in images.split(CHUNK):
             copy(part.float() / 255)
+    if several := [name for name in names if calls[name] != len(images)]:
+        raise UserError(f"layer {several[0]} must be called once for an image, got {calls[several[0]] / len(images):g} calls")
     ranges = {name: formats.affine(lowest[name], highest[name]) for name in names}
     return ranges, np.array([int(products[name]) for name in names])

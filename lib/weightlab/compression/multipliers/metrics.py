@@ -52,14 +52,15 @@ def metrics(library: Library) -> pd.DataFrame:
 
 
 def tune_map(table: np.ndarray) -> np.ndarray:
-    """For every weight code w the code that should take its place, uint8 (256,).
+    """For every weight code w the code that should take its place, uint8 (codes,), of a table (256, codes).
 
     It is the w' with the least sum over i = 0..255 of |i w - T[i, w']|: the weight tuning of ALWANN (Mrazek et al. 2019,
     arXiv:1907.07229). Of equals w itself is taken, else the smallest.
     """
-    distances = spatial.distance.cdist(PRODUCT.T, table.T.astype(float), "cityblock")  # (w, w'), exact: whole numbers below 2^53
+    codes = table.shape[1]
+    distances = spatial.distance.cdist(PRODUCT[:, :codes].T, table.T.astype(float), "cityblock")  # (w, w'), exact: below 2^53
     least = distances.min(axis=1)
-    return np.where(distances.diagonal() == least, OPERAND, distances.argmin(axis=1)).astype(np.uint8)
+    return np.where(distances.diagonal() == least, OPERAND[:codes], distances.argmin(axis=1)).astype(np.uint8)
 
 
 def factors(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

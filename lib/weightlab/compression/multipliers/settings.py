@@ -24,7 +24,8 @@ class Multiplying:
     """Which multipliers a convolution may take, in which order a search sees them, and how codes are made.
 
     `library` is a source of `tables.library`; of it, `only` these multipliers (None: all) `without` those. A circuit that gives one number
-    for all operands (199Z of EvoApprox8b) is never among them. `order` is "power" or "alphabetical". `tune` and `signed` as in `ApproximateConv2d`. Ranges of activations come from the first `calibration_images` training
+    for all operands (199Z of EvoApprox8b) is never among them. `order` is "power" or "alphabetical". `tune` and `signed` as in `ApproximateConv2d`; `signed` None is True where
+    powers come from a model, because the designs of this project err in one direction at the zero point of affine codes. Ranges of activations come from the first `calibration_images` training
     images. Raises `UserError` for wrong values, and for a library without an exact multiplier.
     """
 
@@ -33,21 +34,23 @@ class Multiplying:
     without: tuple[str, ...] = ()
     order: str = "power"
     tune: bool = False
-    signed: bool = False
+    signed: bool | None = None
     calibration_images: int = CALIBRATION_IMAGES
 
-    whole_net = False  # what `Setting` asks of the settings of any method
+    whole_net, scanned = False, False  # what `Setting` asks of the settings of any method
     method = "multipliers"
 
     def __post_init__(self) -> None:
-        for name in ("tune", "signed"):
-            if not isinstance(value := getattr(self, name), bool):
-                raise UserError(f"{name} must be True or False, got {value!r}")
+        for name, allowed in (("tune", (True, False)), ("signed", (None, True, False))):
+            if not any(getattr(self, name) is each for each in allowed):
+                raise UserError(f"{name} must be {' or '.join(map(str, allowed))}, got {getattr(self, name)!r}")
         check_whole("calibration images", self.calibration_images)
         for name in ("only", "without"):
             if (value := getattr(self, name)) is not None and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
         _ = self.chosen.exact  # refuses what does not fit
+        if self.signed is None:
+            object.__setattr__(self, "signed", self.chosen.power_source == "model")
 
     @property
     def rates(self) -> tuple[str, ...]:
@@ -98,4 +101,4 @@ class Multiplying:
         if whole_net or training_images is None:
             raise UserError("multipliers are chosen layer by layer, and their ranges need training images")
         images = training_images()[: self.calibration_images]
-        return Multipliers(model, self.chosen, images, self.tune, self.signed, example)
+        return Multipliers(model, self.chosen, images, self.tune, bool(self.signed), example)

@@ -115,6 +115,10 @@ class Library:
             raise UserError(f"energies are relative to the exact multiplier {self.names[least]}, whose power must be above 0 mW")
         return least
 
+    def spelled(self, plan: Sequence[int]) -> str:
+        """An assignment by the names of its multipliers, which a plan numbers from 1, such as 1AGV/185Q/17KS."""
+        return "/".join(self.names[number - 1] for number in plan)
+
     def ordered(self, order: str) -> "Library":
         """The same multipliers by ascending "power" (equal powers by name), or "alphabetical" by name."""
         choose("order of multipliers", order, ORDERS)

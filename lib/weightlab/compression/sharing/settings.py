@@ -59,6 +59,8 @@ class Sharing:
         measured=True, later=True, implied=True,
     )  # fmt: skip
 
+    scanned = True  # whether a range scan says which variants a layer may take
+
     def __post_init__(self) -> None:
         from weightlab.compression.sharing import clustering
 
