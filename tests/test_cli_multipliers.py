@@ -76,7 +76,7 @@ def called(*words, code=0):
 def method():
     """What the commands measure on these data."""
     generated = tables.generated().only(["exact", "drum4", "trunc6"]).ordered("power")
-    return Multipliers(models.load("lenet5_relu"), generated, data.load("digits.npz", "train").images)
+    return Multipliers(models.load("lenet5_relu"), generated, data.load("digits.npz", "train").images, signed=True)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_every_option_is_explained_in_one_sentence(name):
 
 def test_defaults_that_help_shows_are_those_of_the_library():
     shown = {parameter.name: parameter for parameter in COMMANDS["search"].params}
-    assert shown["order"].default == Multiplying.order and not Multiplying.tune and not Multiplying.signed
+    assert shown["order"].default == Multiplying.order and not Multiplying.tune and Multiplying.signed is None
     assert shown["search"].default == multiplier_search.SEARCH and multiplier_search.SEARCH in SEARCHES
     assert shown["population"].show_default == f"the search's own, {SEARCHES['nsga2'].Settings().population} of nsga2"
     assert shown["seed"].show_default == str(runs.Specification.seed)
@@ -156,10 +156,10 @@ def test_a_folder_is_listed_with_its_measured_power(tmp_path, monkeypatch):
 # --- evaluate ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [[], ["--tune"], ["--signed"]])
+@pytest.mark.parametrize("words", [[], ["--tune"], ["--affine"]])
 def test_an_assignment_is_measured_as_the_network_with_these_layers(words):
     result = json.loads(called("evaluate", *DIGITS[:1], "trunc6/drum4/exact", *DIGITS[1:], *ONLY, *words, "--json").stdout)
-    given = {word.removeprefix("--"): True for word in words}
+    given = {"tune": "--tune" in words, "signed": "--affine" not in words}  # generated designs are signed unless one says otherwise
     base = method()
     made = Multipliers(models.load("lenet5_relu"), base.library, data.load("digits.npz", "train").images, **given)
     names = made.library.names

@@ -30,7 +30,7 @@ def search(
     only: multipliers.Only = None,
     order: Annotated[str, option("How a search sees them: by power, or alphabetical.", default=True)] = "power",
     tune: multipliers.Tune = False,
-    signed: multipliers.Signed = False,
+    signed: multipliers.Signed = None,
     search: Annotated[
         str, option("nsga2, which seeks a front; or random, genetic, particle_swarm or black_hole.", default=True)
     ] = SEARCH,
@@ -104,24 +104,19 @@ def _front(records: "pd.DataFrame") -> "pd.DataFrame":
     return analysis.front(records, "validation_loss_pp", "energy_rate")
 
 
-def _within(records: "pd.DataFrame", limit_pp: float) -> "pd.DataFrame":
-    """The row of least energy within a loss on validation, the one with the least loss of equals; none where there is none."""
-    good = records[records["validation_loss_pp"] <= limit_pp]
-    return good.sort_values(["energy", "validation_loss_pp"], kind="stable").head(1)
-
-
 def _print(
     records: "pd.DataFrame", found: "pd.DataFrame", same: "pd.DataFrame", specs: "list[Specification]", within: float
 ) -> None:
     from weightlab.compression.multipliers.settings import Multiplying
+    from weightlab.runs.assignments import least_energy
 
     compression, images = specs[0].compression, _images(same)
     assert isinstance(compression, Multiplying)
     output.table(_table(found, images, compression), apart="assignment")
     exact = same[same["k"] == compression.chosen.exact + 1].iloc[0]
     rows = {
-        f"least energy within {within:g} pp on validation": _within(records, within),
-        f"least energy of one multiplier within {within:g} pp": _within(same, within),
+        f"least energy within {within:g} pp on validation": least_energy(records, within),
+        f"least energy of one multiplier within {within:g} pp": least_energy(same, within),
     }
     for what, row in rows.items():
         text = "none evaluated loses so little" if row.empty else _told(row.iloc[0], images, compression)
@@ -146,19 +141,23 @@ def _images(same: "pd.DataFrame") -> dict[str, int]:
 def _table(rows: "pd.DataFrame", images: dict[str, int], compression: "Multiplying") -> "pd.DataFrame":
     import pandas as pd
 
+    from weightlab import analysis
+
     columns: dict = {"energy [%]": 100 * rows["energy"]}
     for split, n in images.items():
-        errors = [100 * multipliers.standard_error(fraction, n) for fraction in rows[f"{split}_accuracy"]]
+        errors = analysis.standard_error_pp(rows[f"{split}_accuracy"], n)
         columns |= {f"loss on {split} [pp]": rows[f"{split}_loss_pp"], f"± {split}": errors}
-    return pd.DataFrame(columns | {"assignment": [multipliers.spelled(plan, compression) for plan in rows["plan"]]})
+    return pd.DataFrame(columns | {"assignment": [compression.chosen.spelled(plan) for plan in rows["plan"]]})
 
 
 def _told(row: "pd.Series", images: dict[str, int], compression: "Multiplying") -> str:
+    from weightlab import analysis
+
     losses = [
-        f"{row[f'{split}_loss_pp']:.2f} ± {100 * multipliers.standard_error(row[f'{split}_accuracy'], n):.2f} pp on {split}"
+        f"{row[f'{split}_loss_pp']:.2f} ± {analysis.standard_error_pp(row[f'{split}_accuracy'], n):.2f} pp on {split}"
         for split, n in images.items()
     ]
-    assignment = multipliers.spelled(row["plan"], compression)
+    assignment = compression.chosen.spelled(row["plan"])
     if len({*row["plan"]}) == 1:
         assignment = f"{compression.chosen.names[row['plan'][0] - 1]} in all layers"
     return f"{assignment}, energy {100 * row['energy']:.2f} %, loss {', '.join(losses)}"

@@ -37,7 +37,14 @@ Library = Annotated[
 ]
 Only = Annotated[str | None, option("Take only these multipliers of the library.", metavar="NAME,NAME...", default="all")]
 Tune = Annotated[bool, typer.Option("--tune", help="Change codes of weights so that a multiplier errs less, without data.")]
-Signed = Annotated[bool, typer.Option("--signed", help="Multiply the magnitudes of weights, with their sign outside.")]
+Signed = Annotated[
+    bool | None,
+    option(
+        "Multiply the magnitudes of weights, with their sign outside, or affine codes.",
+        "--signed/--affine",
+        default="--signed where power is by a model",
+    ),
+]
 
 
 def listed(
@@ -80,7 +87,7 @@ def evaluate(
     library: Library = None,
     only: Only = None,
     tune: Tune = False,
-    signed: Signed = False,
+    signed: Signed = None,
     as_json: options.Json = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -99,7 +106,7 @@ def evaluate(
     circuits = evaluator.variants.library
     energy = 100 * float(evaluator.variants.energy([plan])[0])
     if as_json:
-        result = {"network": network, "layers": evaluator.variants.names, "assignment": spelled(plan, compression).split("/")}
+        result = {"network": network, "layers": evaluator.variants.names, "assignment": circuits.spelled(plan).split("/")}
         result |= {"energy_pct": energy, "power_source": circuits.power_source, "accuracy": measured.to_dict("records")}
         print(json.dumps(result, indent=1))
         return
@@ -143,24 +150,18 @@ def read(text: str, method: "Multipliers") -> list[int]:
     return [known.index(name) + 1 for name in given]
 
 
-def spelled(plan: list[int], compression: "Multiplying") -> str:
-    """An assignment as `read` takes it."""
-    return "/".join(compression.chosen.names[number - 1] for number in plan)
-
-
-def standard_error(fraction: float, images: int) -> float:
-    """Of an accuracy (fraction)."""
-    return math.sqrt(fraction * (1 - fraction) / images)
-
-
 def accuracy(fraction: float, images: int) -> str:
     """An accuracy with its standard error."""
-    return f"{100 * fraction:.2f} ± {100 * standard_error(fraction, images):.2f} %"
+    from weightlab import analysis
+
+    return f"{100 * fraction:.2f} ± {analysis.standard_error_pp(fraction, images):.2f} %"
 
 
 def _measured(plan: list[int], evaluator: "Evaluator[Multipliers]") -> "pd.DataFrame":
     """A row for each split."""
     import pandas as pd
+
+    from weightlab import analysis
 
     exact = evaluator.variants.library.exact + 1
     one, other = evaluator.measure([plan, [exact] * len(plan)]).to_dict("records")
@@ -168,7 +169,7 @@ def _measured(plan: list[int], evaluator: "Evaluator[Multipliers]") -> "pd.DataF
     for split in evaluator.splits:
         fraction, loss = one[f"{split.name}_accuracy"], one[f"{split.name}_loss_pp"]
         row = {"split": split.name, "images": len(split), "accuracy": fraction}
-        row |= {"standard_error": standard_error(fraction, len(split)), "loss_pp": loss}
+        row |= {"standard_error": analysis.standard_error_pp(fraction, len(split)) / 100, "loss_pp": loss}
         rows.append(row | {"loss_against_exact_pp": loss - other[f"{split.name}_loss_pp"]})
     return pd.DataFrame(rows)
 

@@ -6,12 +6,9 @@ import seaborn as sns
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from weightlab.analysis.labels import label
+from weightlab.analysis.labels import WAYS, label
 from weightlab.figures.base import panels, styles
 
-KINDS = {
-    "assignment": "chosen assignment", "uniform": "one multiplier everywhere", "greedy": "greedy", "exact": "exact, 8 bits",
-}  # fmt: skip
 HIGHEST_PP, LOWEST_PP = 5.0, -1.5  # of losses that are drawn
 SETTINGS = {
     "population": "population", "eta": "eta", "crossover_probability": "crossover\nprobability", "mutation": "mutation\nprobability",
@@ -40,7 +37,7 @@ def energy_by_loss(fronts: pd.DataFrame, chosen: pd.DataFrame, within: float) ->
     """
     networks = list(dict.fromkeys(fronts["network"]))
     figure, axes = panels(len(networks), width=5.6, height=4.4)
-    look = styles(KINDS)
+    look = styles(WAYS)
     for ax, network in zip(axes[0], networks, strict=True):
         rows = fronts[(fronts["network"] == network) & (fronts["validation_loss_pp"] <= HIGHEST_PP)].sort_values("energy_pct")
         ax.plot(
@@ -62,7 +59,7 @@ def energy_by_loss(fronts: pd.DataFrame, chosen: pd.DataFrame, within: float) ->
             **bars,
         )
         own = chosen[chosen["network"] == network]
-        for kind, name in KINDS.items():
+        for kind, name in WAYS.items():
             part = own[own["kind"] == kind]
             if len(part):
                 ax.errorbar(

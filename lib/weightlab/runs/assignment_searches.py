@@ -70,7 +70,7 @@ def every_setting(
 
 def searched(subject: Assignments, runner: Runner, runs: Iterable[Run], seed: int, images: int | None) -> pd.DataFrame:
     """All assignments that the runs evaluate on the first images of validation: records, with columns energy and run_name."""
-    aim = TargetRule(float(subject.chooser.baseline()[0]), 2.0)  # which NSGA-II does not look at
+    aim = TargetRule(1.0, 2.0)  # which NSGA-II does not look at
     tables = []
     for run in runs:
         spec = Specification(

@@ -17,13 +17,12 @@ from weightlab.compression import contract
 from weightlab.compression.multipliers.method import Multipliers
 from weightlab.compression.multipliers.settings import Multiplying
 from weightlab.evaluation import Evaluator
+from weightlab.networks import answers
 from weightlab.runs import enumeration
+from weightlab.runs.setting import RECORDED_SPLITS
 from weightlab.search import pareto, space
 from weightlab.search.greedy import greedy
 from weightlab.search.space import IntegerSpace
-
-MEASURED_ON = ("validation", "test")
-TOGETHER = 500  # images a thread takes; a whole number of the chunks of a plain forward pass
 
 
 class Assignments:
@@ -38,7 +37,7 @@ class Assignments:
     ):
         self.network, self.compression, self._threads, self._device = network, compression, threads, device
         self.dataset = training.dataset_of(network)
-        self.splits = {name: data.load(self.dataset, name).first(images) for name in MEASURED_ON}
+        self.splits = {name: data.load(self.dataset, name).first(images) for name in RECORDED_SPLITS}
         self.model = models.load(network)
         self.method: Multipliers = compression.make(self.model, training_images=lambda: data.load(self.dataset, "train").images)
 
@@ -98,18 +97,18 @@ class Assignments:
         the cheapest that keeps the accuracy; and "exact", whatever it loses. A way that finds none has no row.
         """
         uniform, limit = self.on_validation(self.uniform), self.chooser.baseline()[0] - within / 100 - 1e-9
-        ways = {
-            "assignment": (_least_energy(front, within), evaluations),
-            "uniform": (_least_energy(uniform, within), len(uniform)),
+        found = {
+            "assignment": (least_energy(front, within), evaluations),
+            "uniform": (least_energy(uniform, within), len(uniform)),
         }
+        ways = {kind: (rows["plan"].iloc[0], count) for kind, (rows, count) in found.items() if len(rows)}
         if self.chooser.accuracy(self.exact[None])[0, 0] >= limit:
             by_power = list(self.space("power").lists)
             ways["greedy"] = greedy(lambda plans: self.chooser.accuracy(plans)[:, 0], self.exact, by_power, limit)
         ways["exact"] = self.exact, 1
-        found = {kind: (plan, count) for kind, (plan, count) in ways.items() if plan is not None}
-        table = self.confirmed([plan for plan, _ in found.values()])
+        table = self.confirmed([plan for plan, _ in ways.values()])
         names = [self.named(plan) for plan in table["plan"]]
-        counts = {"kind": list(found), "named": names, "evaluations": [count for _, count in found.values()]}
+        counts = {"kind": list(ways), "named": names, "evaluations": [count for _, count in ways.values()]}
         return table.assign(**counts, chosen_on=len(self.splits["validation"]))
 
     def confirmed(self, plans: Iterable[Sequence[int] | np.ndarray]) -> pd.DataFrame:
@@ -117,13 +116,13 @@ class Assignments:
 
         For each split also its images, and how many the float network alone (lost) and the assignment alone (gained) gets right.
         """
-        before = {name: self._right(self.model, name) for name in MEASURED_ON}
+        before = {name: self._right(self.model, name) for name in RECORDED_SPLITS}
         rows = []
         for plan in self._rows(plans):
             network, row = models.copied(self.model), {"plan": plan, "energy": float(self.method.energy(plan))}
             contract.apply(self.method, network, plan.tolist())
-            for name in MEASURED_ON:
-                row |= _paired(name, before[name], self._right(network, name))
+            for name in RECORDED_SPLITS:
+                row |= _paired(before[name], self._right(network, name), f"{name}_")
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -142,45 +141,42 @@ class Assignments:
                 with torch.inference_mode(), backend.threads(self._threads):
                     parts = [network(part.float() / 255).argmax(1) for part in split.images.split(batch)]
                 right = (torch.cat(parts) == split.labels).numpy()
-                paired = {key.removeprefix("test_"): value for key, value in _paired("test", before, right).items()}
-                rows.append({"ranges": ranges, "plan": plan, "energy": float(self.method.energy(plan))} | paired)
+                row = {"ranges": ranges, "plan": plan, "energy": float(self.method.energy(plan))}
+                rows.append(row | _paired(before, right))
         return pd.DataFrame(rows)
 
     def named(self, plan: Sequence[int]) -> str:
         """An assignment by the names of its multipliers, such as 1AGV/185Q/17KS."""
-        return "/".join(self.method.library.names[number - 1] for number in plan)
+        return self.method.library.spelled(plan)
 
     def _rows(self, plans: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
         return contract.check(self.method, np.array([list(map(int, plan)) for plan in plans]))
 
     def _right(self, network: nn.Module, split: str) -> np.ndarray:
-        """Which images of a split a network classifies correctly, bool (n,)."""
-        threads = self._threads or backend.cores()
-        parts, labels = self.splits[split].images.split(TOGETHER), self.splits[split].labels
+        """Which images of a split a network classifies correctly, bool (n,); threads have copies, and whole chunks of a plain pass."""
+        images, labels = self.splits[split].images, self.splits[split].labels
+        threads = 1 if self.chooser.device.type == "cuda" else self.chooser.threads
+        parts = images.split(answers.TOGETHER * max(1, -(-len(images) // (answers.TOGETHER * threads))))
+        tasks = [(models.copied(network), part) for part in parts]
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            outputs = list(pool.map(lambda part: training.logits(network, part, self._device), parts))
+            outputs = list(pool.map(lambda task: training.logits(task[0], task[1], self._device), tasks))
         return (torch.cat(outputs).argmax(1) == labels).numpy()
 
     def _with_energy(self, table: pd.DataFrame) -> pd.DataFrame:
         plans = np.stack(table["plan"])
-        measures = [column for column in table if str(column).startswith(MEASURED_ON)]
+        measures = [column for column in table if str(column).startswith(RECORDED_SPLITS)]
         front = pd.DataFrame({"plan": list(plans), "energy": self.method.energy(plans)})
         return pd.concat([front, table[measures].reset_index(drop=True)], axis=1)
 
 
-def _least_energy(table: pd.DataFrame, within: float) -> np.ndarray | None:
-    """The plan of least energy that loses at most `within` pp on validation, of equals the one that loses less."""
-    rows = table[table["validation_loss_pp"] <= within + 1e-9].sort_values(["energy", "validation_loss_pp"], kind="stable")
-    return np.asarray(rows["plan"].iloc[0]) if len(rows) else None
+def least_energy(table: pd.DataFrame, within: float) -> pd.DataFrame:
+    """The row of least energy that loses at most `within` pp on validation, of equals the one that loses less; no row if there is none."""
+    rows = table[table["validation_loss_pp"] <= within + 1e-9]
+    return rows.sort_values(["energy", "validation_loss_pp"], kind="stable").head(1)
 
 
-def _paired(split: str, before: np.ndarray, after: np.ndarray) -> dict[str, float | int]:
+def _paired(before: np.ndarray, after: np.ndarray, prefix: str = "") -> dict[str, float | int]:
     """Accuracy, loss, and numbers of images, of those that only the first and only the second network gets right."""
     lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
-    return {
-        f"{split}_accuracy": float(after.mean()),
-        f"{split}_loss_pp": 100 * (lost - gained) / len(after),
-        f"{split}_images": len(after),
-        f"{split}_lost": lost,
-        f"{split}_gained": gained,
-    }
+    values = {"accuracy": float(after.mean()), "loss_pp": 100 * (lost - gained) / len(after), "images": len(after)}
+    return {prefix + name: value for name, value in {**values, "lost": lost, "gained": gained}.items()}
