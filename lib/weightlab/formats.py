@@ -122,13 +122,13 @@ class Affine:
 def affine(lowest: float, highest: float, bits: int = 8) -> Affine:
     """Codes for numbers from `lowest` to `highest`; 0 is always in the range, and has a code of its own (Jacob et al. 2018, eq. 1).
 
-    Raises `UserError` for limits that are not finite.
+    Raises `UserError` for a range that is not finite in float32.
 
     >>> affine(-1, 1.55), affine(0.5, 2.55).codes(np.float32([0, 0.014, 0.016, 9])).tolist()
     (Affine(scale=0.009999999776482582, zero=100, levels=255), [0, 1, 2, 255])
     """
     low, high = np.float32(min(lowest, 0)), np.float32(max(highest, 0))
-    if not (np.isfinite(low) and np.isfinite(high)):
+    if not float(high) - float(low) <= float(np.finfo(np.float32).max):  # nor if it is NaN
         raise UserError(f"codes need a finite range of numbers, got {lowest} to {highest}")
     levels = 2**bits - 1
     scale = (high - low) / np.float32(levels)

@@ -81,7 +81,7 @@ def quality_of_runs(runs: pd.DataFrame) -> pd.DataFrame:
     measures = ["hypervolume_ratio", "final_front", "front_size", "usable", "distinct"]
     by = ["network", "run", "order", "search"]
     grouped = runs.groupby(by, sort=False)
-    table = grouped[measures].mean().join(grouped[measures].std(), rsuffix="_sd")
+    table = grouped[measures].mean().join(grouped[measures].std().add_suffix("_sd"))
     return table.assign(evaluations=grouped["evaluations"].first(), n=grouped.size()).reset_index()
 
 

@@ -149,8 +149,8 @@ def influence_of_settings(shares: pd.DataFrame) -> Figure:
     `shares` has measure, order, setting and share.
     """
     measures = list(dict.fromkeys(shares["measure"]))
-    figure, axes = panels(len(measures), width=4.6, height=3.6, sharey=True)
-    for ax, measure in zip(axes[0], measures, strict=True):
+    figure, axes = panels(max(1, len(measures)), width=4.6, height=3.6, sharey=True)
+    for ax, measure in zip(axes[0], measures, strict=False):  # an empty panel where nothing varied
         rows = shares[shares["measure"] == measure]
         sns.barplot(
             rows.assign(setting=rows["setting"].map(SETTINGS)), x="setting", y="share", hue="order", palette="colorblind", ax=ax

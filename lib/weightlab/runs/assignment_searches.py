@@ -41,14 +41,14 @@ def against_truth(
     tables = []
     for run in runs:
         arms = [("nsga2", order, settings(run)) for order in ORDERS]
-        arms += [("categorical", "", settings(run) | {"crossover": "uniform"}), ("random", "", {})]
+        arms += [("categorical", "", settings(run) | {"crossover": "uniform"}), ("random", "", {"batch": int(run[0])})]
         for search, order, chosen in arms:
             played = compare(
                 known, subject.space(order or "power"), "random" if search == "random" else "nsga2", chosen,
                 int(run[0] * run[1]), seeds, _least(subject, usable),
             )  # fmt: skip
             tables.append(played.assign(network=subject.network, run=name(run), search=search, order=order))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True).drop(columns="batch")
 
 
 def every_setting(

@@ -63,6 +63,8 @@ def against_truth(quality: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
 
 def influences(shares: pd.DataFrame, runs_each: int) -> str:
     """What settings of the search explain of the variance between runs; `shares` has measure, order, setting and share."""
+    if shares.empty:
+        return "No setting has several values, or the runs do not differ: there is no variance to explain."
     sentences = [
         f"Share of the variance between runs that a setting explains by itself (omega squared, {runs_each} seeds a combination):"
     ]
@@ -76,10 +78,10 @@ def influences(shares: pd.DataFrame, runs_each: int) -> str:
 
 
 def in_batches(table: pd.DataFrame) -> str:
-    """What the source's way of evaluation can tell; `table` is that of `Assignments.in_batches`, with network, arm and se_pp."""
+    """What an evaluation on so few images, as the source's, can tell; `table` is that of `Assignments.in_batches`, with network, arm and se_pp."""
     images = int(table["images"].iloc[0])
     sentences = [
-        f"The source measured on {images} images: an accuracy then has a standard error of {table['se_pp'].min():.1f} to {table['se_pp'].max():.1f} pp."
+        f"An accuracy on {images} images has a standard error of {table['se_pp'].min():.1f} to {table['se_pp'].max():.1f} pp."
     ]
     for (network, arm), rows in table.groupby(["network", "arm"], sort=False):
         each = ", ".join(f"{row.loss_pp:.2f} pp with ranges of {_ranges(row.ranges)}" for row in rows.itertuples())
