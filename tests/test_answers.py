@@ -403,6 +403,129 @@ def test_training_gains():
     ]
 
 
+# --- approximate multipliers -----------------------------------------------------------------------------------------------------------
+
+
+def ways(network, *rows):
+    """Ways of choosing: kind, name, energy saved, loss on validation and on test, and evaluations."""
+    columns = ["kind", "named", "saved_pct", "validation_loss_pp", "test_loss_pp", "evaluations"]
+    more = {"validation_se_pp": 0.25, "test_se_pp": 0.5, "mcnemar_p": 0.0123, "chosen_on": 300, "test_images": 200}
+    return pd.DataFrame(rows, columns=columns).assign(network=network, **more)
+
+
+EXACT = ("exact", "exact/exact", 0.0, -0.1, 0.2, 1)
+
+
+def test_savings_say_what_each_way_saves_and_which_found_nothing():
+    """A shift of one network's numbers changes its paragraph alone."""
+    rows = [
+        ("assignment", "a/b", 35.25, 0.5, 0.75, 729),
+        ("uniform", "a/a", 20.0, 0.6, 1.0, 9),
+        ("greedy", "b/a", 30.0, 0.4, 0.5, 17),
+    ]
+    found, shifted = ways("lenet5_relu", *rows, EXACT), ways("lenet5_relu", *rows, EXACT)
+    columns = ["saved_pct", "validation_loss_pp", "test_loss_pp", "evaluations"]
+    shifted[columns] += 2
+    other = ways("lenet5_fashion", EXACT)
+    ending = "± 0.50 pp on test (McNemar p = 0.012 against float)."
+
+    def paragraph(shift):
+        return (
+            "**LeNet-5 ReLU**: least energy at a loss of at most 0.6 pp, chosen on 300 validation images and reported on 200 test images, ± standard "
+            "error of the accuracy.\n"
+            f"\n- The assignment chosen (a/b; {729 + shift} evaluations): **{35.2 + shift:.1f} %** of the multiplication energy saved, loss "
+            f"{0.5 + shift:.2f} ± 0.25 pp on validation, {0.75 + shift:.2f} {ending}"
+            f"\n- One multiplier everywhere (a/a; {9 + shift} evaluations): **{20 + shift:.1f} %** of the multiplication energy saved, loss "
+            f"{0.6 + shift:.2f} ± 0.25 pp on validation, {1 + shift:.2f} {ending}"
+            f"\n- Greedy (b/a; {17 + shift} evaluations): **{30 + shift:.1f} %** of the multiplication energy saved, loss "
+            f"{0.4 + shift:.2f} ± 0.25 pp on validation, {0.5 + shift:.2f} {ending}"
+            f"\n- Exact multipliers (exact/exact; {1 + shift} evaluations): **{shift:.1f} %** of the multiplication energy saved, loss "
+            f"{-0.1 + shift:.2f} ± 0.25 pp on validation, {0.2 + shift:.2f} {ending}"
+        )
+
+    nothing = (
+        "**LeNet-5 ReLU (Fashion-MNIST)**: least energy at a loss of at most 0.6 pp, chosen on 300 validation images and reported on 200 test images, ± "
+        "standard error of the accuracy.\n"
+        "\n- Exact multipliers (exact/exact; 1 evaluations): **0.0 %** of the multiplication energy saved, loss -0.10 ± 0.25 pp on validation, 0.20 "
+        f"{ending}\n- No assignment within the limit: the assignment chosen, one multiplier everywhere, greedy."
+    )
+    assert answers.savings(pd.concat([found, other]), 0.6) == [paragraph(0), nothing]
+    assert answers.savings(pd.concat([shifted, other]), 0.6) == [paragraph(2), nothing]
+
+
+def quality(network, *rows):
+    columns = ["run", "search", "order", "hypervolume_ratio", "hypervolume_ratio_sd", "evaluations", "n"]
+    return pd.DataFrame(rows, columns=columns).assign(network=network)
+
+
+def test_against_truth_says_how_near_and_where_chance_is_as_good():
+    rows = [("20x20", "nsga2", "power", 0.95, 0.01, 400, 10), ("20x20", "random", "", 0.9, 0.02, 400, 9),
+            ("40x20", "categorical", "", 0.99, 0.001, 800, 10)]  # fmt: skip
+    table = pd.concat(
+        [quality("lenet5_relu", *rows), quality("lenet5_fashion", ("20x20", "nsga2", "alphabetical", 0.5, 0.125, 400, 10))]
+    )
+    gaps = pd.DataFrame([("lenet5_relu", "20x20", "nsga2", "power", 0.05, 0.01), ("lenet5_relu", "40x20", "categorical", "", 0.01, 0.2),
+                         ("lenet5_relu", "40x20", "nsga2", "power", -0.01, 0.001), ("lenet5_relu", "70x10", "nsga2", "power", np.nan, np.nan),
+                         ("lenet5_fashion", "20x20", "nsga2", "alphabetical", 0.1, 0.049)],
+                        columns=["network", "run", "search", "order", "gap", "p"])  # fmt: skip
+    heading = "hypervolume of all evaluated assignments / that of the true front, mean ± sd over seeds:\n"
+    assert answers.against_truth(table, gaps) == [
+        f"**LeNet-5 ReLU**, {heading}"
+        "\n- 20x20 (400 evaluations, n = 9): NSGA-II power 0.950 ± 0.010, random 0.900 ± 0.020."
+        "\n- 40x20 (800 evaluations, n = 10): categorical 0.990 ± 0.001."
+        "\n\nNSGA-II is better than random search at equal evaluations in 2 of 4 cases (1 with p < 0.05, Mann-Whitney); not better: 40x20 NSGA-II power, "
+        "70x10 NSGA-II power.",
+        f"**LeNet-5 ReLU (Fashion-MNIST)**, {heading}"
+        "\n- 20x20 (400 evaluations, n = 10): NSGA-II alphabetical 0.500 ± 0.125."
+        "\n\nNSGA-II is better than random search at equal evaluations in 1 of 1 cases (1 with p < 0.05, Mann-Whitney); not better: none.",
+    ]
+
+
+def test_influences_name_the_settings_by_their_share():
+    rows = [
+        ("usable", "power", "eta", 0.02),
+        ("usable", "power", "crossover_probability", 0.4),
+        ("front_size", "alphabetical", "population", 0.55),
+    ]
+    shares = pd.DataFrame(rows, columns=["measure", "order", "setting", "share"])
+    assert answers.influences(shares, 10) == (
+        "Share of the variance between runs that a setting explains by itself (10 seeds a combination): usable assignments (power): crossover probability "
+        "40 %, eta 2 %. size of the front (alphabetical): population 55 %."
+    )
+    assert (
+        answers.influences(shares[:0], 10)
+        == "No setting has several values, or the runs do not differ: there is no variance to explain."
+    )
+
+
+def test_ranges_of_batches_and_the_error_of_few_images():
+    rows = [
+        ("lenet5_relu", "assignment", "batch", 1.2, 2.04),
+        ("lenet5_relu", "assignment", "calibrated", 0.4, 1.96),
+        ("lenet5_relu", "exact", "batch", -0.2, 1.0),
+    ]
+    table = pd.DataFrame(rows, columns=["network", "arm", "ranges", "loss_pp", "se_pp"]).assign(images=64)
+    assert answers.in_batches(table) == (
+        "An accuracy on 64 images has a standard error of 1.0 to 2.0 pp. LeNet-5 ReLU, the assignment chosen: loss 1.20 pp with ranges of each batch, 0.40 pp "
+        "with ranges of calibration. LeNet-5 ReLU, exact multipliers: loss -0.20 pp with ranges of each batch."
+    )
+
+
+def test_claims_of_the_source_say_what_was_asked_and_why():
+    common = {"relation": ">=", "threshold": 0.5, "n": 40, "n_of": "runs", "reason": ""}
+    bare = {"lower": np.nan, "upper": np.nan}
+    parts = pd.DataFrame([
+        {"claim": 1, "part": "a", "verdict": "replicated", "value": 0.75, "lower": 0.6, "upper": 0.875, **common},
+        {"claim": 2, "part": "", "verdict": "not replicated", "value": 0.1, **bare, **common, "reason": "median 0"},
+        {"claim": 2, "part": "b", "verdict": "undecided", "value": np.nan, **bare, **common, "n": 0, "reason": "a/b is missing"},
+    ])  # fmt: skip
+    assert answers.claims_of_source(parts, {(1, "a"): "It is so", (2, ""): "It is more", (2, "b"): "It is less"}) == [
+        "- **replicated**, 1a: It is so: 0.75 (0.6 to 0.875), asked >= 0.5, n = 40 runs.",
+        "- **not replicated**, 2: It is more: 0.1, asked >= 0.5, n = 40 runs; median 0.",
+        "- **undecided**, 2b: It is less: no value; a/b is missing.",
+    ]
+
+
 # --- curves and claims -------------------------------------------------------------------------------------------------------------------
 
 KEY = {"network": "lenet5_tanh", "rate_name": "storage_rate", "data": "all"}

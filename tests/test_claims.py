@@ -22,6 +22,8 @@ from weightlab.analysis.findings import Finding
 from weightlab.errors import UserError
 
 CLAIMS = analysis.read_claims()
+OF_MULTIPLIERS = analysis.read_claims(paths.published() / "claims_multipliers.csv")
+EVERY = {f"{name}{row.claim}{row.part}": row for name, table in (("", CLAIMS), ("multipliers ", OF_MULTIPLIERS)) for row in table.itertuples()}  # fmt: skip
 
 
 def test_all_42_claims_are_asked():
@@ -29,7 +31,13 @@ def test_all_42_claims_are_asked():
     assert not CLAIMS.duplicated(["claim", "part"]).any() and CLAIMS["statement"].str.len().gt(20).all()
 
 
-@pytest.mark.parametrize("row", list(CLAIMS.itertuples()), ids=[f"{row.claim}{row.part}" for row in CLAIMS.itertuples()])
+def test_the_claims_about_multipliers_are_asked_of_the_tables_of_their_notebook():
+    assert list(dict.fromkeys(OF_MULTIPLIERS["claim"])) == [1, 2, 3]
+    assert not OF_MULTIPLIERS.duplicated(["claim", "part"]).any() and OF_MULTIPLIERS["statement"].str.len().gt(20).all()
+    assert OF_MULTIPLIERS["tables"].str.fullmatch("31_approximate_multipliers/(runs|chosen|settings|batches)").all()
+
+
+@pytest.mark.parametrize("row", list(EVERY.values()), ids=list(EVERY))
 def test_every_claim_says_what_decides_it(row):
     """An existing statistic that takes just these arguments and as many tables as are named, of notebooks that exist."""
     assert np.isfinite(row.threshold) and row.least_n >= 1 and row.n_of
@@ -42,7 +50,7 @@ def test_every_claim_says_what_decides_it(row):
 
 
 def test_every_statistic_is_used_and_tested():
-    assert set(CLAIMS["statistic"]) == set(STATISTICS) == {case[0] for case in CASES}
+    assert {row.statistic for row in EVERY.values()} == set(STATISTICS) == {case[0] for case in CASES}
 
 
 def test_what_claims_read_is_read_after_it_was_written():
@@ -153,6 +161,20 @@ def splits(*wang):
     return pd.DataFrame({"dataset": ["nette", "nette", "wang", "wang"], "before": [1.0, 2, *wang], "after": [0.5, 2.5, 3, 4]})
 
 
+def chosen(*losses):
+    return pd.DataFrame({"saved_pct": [40.0, 50.0], "test_loss_pp": losses, "test_images": [100, 90]})
+
+
+def pairs(lost, gained):
+    return pd.DataFrame({"lost": lost, "gained": gained, "images": 500})
+
+
+def designed(population, mutation):
+    """Two runs of each combination, 1 apart; the value rises by so much from one value of a setting to the other."""
+    rows = [(p, m, population * p + mutation * m + seed) for p in (0, 1) for m in (0, 1) for seed in (0, 1)]
+    return pd.DataFrame(rows, columns=["population", "mutation", "usable"])
+
+
 PARTS = {"parts": ["clustering_s", "accuracy_s"]}
 both = {"of": {"group": "a"}, "to": {"group": "b"}}
 far, near = runs(range(20, 31), range(1, 12)), runs(range(20, 31), range(19, 30))
@@ -200,6 +222,12 @@ CASES = [
      "<", 0.5, (9.3 / 8.3 - 1) / (0.9 * 11 - 1), 2),
     ("improved_share", [splits(4, 5)], [splits(3, 1)], {"before": "before", "after": "after"}, ">", 0.5, 0.75, 4),
     ("largest_shift", [splits(4, 8)], [splits(2, 3)], {"loss": "before", "of": "wang", "to": "nette"}, ">=", 5, 6, 2),
+    ("mean_difference", [runs([12, 10], [9, 7])], [runs([9, 7], [12, 10])], {"column": "rate", **both}, ">", 0, 3, 2),
+    ("saved_energy", [chosen(0.6, 0.7)], [chosen(0.61, 0.7)], {"limit_pp": 0.6}, ">=", 20, 20, 90),
+    ("share_reaching", [runs([0, 1], [3, 2])], [runs([0, 0], [3, 0.9])], {"column": "rate", "least": 1}, ">=", 0.75, 0.75, 4),
+    ("resolved_loss", [pairs([10, 4], [6, 0])], [pairs([10, 9], [6, 9])], {}, "<=", 0.8, 196 * (4 - 16 / 500) ** 0.5 / 500, 500),
+    ("share_of_variance_gap", [designed(2, 1)], [designed(1, 2)], {"column": "usable", "of": "population", "others": ["mutation"]}, ">", 0,
+     (8 - 2) / 12, 2),
     ("unmeasured", [], [], {"reason": "because"}, ">", 0, np.nan, 0),
 ]  # fmt: skip
 
@@ -371,10 +399,12 @@ def test_accuracies_are_known_as_well_as_the_images_allow(images, verdict, tmp_p
     assert found["verdict"] == verdict and found["value"] == 1
 
 
-NO_DIFFERENCE = [row for row in CLAIMS.itertuples() if row.threshold == 0 or (row.threshold == 1 and "ratio" in row.statistic)]
+NO_DIFFERENCE = {
+    key: row for key, row in EVERY.items() if row.threshold == 0 or (row.threshold == 1 and "ratio" in row.statistic)
+}
 
 
-@pytest.mark.parametrize("row", NO_DIFFERENCE, ids=[f"{row.claim}{row.part}" for row in NO_DIFFERENCE])
+@pytest.mark.parametrize("row", list(NO_DIFFERENCE.values()), ids=list(NO_DIFFERENCE))
 def test_whatever_is_held_against_no_difference_has_an_uncertainty(row):
     assert row.uncertainty or row.statistic == "unmeasured"
 
@@ -464,6 +494,19 @@ def test_a_question_about_the_layer_mean_rate_is_put_to_the_storage_rate_too(tmp
 def test_only_rows_of_the_protocol_count(tmp_path):
     table = searches(protocol=["published"] * 4 + ["held_out"] * 4)
     assert judge(tmp_path, "best_rate", [table], {"rate": "rate"}, ">", 1, 1)["value"] == 10
+
+
+def test_tables_in_memory_are_judged_as_saved_ones(tmp_path):
+    """By the rows of the protocol as well; a table that is not there leaves its claim undecided."""
+    table = searches(layer_mean_rate=lambda table: table["rate"], storage_rate=5.0, protocol=["published"] * 4 + ["held_out"] * 4)
+    rows = [{"claim": claim, "part": "", "tables": f"01_made/{name}", "where": "", "statistic": "best_rate", "relation": ">",
+             "arguments": f"{{rate: {rate}}}", "threshold": 9, "uncertainty": "", "least_n": 1, "n_of": "plans", "published": np.nan}
+            for claim, (name, rate) in enumerate((("table0", "layer_mean_rate"), ("table1", "rate"), ("table0", "rate")))]  # fmt: skip
+    storage.write_table(table, tmp_path / "01_made", "table0")
+    saved = analysis.replicate(pd.DataFrame(rows), tmp_path)
+    pd.testing.assert_frame_equal(analysis.replicate(pd.DataFrame(rows), {"01_made/table0": table}), saved)
+    assert saved["verdict"].tolist() == ["replicated", "not replicated", "undecided", "replicated"]
+    assert saved["value"].fillna(0).tolist() == [10, 5, 0, 10] and saved["reason"][2] == "01_made/table1 is missing"
 
 
 def test_a_stand_in_is_shown_but_decides_nothing(tmp_path):
@@ -699,3 +742,43 @@ def test_smoke_runs_have_points_enough_for_their_curves(name, smoke_outputs):
     points, sets = (pd.read_parquet(smoke_outputs(name) / f"{table}.parquet") for table in ("points", "sets"))
     assert points[points["data"] == "all"].groupby(["network", "rate_name", "group"]).size().min() >= 12
     assert (sets.loc[sets["data"] != "Pareto", "outcome"] == "fitted").all()
+
+
+def multiplier_tables(more_for, usable, saved, images):
+    """Tables as those of the notebook: the front grows by 3 with the larger value of `more_for` and 1 with that of any other setting."""
+    chance = np.random.default_rng(6)
+    sizes = {"20x20": 0, "40x20": 5, "20x40": 8 if more_for == "mutation" else 4, "100x5": 2, "70x10": 2, "9x9": 0}
+    runs = [("lenet5_fashion", run, search, order, seed, 20 + size + seed / 10, usable if run != "9x9" else 0)
+            for run, size in sizes.items() for search, order in (("nsga2", "alphabetical"), ("nsga2", "power"), ("random", "")) for seed in range(10)]  # fmt: skip
+    settings = list(product((20, 40, 100), (3.0, 30.0), (0.5, 1.0), (0.2, 0.5), range(10)))
+    table = pd.DataFrame(settings, columns=["population", "eta", "crossover_probability", "mutation", "seed"])
+    effect = sum((3 if name == more_for else 1) * (table[name] == table[name].max()) for name in table.columns[:4])
+    chosen = [("lenet5_fashion", "assignment", saved), ("alexnet_fashion", "assignment", saved), ("lenet5_fashion", "exact", 0.0)]
+    return {
+        "runs": pd.DataFrame(runs, columns=["network", "run", "search", "order", "seed", "front_size", "usable"]),
+        "settings": table.assign(network="lenet5_fashion", usable=effect + chance.normal(0, 0.5, len(table))),
+        "chosen": pd.DataFrame(chosen, columns=["network", "kind", "saved_pct"]).assign(test_loss_pp=0.5, test_images=images),
+        "batches": pd.DataFrame({"arm": ["assignment", "exact"], "lost": [9, 0], "gained": [3, 0], "images": 500}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("tables", "verdict"),
+    [
+        (multiplier_tables("population", 3, 35.0, 10_000), {"1a": 1, "1b": 1, "2a": 1, "2b": 1, "2c": 1, "2d": 0, "3a": 1}),
+        (
+            multiplier_tables("mutation", 0, 29.0, 10_000),
+            {"1a": 1, "1b": 0, "2a": 0, "2b": 0, "2c": 0, "2d": 0, "3a": 0, "3b": 0},
+        ),
+        (multiplier_tables("eta", 3, 35.0, 4000), {"2a": None, "2b": None, "2c": 1, "3b": 1}),
+    ],
+    ids=["population", "mutation", "few test images"],
+)
+def test_the_claims_about_multipliers_follow_the_tables_of_the_notebook(tables, verdict, monkeypatch):
+    monkeypatch.setattr(uncertainty, "RESAMPLES", 8)  # fits of the analysis of variance
+    named = {f"31_approximate_multipliers/{name}": table for name, table in tables.items()}
+    claims = OF_MULTIPLIERS[(OF_MULTIPLIERS["claim"].astype(str) + OF_MULTIPLIERS["part"]).isin(verdict)]
+    parts = analysis.replicate(claims, named)
+    found = dict(zip(parts["claim"].astype(str) + parts["part"], parts["verdict"], strict=True))
+    words = {1: "replicated", 0: "not replicated", None: "undecided"}
+    assert found == {part: words[each] for part, each in verdict.items()}, parts.to_string()

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 import sys
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 
 from weightlab import data, formats, models, sharing
 from weightlab.data import Split
-from weightlab.evaluation import Evaluator, kernels
+from weightlab.evaluation import Evaluator, activation_cache, kernels
 from weightlab.evaluation.evaluator import MARGIN
 from weightlab.training import logits
 
@@ -228,3 +229,92 @@ def test_counts_of_mobilenet_equal_the_oracles(format):
     codebooks = sharing.Codebooks(model, format=format, ks=[4, 8, 16, 32])
     evaluator = Evaluator(model, codebooks, [split], "cpu", threads=2, chunk=50)
     np.testing.assert_array_equal(evaluator.correct(plans)[:, 0], oracle(model, codebooks, plans, split))
+
+
+# --- methods that replace operations ------------------------------------------------------------------------------------------------
+
+
+class Louder:
+    """A convolution whose output is multiplied by a factor, a variant for each."""
+
+    names, groups, layers = ["0"], np.array([0]), [models.Layer("0", (2, 1, 3, 3))]
+
+    def __init__(self, network, factors):
+        self._modules = [nn.Sequential(copy.deepcopy(network[0]), Factor(each)) for each in factors]
+
+    def count(self, group):
+        return len(self._modules)
+
+    def weight(self, layer, variant):
+        return self._modules[variant - 1]
+
+    def bits(self, plans):
+        return np.full(np.shape(plans), 1)
+
+    thesis_bits = bits
+
+    def describe(self):
+        return {}
+
+    def stored(self, group, variant):
+        raise NotImplementedError
+
+    def stage(self, module, layers, shape):
+        return None
+
+
+class Factor(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def small_network(bias):
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        linear = nn.Linear(2 * 25, 10, bias=bias)
+        return nn.Sequential(nn.Conv2d(1, 2, 3, stride=6, bias=False), nn.ReLU(), nn.Flatten(), linear).eval()
+
+
+def referred(engine):
+    return int(re.search(r"(\d+) images too close to call", engine.explain())[1])
+
+
+def test_logits_that_a_variant_makes_large_are_not_too_close_to_call(validation):
+    """A margin of the largest logits of all would send most images of the other variants to the plain forward pass."""
+    network = small_network(bias=False)
+    method = Louder(network, [1e-3, 1, 1e3, 1e6])
+    engine = Evaluator(network, method, [validation], "cpu", threads=1)
+    counts = engine.correct([[1], [2], [3], [4]])[:, 0]
+    assert len(set(counts)) == 1 and counts[0] == engine.correct([[0]], partial=True)[0, 0]  # a factor changes no class
+    assert referred(engine) <= 5  # of 600
+    loudest = float(logits(network, validation.images, "cpu").abs().max()) * 1e6 * MARGIN
+    gaps = logits(network, validation.images, "cpu").topk(2).values
+    assert (gaps[:, 0] - gaps[:, 1] < loudest).all()
+
+
+def test_variants_whose_logits_are_all_equal_give_the_first_class(validation):
+    network = small_network(bias=False)
+    engine = Evaluator(network, Louder(network, [1, 0]), [validation], "cpu", threads=1)
+    assert engine.correct([[2]])[0, 0] == (validation.labels == 0).sum()
+    assert referred(engine) == IMAGES
+
+
+@pytest.mark.parametrize(
+    ("images", "largest", "threads", "together", "expected"),
+    [
+        (10_000, 4000, 2, 1000, 1000),
+        (10_000, 4000, 2, None, 976),
+        (1001, 4000, 2, 1000, 501),  # every thread has some
+        (1001, 4000, 4, 1000, 251),
+        (10_000, 1 << 20, 1, 1000, 64),  # which fit in memory
+        (1, 4000, 8, 1000, 2),
+        (50, 1 << 30, 1, 1000, 2),
+    ],
+)
+def test_a_method_says_how_many_images_it_takes_best(images, largest, threads, together, expected):
+    sizes, inside = [400, largest, 40], [largest]
+    assert activation_cache.size(images, sizes, inside, threads, torch.device("cpu"), together) == expected

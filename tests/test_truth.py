@@ -103,3 +103,78 @@ def test_a_search_that_fitness_guides_is_not_played_without_one():
 def test_a_budget_below_the_first_generation_is_refused():
     with pytest.raises(UserError, match="budget of 39 evaluations is too small for the first generation of 40"):
         truth.play(search.make("nsga2", BOX, rng.derive(1)), TRUTH, 39)
+
+
+# --- compared with the truth --------------------------------------------------------------------------------------------------------
+
+SMALL = pd.DataFrame({"plan": [np.array(each) for each in ([1, 1], [1, 2], [2, 1], [2, 2])],
+                      "accuracy": [0.9, 0.8, 0.7, 0.5], "rate": [2.0, 4.0, 3.0, 8.0]})  # fmt: skip
+
+
+def test_a_search_that_sees_everything_reaches_the_true_front():
+    """Its front leaves out one plan of four; just enough accuracy and rate are enough."""
+    usable = {(0.8, 2.0): 2, (0.7, 3.0): 2, (0.0, 1.0): 4, (0.9, 2.1): 0}
+    for limits, count in usable.items():
+        table = truth.compare(truth.Truth(SMALL), IntegerSpace(([2, 1], [1, 2])), "random", {"batch": 10}, 65, [3, 4], limits)
+        expected = {
+            "batch": 10,
+            "evaluations": 60,
+            "distinct": 4,
+            "front_size": 3,
+            "final_front": 3,
+            "hypervolume_ratio": 1.0,
+            "usable": count,
+        }
+        assert table.to_dict("records") == [{**expected, "seed": seed} for seed in (3, 4)]
+        assert list(table) == [
+            "batch",
+            "seed",
+            "evaluations",
+            "distinct",
+            "front_size",
+            "final_front",
+            "usable",
+            "hypervolume_ratio",
+        ]
+
+
+def area(costs):
+    """What costs dominate below 1, 1, as a sum of stripes."""
+    total, lowest = 0.0, 1.0
+    for loss, energy in sorted(costs):
+        total += (1 - loss) * max(0.0, lowest - energy)
+        lowest = min(lowest, energy)
+    return total
+
+
+def best(costs):
+    return [a for a in costs if not any(b != a and b[0] <= a[0] and b[1] <= a[1] for b in costs)]
+
+
+@pytest.mark.parametrize(
+    ("order", "name", "settings", "budget"),
+    [([1, 2], "nsga2", {"population": 4, "mutation": 0.5}, 8), ([2, 1], "random", {"batch": 2}, 3)],
+)
+def test_a_search_is_judged_by_all_that_it_evaluated(order, name, settings, budget):
+    known, box = truth.Truth(SMALL), IntegerSpace((order, order))
+    table = truth.compare(known, box, name, settings, budget, range(6), (0.6, 3.0))
+    for seed, row in enumerate(table.to_dict("records")):
+        made = search.make(name, box, rng.derive(seed, "search", name), **settings)
+        records = truth.play(made, known, budget)
+        seen = SMALL[[tuple(plan) in set(map(tuple, records["plan"])) for plan in SMALL["plan"]]]
+        costs = [(1 - each.accuracy, 1 / each.rate) for each in seen.itertuples()]
+        last = set(map(tuple, box.decode(made.population).tolist())) if name == "nsga2" else set(map(tuple, seen["plan"]))
+        left = [(1 - each.accuracy, 1 / each.rate) for each in SMALL.itertuples() if tuple(each.plan) in last]
+        assert row["final_front"] == len(best(left)) and len(left) >= 1
+        whole = area([(0.1, 1 / 2), (0.2, 1 / 4), (0.5, 1 / 8)])
+        assert row["hypervolume_ratio"] == pytest.approx(area(costs) / whole)
+        assert (row["distinct"], row["front_size"], row["evaluations"]) == (len(seen), len(best(costs)), len(records))
+        assert row["usable"] == ((seen["accuracy"] >= 0.6) & (seen["rate"] >= 3)).sum()
+        assert {"seed": seed, **settings}.items() <= row.items()
+    assert (table["hypervolume_ratio"].min() == 1) == (name == "nsga2")
+
+
+def test_a_comparison_is_refused_as_the_search_is():
+    for settings, budget, sentence in (({"populace": 4}, 8, "unknown setting of nsga2"), ({"population": 4}, 3, "budget of 3")):
+        with pytest.raises(UserError, match=sentence):
+            truth.compare(truth.Truth(SMALL), IntegerSpace(([1, 2], [1, 2])), "nsga2", settings, budget, [1], (0, 1))
