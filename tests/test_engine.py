@@ -286,7 +286,7 @@ def referred(engine):
 def test_logits_that_a_variant_makes_large_are_not_too_close_to_call(validation):
     """A margin of the largest logits of all would send most images of the other variants to the plain forward pass."""
     network = small_network(bias=False)
-    method = Louder(network, [1e-3, 1, 1e3, 1e6])
+    method = Louder(network, [1, 1e2, 1e3, 1e6])
     engine = Evaluator(network, method, [validation], "cpu", threads=1)
     counts = engine.correct([[1], [2], [3], [4]])[:, 0]
     assert len(set(counts)) == 1 and counts[0] == engine.correct([[0]], partial=True)[0, 0]  # a factor changes no class

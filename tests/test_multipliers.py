@@ -97,8 +97,21 @@ def test_codes_of_nothing_and_of_no_range():
     assert formats.affine(0, 0) == formats.Affine(0.0, 0)
     assert formats.affine(0, 0).codes(np.float32([0, 3])).tolist() == [0, 0]
     assert formats.affine(0, 0).numbers(np.uint8([0])).tolist() == [0]
-    with pytest.raises(UserError, match="codes need a finite range of numbers, got 0 to inf"):
-        formats.affine(0, np.inf)
+    for limits in ((0, np.inf), (-np.inf, 0), (np.nan, 1), (0, np.nan), (-3e38, 3e38)):
+        with pytest.raises(
+            UserError, match=f"codes need a finite range of numbers, got {limits[0]} to {limits[1]}".replace("+", r"\+")
+        ):
+            formats.affine(*limits)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 7])
+def test_codes_of_fewer_bits(bits):
+    last = 2**bits - 1
+    codes = formats.affine(0, 3, bits=bits)
+    assert codes == formats.Affine(float(np.float32(3) / np.float32(last)), 0, last)
+    every = np.arange(last + 1, dtype=np.uint8)
+    assert np.array_equal(codes.codes(codes.numbers(every)), every)
+    assert codes.codes(np.float32([-1, 0, 3, 9])).tolist() == [0, 0, last, last]
 
 
 # --- sums by a table --------------------------------------------------------------------------------------------------------------
