@@ -433,21 +433,21 @@ def test_savings_say_what_each_way_saves_and_which_found_nothing():
         return (
             "**LeNet-5 ReLU**: least energy at a loss of at most 0.6 pp, chosen on 300 validation images and reported on 200 test images, ± standard "
             "error of the accuracy.\n"
-            f"\n- The assignment chosen (a/b; {729 + shift} evaluations): **{35.2 + shift:.1f} %** of the multiplication energy saved, loss "
+            f"\n- Chosen assignment (a/b; {729 + shift} evaluations): **{35.2 + shift:.1f} %** of the multiplication energy saved, loss "
             f"{0.5 + shift:.2f} ± 0.25 pp on validation, {0.75 + shift:.2f} {ending}"
             f"\n- One multiplier everywhere (a/a; {9 + shift} evaluations): **{20 + shift:.1f} %** of the multiplication energy saved, loss "
             f"{0.6 + shift:.2f} ± 0.25 pp on validation, {1 + shift:.2f} {ending}"
-            f"\n- Greedy (b/a; {17 + shift} evaluations): **{30 + shift:.1f} %** of the multiplication energy saved, loss "
+            f"\n- Greedy, layer by layer (b/a; {17 + shift} evaluations): **{30 + shift:.1f} %** of the multiplication energy saved, loss "
             f"{0.4 + shift:.2f} ± 0.25 pp on validation, {0.5 + shift:.2f} {ending}"
-            f"\n- Exact multipliers (exact/exact; {1 + shift} evaluations): **{shift:.1f} %** of the multiplication energy saved, loss "
+            f"\n- Exact, 8 bits (exact/exact; {1 + shift} evaluations): **{shift:.1f} %** of the multiplication energy saved, loss "
             f"{-0.1 + shift:.2f} ± 0.25 pp on validation, {0.2 + shift:.2f} {ending}"
         )
 
     nothing = (
         "**LeNet-5 ReLU (Fashion-MNIST)**: least energy at a loss of at most 0.6 pp, chosen on 300 validation images and reported on 200 test images, ± "
         "standard error of the accuracy.\n"
-        "\n- Exact multipliers (exact/exact; 1 evaluations): **0.0 %** of the multiplication energy saved, loss -0.10 ± 0.25 pp on validation, 0.20 "
-        f"{ending}\n- No assignment within the limit: the assignment chosen, one multiplier everywhere, greedy."
+        "\n- Exact, 8 bits (exact/exact; 1 evaluations): **0.0 %** of the multiplication energy saved, loss -0.10 ± 0.25 pp on validation, 0.20 "
+        f"{ending}\n- No assignment within the limit: chosen assignment, one multiplier everywhere, greedy, layer by layer."
     )
     assert answers.savings(pd.concat([found, other]), 0.6) == [paragraph(0), nothing]
     assert answers.savings(pd.concat([shifted, other]), 0.6) == [paragraph(2), nothing]
@@ -469,15 +469,15 @@ def test_against_truth_says_how_near_and_where_chance_is_as_good():
                          ("lenet5_fashion", "20x20", "nsga2", "alphabetical", 0.1, 0.049)],
                         columns=["network", "run", "search", "order", "gap", "p"])  # fmt: skip
     heading = "hypervolume of all evaluated assignments / that of the true front, mean ± sd over seeds:\n"
+    compared = "\n\nRuns with a higher mean than random search at equal evaluations (Mann-Whitney; runs of equal budget are held against the same random runs):"
     assert answers.against_truth(table, gaps) == [
         f"**LeNet-5 ReLU**, {heading}"
         "\n- 20x20 (400 evaluations, n = 9): NSGA-II power 0.950 ± 0.010, random 0.900 ± 0.020."
-        "\n- 40x20 (800 evaluations, n = 10): categorical 0.990 ± 0.001."
-        "\n\nNSGA-II is better than random search at equal evaluations in 2 of 4 cases (1 with p < 0.05, Mann-Whitney); not better: 40x20 NSGA-II power, "
-        "70x10 NSGA-II power.",
+        "\n- 40x20 (800 evaluations, n = 10): categorical NSGA-II 0.990 ± 0.001."
+        f"{compared} NSGA-II power 1 of 3, 1 with p < 0.05 (not 40x20, 70x10); categorical NSGA-II 1 of 1, 0 with p < 0.05.",
         f"**LeNet-5 ReLU (Fashion-MNIST)**, {heading}"
         "\n- 20x20 (400 evaluations, n = 10): NSGA-II alphabetical 0.500 ± 0.125."
-        "\n\nNSGA-II is better than random search at equal evaluations in 1 of 1 cases (1 with p < 0.05, Mann-Whitney); not better: none.",
+        f"{compared} NSGA-II alphabetical 1 of 1, 1 with p < 0.05.",
     ]
 
 
@@ -489,8 +489,8 @@ def test_influences_name_the_settings_by_their_share():
     ]
     shares = pd.DataFrame(rows, columns=["measure", "order", "setting", "share"])
     assert answers.influences(shares, 10) == (
-        "Share of the variance between runs that a setting explains by itself (10 seeds a combination): usable assignments (power): crossover probability "
-        "40 %, eta 2 %. size of the front (alphabetical): population 55 %."
+        "Share of the variance between runs that a setting explains by itself (omega squared, 10 seeds a combination): usable assignments (power): crossover probability "
+        "40 %, eta 2 %. front of all evaluated (alphabetical): population 55 %."
     )
     assert (
         answers.influences(shares[:0], 10)
@@ -506,8 +506,8 @@ def test_ranges_of_batches_and_the_error_of_few_images():
     ]
     table = pd.DataFrame(rows, columns=["network", "arm", "ranges", "loss_pp", "se_pp"]).assign(images=64)
     assert answers.in_batches(table) == (
-        "An accuracy on 64 images has a standard error of 1.0 to 2.0 pp. LeNet-5 ReLU, the assignment chosen: loss 1.20 pp with ranges of each batch, 0.40 pp "
-        "with ranges of calibration. LeNet-5 ReLU, exact multipliers: loss -0.20 pp with ranges of each batch."
+        "An accuracy on 64 images has a standard error of 1.0 to 2.0 pp. LeNet-5 ReLU, chosen assignment: loss 1.20 pp with ranges of each batch, 0.40 pp "
+        "with ranges of calibration. LeNet-5 ReLU, exact, 8 bits: loss -0.20 pp with ranges of each batch."
     )
 
 

@@ -69,12 +69,21 @@ def designed(a, b, noise, seeds=2, **columns):
     return pd.DataFrame(rows, columns=["a", "b", "seed", "value"]).assign(**columns)
 
 
-def test_shares_of_a_balanced_design_are_eta_squared():
-    """Effects -3, 0, 3 and -1, 1 with noise ±2: sums of squares of 12 runs are 72, 12 and 48."""
+def test_shares_of_a_balanced_design_are_omega_squared():
+    """Effects -3, 0, 3 and -1, 1 with noise ±2: sums of squares of 12 runs are 72, 12 and 48, the last with 8 degrees of freedom."""
     shares = assignments.shares_of_settings(designed([-3, 0, 3], [-1, 1], 2), "value", ["a", "b"])
-    assert shares.to_dict() == pytest.approx({"a": 72 / 132, "b": 12 / 132})
+    assert shares.to_dict() == pytest.approx({"a": (72 - 2 * 6) / 138, "b": (12 - 6) / 138})
     alone = assignments.shares_of_settings(designed([-3, 0, 3], [-1, 1], 2), "value", ["b"])
-    assert alone.to_dict() == pytest.approx({"b": 12 / 132})
+    assert alone.to_dict() == pytest.approx({"b": 0}, abs=1e-12)  # what a adds counts as scatter: 120, with 10 degrees of freedom
+
+
+def test_a_setting_that_does_nothing_explains_nothing_however_many_values_it_has():
+    chance = np.random.default_rng(1)
+    shares = [
+        assignments.shares_of_settings(table.assign(value=chance.normal(size=len(table))), "value", ["a", "b"])["a"]
+        for table in [designed(range(8), [0, 1], 0)] * 60
+    ]
+    assert abs(np.mean(shares)) < 3 * np.std(shares) / 60**0.5 and min(shares) < 0 < max(shares)
 
 
 def test_shares_do_not_depend_on_the_scale_or_on_names():
@@ -107,7 +116,7 @@ def test_influence_has_a_row_for_each_setting_and_leaves_out_what_does_not_vary(
     shares = analysis.influence_of_settings(runs, ["value", "same"], ["a", "b", "c"])
     assert list(shares) == ["network", "measure", "order", "setting", "share"]
     found = shares.set_index(["network", "measure", "order", "setting"])["share"].to_dict()
-    expected = {"power": (72 / 132, 12 / 132), "alphabetical": (0, 0.5)}
+    expected = {"power": (60 / 138, 6 / 138), "alphabetical": (-3 / 25.5, 10.5 / 25.5)}
     assert found == pytest.approx(
         {("n", "value", order, name): share for order, both in expected.items() for name, share in zip("ab", both, strict=True)},
         abs=1e-12,
@@ -121,7 +130,7 @@ def played(**ratios):
     """Runs of one network and run by arm (search_order), a hypervolume ratio for each seed."""
     rows = [(*arm.split("_"), seed, each) for arm, several in ratios.items() for seed, each in enumerate(several)]
     table = pd.DataFrame(rows, columns=["search", "order", "seed", "hypervolume_ratio"])
-    return table.assign(network="n", run="4x2", front_size=3, usable=table["seed"], distinct=7, evaluations=8)
+    return table.assign(network="n", run="4x2", front_size=3, final_front=2, usable=table["seed"], distinct=7, evaluations=8)
 
 
 RUNS = played(nsga2_power=[0.8, 0.9, 1.0], nsga2_alphabetical=[0.5, 0.6, 0.55], random_=[0.7, 0.75, 0.65])
@@ -134,7 +143,12 @@ def test_quality_is_the_mean_and_the_spread_over_seeds():
     ]  # fmt: skip
     assert quality["hypervolume_ratio"].tolist() == pytest.approx([0.9, 0.55, 0.7, 0.5, 0.5, 0.5])
     assert quality["hypervolume_ratio_sd"].tolist() == pytest.approx([0.1, 0.05, 0.05, 0, 0, 0])
-    assert (quality["usable"] == 1).all() and (quality["usable_sd"] == 1).all() and (quality["front_size"] == 3).all()
+    assert (
+        (quality["usable"] == 1).all()
+        and (quality["usable_sd"] == 1).all()
+        and (quality["front_size"] == 3).all()
+        and (quality["final_front"] == 2).all()
+    )
     assert (quality["n"] == 3).all() and (quality["evaluations"] == 8).all() and (quality["distinct"] == 7).all()
 
 
@@ -266,7 +280,7 @@ def test_a_bar_for_each_setting_and_order():
             for setting, share in (("population", first + more), ("crossover_probability", 0.6 - first))]  # fmt: skip
     shares = pd.DataFrame(rows, columns=["measure", "order", "setting", "share"])
     figure = figures.influence_of_settings(shares)
-    assert [ax.get_title() for ax in figure.axes] == ["usable assignments", "size of the front"]
+    assert [ax.get_title() for ax in figure.axes] == [label("usable"), label("front_size")]
     for ax, first in zip(figure.axes, (0.1, 0.3), strict=True):
         heights = [[bar.get_height() for bar in container] for container in ax.containers]
         assert heights == [pytest.approx([first, 0.6 - first]), pytest.approx([first + 0.05, 0.6 - first])]
