@@ -159,7 +159,10 @@ def test_a_folder_is_listed_with_its_measured_power(tmp_path, monkeypatch):
 @pytest.mark.parametrize("words", [[], ["--tune"], ["--affine"]])
 def test_an_assignment_is_measured_as_the_network_with_these_layers(words):
     result = json.loads(called("evaluate", *DIGITS[:1], "trunc6/drum4/exact", *DIGITS[1:], *ONLY, *words, "--json").stdout)
-    given = {"tune": "--tune" in words, "signed": "--affine" not in words}  # generated designs are signed unless one says otherwise
+    given = {
+        "tune": "--tune" in words,
+        "signed": "--affine" not in words,
+    }  # generated designs are signed unless one says otherwise
     base = method()
     made = Multipliers(models.load("lenet5_relu"), base.library, data.load("digits.npz", "train").images, **given)
     names = made.library.names
