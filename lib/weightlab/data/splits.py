@@ -75,8 +75,10 @@ def label(dataset: str) -> str:
     return dataset if digest is None else f"{Path(check(dataset)).name}@{digest[:8]}"
 
 
-def load(dataset: str, split: str, folder: str | Path | None = None) -> Split:
+def load(dataset: str, split: str, folder: str | Path | None = None, first: int | None = None) -> Split:
     """One split of a dataset, downloading it first where needed, or of a user's own data (see `data.own`).
+
+    With `first` only its first images; of MNIST's 60 000 training images only those are then prepared.
 
     MNIST and Fashion-MNIST: 60 000 / 5 000 / 5 000; validation and test are the two halves of the 10 000 test images, cut by one
     fixed permutation (thesis 5). Each 28x28 image goes through torchvision's `Resize((32, 32))`.
@@ -88,28 +90,30 @@ def load(dataset: str, split: str, folder: str | Path | None = None) -> Split:
     """
     dataset = check(dataset)
     choose("split", split, SPLITS)
+    if first is not None:
+        check_whole("images", first)
     if dataset in PICTURES:
-        return Split(dataset, split, *_load_pictures(dataset, split, folder))
+        return Split(dataset, split, *_load_pictures(dataset, split, folder)).first(first)
     if folder is not None:
         raise UserError(f"a folder can be given for {', '.join(PICTURES)}, not for {dataset}: got {folder}")
     if dataset not in DATASETS:
-        return Split(label(dataset), split, *own_data.load(dataset, split))
+        return Split(label(dataset), split, *own_data.load(dataset, split)).first(first)
     folder = downloads.fetch(dataset)
     coloured = dataset == "cifar10"
     if split == "train":
-        images, labels = cifar.read(folder, "train") if coloured else _read_digits(folder, "train")
+        images, labels = cifar.read(folder, "train") if coloured else _read_digits(folder, "train", first)
     else:
         images, labels = cifar.read(folder, "test") if coloured else _read_test_digits(folder)
         order = rng.permutation(SPLIT_SEED, "cifar10" if coloured else "mnist", len(labels))
         half = len(labels) // 2
         rows = order[:half] if split == "validation" else order[half:]
         images, labels = images[rows], labels[rows]
-    return Split(dataset, split, torch.from_numpy(images), torch.from_numpy(labels))
+    return Split(dataset, split, torch.from_numpy(images), torch.from_numpy(labels)).first(first)
 
 
-def _read_digits(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 (n, 1, 32, 32), and labels, int64 (n,), of one of MNIST's two parts."""
-    images, labels = (_read_idx(folder / f"{part}-{what}-ubyte") for what in ("images-idx3", "labels-idx1"))
+def _read_digits(folder: Path, part: str, first: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (n, 1, 32, 32), and labels, int64 (n,), of one of MNIST's two parts, or the first of them."""
+    images, labels = (_read_idx(folder / f"{part}-{what}-ubyte")[:first] for what in ("images-idx3", "labels-idx1"))
     return _resized(images), labels.astype(np.int64)
 
 

@@ -39,7 +39,9 @@ class Assignments:
         self.dataset = training.dataset_of(network)
         self.splits = {name: data.load(self.dataset, name).first(images) for name in RECORDED_SPLITS}
         self.model = models.load(network)
-        self.method: Multipliers = compression.make(self.model, training_images=lambda: data.load(self.dataset, "train").images)
+        self.method: Multipliers = compression.make(
+            self.model, training_images=lambda n: data.load(self.dataset, "train", first=n).images
+        )
 
     @property
     def layers(self) -> pd.DataFrame:

@@ -51,14 +51,14 @@ def evaluator(
         answers.fitting_images(model, splits),
         codebooks_folder,
         whole_net,
-        lambda: _training_images(setting.dataset),
+        partial(_training_images, setting.dataset),
     )
     return Evaluator(model, variants, splits, device, threads)
 
 
-def _training_images(dataset: str) -> torch.Tensor:
+def _training_images(dataset: str, n: int) -> torch.Tensor:
     try:
-        return data.load(dataset, "train").images
+        return data.load(dataset, "train", first=n).images
     except UserError as error:
         if data.identity(dataset) is None:
             raise

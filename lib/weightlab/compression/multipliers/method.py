@@ -30,6 +30,8 @@ class Multipliers:
     convolutions, and for activations that are not finite.
     """
 
+    together = 1000  # images: rows of a table are made anew for each chunk of them
+
     def __init__(
         self,
         model: nn.Module,
@@ -45,8 +47,6 @@ class Multipliers:
         self.ranges, self.multiplications = _calibrate(model, self.names, images)
         self._weights = own_networks.digest(model)
         self._made: dict[tuple[int, int], ApproximateConv2d] = {}
-
-    together = 1000  # images: rows of a table are made anew for each chunk of them
 
     @property
     def names(self) -> list[str]:

@@ -93,12 +93,15 @@ class Multiplying:
         example: "torch.Tensor | None" = None,
         folder: "str | Path | None" = None,
         whole_net: bool = False,
-        training_images: "Callable[[], torch.Tensor] | None" = None,
+        training_images: "Callable[[int], torch.Tensor] | None" = None,
     ) -> "Multipliers":
-        """The variants of a network's convolutions; nothing is kept in the folder. Raises `UserError` without training images."""
+        """The variants of a network's convolutions; nothing is kept in the folder.
+
+        `training_images` gives the first n of them. Raises `UserError` without.
+        """
         from weightlab.compression.multipliers.method import Multipliers
 
         if whole_net or training_images is None:
             raise UserError("multipliers are chosen layer by layer, and their ranges need training images")
-        images = training_images()[: self.calibration_images]
+        images = training_images(self.calibration_images)
         return Multipliers(model, self.chosen, images, self.tune, bool(self.signed), example)

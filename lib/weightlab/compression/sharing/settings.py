@@ -101,7 +101,7 @@ class Sharing:
         example: "torch.Tensor | None" = None,
         folder: "str | Path | None" = None,
         whole_net: bool = False,
-        training_images: "Callable[[], torch.Tensor] | None" = None,
+        training_images: "Callable[[int], torch.Tensor] | None" = None,
     ) -> "Codebooks":
         """The variants of a network's layers: codebooks, kept in a folder, if any; with `whole_net` always of all layers together.
 
