@@ -410,7 +410,7 @@ def ways(network, *rows):
     """Ways of choosing: kind, name, energy saved, loss on validation and on test, and evaluations."""
     columns = ["kind", "named", "saved_pct", "validation_loss_pp", "test_loss_pp", "evaluations"]
     more = {"validation_se_pp": 0.25, "test_se_pp": 0.5, "mcnemar_p": 0.0123, "chosen_on": 300, "test_images": 200}
-    return pd.DataFrame(rows, columns=columns).assign(network=network, **more)
+    return pd.DataFrame(rows, columns=columns).assign(network=network, coding="signed", **more)
 
 
 EXACT = ("exact", "exact/exact", 0.0, -0.1, 0.2, 1)
@@ -431,7 +431,7 @@ def test_savings_say_what_each_way_saves_and_which_found_nothing():
 
     def paragraph(shift):
         return (
-            "**LeNet-5 ReLU**: least energy at a loss of at most 0.6 pp, chosen on 300 validation images and reported on 200 test images, ± standard "
+            "**LeNet-5 ReLU, signed codes**: least energy at a loss of at most 0.6 pp, chosen on 300 validation images and reported on 200 test images, ± standard "
             "error of the accuracy.\n"
             f"\n- Chosen assignment (a/b; {729 + shift} evaluations): **{35.2 + shift:.1f} %** of the multiplication energy saved, loss "
             f"{0.5 + shift:.2f} ± 0.25 pp on validation, {0.75 + shift:.2f} {ending}"
@@ -444,7 +444,7 @@ def test_savings_say_what_each_way_saves_and_which_found_nothing():
         )
 
     nothing = (
-        "**LeNet-5 ReLU (Fashion-MNIST)**: least energy at a loss of at most 0.6 pp, chosen on 300 validation images and reported on 200 test images, ± "
+        "**LeNet-5 ReLU (Fashion-MNIST), signed codes**: least energy at a loss of at most 0.6 pp, chosen on 300 validation images and reported on 200 test images, ± "
         "standard error of the accuracy.\n"
         "\n- Exact, 8 bits (exact/exact; 1 evaluations): **0.0 %** of the multiplication energy saved, loss -0.10 ± 0.25 pp on validation, 0.20 "
         f"{ending}\n- No assignment within the limit: chosen assignment, one multiplier everywhere, greedy, layer by layer."

@@ -224,9 +224,9 @@ CHOSEN = pd.concat(
 
 
 def test_energy_and_loss_of_the_front_and_of_the_chosen():
-    figure = figures.energy_by_loss(FRONTS, CHOSEN, 0.6)
+    figure = figures.energy_by_loss(FRONTS.assign(coding="affine"), CHOSEN.assign(coding="affine"), 0.6)
     assert isinstance(figure, Figure) and len(figure.axes) == 2
-    assert [ax.get_title() for ax in figure.axes] == [label("lenet5_relu"), label("lenet5_fashion")]
+    assert [ax.get_title() for ax in figure.axes] == [f"{label(name)}, affine" for name in ("lenet5_relu", "lenet5_fashion")]
     left, right = figure.axes
     assert lines(left)["front on validation"] == [[60, 2], [90, 0.5], [100, 0.1]]  # 7 pp are beyond the figure
     assert bars(left) == {
@@ -242,7 +242,7 @@ def test_energy_and_loss_of_the_front_and_of_the_chosen():
 
 
 def test_energy_and_loss_of_one_network():
-    figure = figures.energy_by_loss(FRONTS[:4], CHOSEN[:2], 2.5)
+    figure = figures.energy_by_loss(FRONTS[:4].assign(coding="affine"), CHOSEN[:2].assign(coding="affine"), 2.5)
     assert len(figure.axes) == 1 and figure.axes[0].texts[0].get_text() == "2.5 pp"
 
 

@@ -758,7 +758,9 @@ def multiplier_tables(more_for, usable, saved, images):
     return {
         "runs": pd.DataFrame(runs, columns=["network", "run", "search", "order", "seed", "final_front", "usable"]),
         "settings": table.assign(network="lenet5_fashion", usable=effect + chance.normal(0, 0.5, len(table))),
-        "chosen": pd.DataFrame(chosen, columns=["network", "kind", "saved_pct"]).assign(test_loss_pp=0.5, test_images=images),
+        "chosen": pd.DataFrame(chosen, columns=["network", "kind", "saved_pct"]).assign(
+            coding="affine", test_loss_pp=0.5, test_images=images
+        ),
         "batches": pd.DataFrame(
             {
                 "network": "lenet5_fashion",

@@ -1,9 +1,12 @@
 """Figures of approximate multipliers: the library, energy against loss of assignments, how near searches come to the truth."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import ticker
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from weightlab.analysis.labels import WAYS, label
@@ -30,60 +33,52 @@ def errors_by_power(table: pd.DataFrame) -> Figure:
 
 
 def energy_by_loss(fronts: pd.DataFrame, chosen: pd.DataFrame, within: float) -> Figure:
-    """Loss on test against energy, a panel per network: the front that validation shows, with standard errors, and what was chosen.
+    """Loss on test against energy, a row of panels per network, a column per coding: the front on validation, and what was chosen.
 
-    `fronts` and `chosen` (column kind) have network, energy_pct, validation_loss_pp, test_loss_pp and test_se_pp. The dotted lines are
-    `within` and the published saving of 30 %.
+    `fronts` and `chosen` (column kind) have network, coding, energy_pct, validation_loss_pp, test_loss_pp and test_se_pp, the standard error of
+    the bars. The dotted lines are `within` and the published saving of 30 %.
     """
-    networks = list(dict.fromkeys(fronts["network"]))
-    figure, axes = panels(len(networks), width=5.6, height=4.4)
-    look = styles(WAYS)
-    for ax, network in zip(axes[0], networks, strict=True):
-        rows = fronts[(fronts["network"] == network) & (fronts["validation_loss_pp"] <= HIGHEST_PP)].sort_values("energy_pct")
-        ax.plot(
-            rows["energy_pct"],
-            rows["validation_loss_pp"],
-            drawstyle="steps-post",
-            color="grey",
-            linewidth=1,
-            label="front on validation",
-        )
-        bars = {"capsize": 2, "elinewidth": 1, "linestyle": ""}
-        ax.errorbar(
-            rows["energy_pct"],
-            rows["test_loss_pp"],
-            rows["test_se_pp"],
-            color="grey",
-            marker=".",
-            label="the same on test",
-            **bars,
-        )
-        own = chosen[chosen["network"] == network]
-        for kind, name in WAYS.items():
-            part = own[own["kind"] == kind]
-            if len(part):
-                ax.errorbar(
-                    part["energy_pct"], part["test_loss_pp"], part["test_se_pp"], label=name, markersize=8, **bars, **look[kind]
-                )
-        ax.axhline(within, color="black", linestyle=":", linewidth=1)
-        ax.axvline(70, color="black", linestyle=":", linewidth=1)
-        ax.annotate(
-            f"{within:g} pp",
-            (1, within),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 2),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-        )
-        ax.annotate(
-            "30 % saved", (70, 1), xycoords=("data", "axes fraction"), xytext=(3, -10), textcoords="offset points", fontsize=8
-        )
-        ax.set(xlabel="energy of multiplications [% of exact]", ylabel="loss on test [pp]", ylim=(LOWEST_PP, HIGHEST_PP))
-        ax.set_title(label(network))
-    entries = {name: line for ax in axes[0] for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries, loc="outside lower center", ncols=min(len(entries), 6), fontsize=8)
+    networks, codings = (list(dict.fromkeys(fronts[column])) for column in ("network", "coding"))
+    figure, axes = panels(len(codings), len(networks), width=5.6, height=4, sharex="row", sharey=True)
+    for row, network in zip(axes, networks, strict=True):
+        for ax, coding in zip(row, codings, strict=True):
+            edge, own = (table[(table["network"] == network) & (table["coding"] == coding)] for table in (fronts, chosen))
+            _front_and_chosen(ax, edge[edge["validation_loss_pp"] <= HIGHEST_PP].sort_values("energy_pct"), own)
+            _limits(ax, within)
+            ax.set(xlabel="energy of multiplications [% of exact]", ylabel="loss on test [pp]", ylim=(LOWEST_PP, HIGHEST_PP))
+            ax.set_title(f"{label(network)}, {coding}", fontsize=10)
+    entries = {name: line for ax in axes.flat for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=min(len(entries), 3), fontsize=8)
     return figure
+
+
+def _front_and_chosen(ax: Axes, edge: pd.DataFrame, chosen: pd.DataFrame) -> None:
+    bars: dict[str, Any] = {"capsize": 2, "elinewidth": 1, "linestyle": ""}
+    ax.plot(
+        edge["energy_pct"],
+        edge["validation_loss_pp"],
+        drawstyle="steps-post",
+        color="grey",
+        linewidth=1,
+        label="front on validation",
+    )
+    ax.errorbar(
+        edge["energy_pct"], edge["test_loss_pp"], edge["test_se_pp"], color="grey", marker=".", label="the same on test", **bars
+    )
+    for kind, look in styles(WAYS).items():
+        part = chosen[chosen["kind"] == kind]
+        if len(part):
+            ax.errorbar(
+                part["energy_pct"], part["test_loss_pp"], part["test_se_pp"], label=WAYS[kind], markersize=8, **bars, **look
+            )
+
+
+def _limits(ax: Axes, within: float) -> None:
+    ax.axhline(within, color="black", linestyle=":", linewidth=1)
+    ax.axvline(70, color="black", linestyle=":", linewidth=1)
+    near: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
+    ax.annotate(f"{within:g} pp", (1, within), xycoords=("axes fraction", "data"), xytext=(-2, 2), ha="right", **near)
+    ax.annotate("30 % saved", (70, 1), xycoords=("data", "axes fraction"), xytext=(3, -10), **near)
 
 
 def evaluated_assignments(records: pd.DataFrame, front: pd.DataFrame) -> Figure:

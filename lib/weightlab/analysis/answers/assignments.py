@@ -8,15 +8,15 @@ from weightlab.analysis.labels import WAYS, label
 
 
 def savings(chosen: pd.DataFrame, within: float) -> list[str]:
-    """What each way of choosing saves and loses, a paragraph a network.
+    """What each way of choosing saves and loses, a paragraph a network and coding.
 
-    `chosen` has network, kind, named, saved_pct, evaluations, chosen_on, and losses, standard errors and numbers of images by split.
+    `chosen` has network, coding, kind, named, saved_pct, evaluations, chosen_on, and losses, standard errors and numbers of images by split.
     """
     paragraphs = []
-    for network, rows in chosen.groupby("network", sort=False):
+    for (network, coding), rows in chosen.groupby(["network", "coding"], sort=False):
         first = rows.iloc[0]
         sentences = [
-            f"**{label(network)}**: least energy at a loss of at most {within:g} pp, chosen on {first['chosen_on']} validation images and "
+            f"**{label(network)}, {coding} codes**: least energy at a loss of at most {within:g} pp, chosen on {first['chosen_on']} validation images and "
             f"reported on {first['test_images']} test images, ± standard error of the accuracy."
         ]
         for row in rows.itertuples():

@@ -60,6 +60,11 @@ class Multiplying:
         return (*accounting.RATES, "energy")
 
     @property
+    def coding(self) -> str:
+        """How weights are coded, in words: affine or signed, and whether they are tuned."""
+        return ("signed" if self.signed else "affine") + (", tuned" if self.tune else "")
+
+    @property
     def format(self) -> str:
         """How weights are coded."""
         return "sign_magnitude" if self.signed else "affine_u8"
