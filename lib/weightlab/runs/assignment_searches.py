@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
+from tqdm import tqdm
 
 from weightlab.runs.assignments import Assignments
 from weightlab.runs.runner import Runner
@@ -13,6 +14,7 @@ from weightlab.search.fitness import TargetRule
 
 MUTATION = 0.5  # probability per variable of all the source's runs
 ORDERS = ("power", "alphabetical")
+Subject = tuple[str, str]  # network and coding of weights
 Run = Sequence[float]  # population, generations, probability of crossover, eta of crossover and mutation
 
 
@@ -80,6 +82,28 @@ def searched(subject: Assignments, runner: Runner, runs: Iterable[Run], seed: in
         tables.append(runner.run_all([spec]).assign(run_name=name(run)))
     records = pd.concat(tables, ignore_index=True)
     return records.assign(energy=1 / records["energy_rate"])
+
+
+def outcome(
+    subjects: Mapping[Subject, Assignments], measured: Mapping[Subject, pd.DataFrame], within: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`Assignments.front` of what was measured, and `Assignments.chosen` of it, of all subjects; columns network and coding come first."""
+    fronts = {key: subject.front(measured[key]) for key, subject in tqdm(subjects.items(), "fronts")}
+    chosen = {key: subject.chosen(fronts[key], len(measured[key]), within) for key, subject in tqdm(subjects.items(), "chosen")}
+    return _joined(fronts), _joined(chosen)
+
+
+def in_batches(subjects: Mapping[Subject, Assignments], chosen: pd.DataFrame, images: int) -> pd.DataFrame:
+    """`Assignments.in_batches` of the chosen and the exact assignment of each network; columns network and arm besides."""
+    tables, arms = [], chosen[chosen["kind"].isin(["assignment", "exact"])]
+    for (network, coding), rows in tqdm(arms.groupby(["network", "coding"], sort=False), "batches"):
+        measured = subjects[network, coding].in_batches(rows["plan"], images)
+        tables.append(measured.assign(network=network, arm=rows["kind"].repeat(2).to_numpy()))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _joined(tables: Mapping[Subject, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, names=["network", "coding"]).reset_index(["network", "coding"]).reset_index(drop=True)
 
 
 def _least(subject: Assignments, usable: tuple[float, float]) -> tuple[float, float]:
